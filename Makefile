@@ -1,0 +1,43 @@
+# make table4: Tables 3 and 4 on all of MNIST.   make test: the tests.   Both set up .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: table4 all report small test lint format clean
+
+table4: .venv/ready
+	snakemake --cores all results/table3.csv results/table4.csv
+
+all: .venv/ready
+	snakemake --cores all
+
+report: all
+	snakemake --report results/report.html
+
+small: .venv/ready
+	mkdir -p results/small
+	snakemake --cores all --configfile config/small.yaml --directory results/small
+
+test: .venv/ready lint
+	pytest
+
+lint: .venv/ready
+	ruff check .
+	ruff format --check .
+	snakefmt --check --quiet Snakefile rules
+
+format: .venv/ready
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+# Ranges stand in pyproject.toml, exact pins in envs/constraints.txt; a change in either renews the environment.
+.venv/ready: pyproject.toml envs/constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv .snakemake results/small

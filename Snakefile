@@ -1,0 +1,30 @@
+# The workflow: snakemake --cores 8 results/table4.csv
+#
+# The configuration is checked first; then each file under rules/ has one stage, from the data to the tables.
+
+import os
+
+
+configfile: os.path.join(workflow.basedir, "config", "config.yaml")
+
+
+include: "rules/common.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        [f"results/{table}.csv" for table in CONFIG.tables],
+        [f"results/figures/adversarial_{table}.png" for table in TRANSFER_TABLES],
+        "results/figures/training.png",
+
+
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/attack.smk"
+include: "rules/evaluate.smk"
+include: "rules/tables.smk"
+include: "rules/figures.smk"

@@ -1,0 +1,70 @@
+# Needs: the data and trained networks.
+# Makes: results/adversarial/{images}/{network}.h5, the nearest adversarial examples; results/amplified/, the same
+# distortions at one standard deviation; results/noise/, Gaussian noise to compare them with.
+
+
+rule attack:
+    input:
+        data="results/data.h5",
+        network="results/networks/{network}.h5",
+        targets=CONFIG.attack.given_targets or [],
+    output:
+        "results/adversarial/{images}/{network}.h5",
+    log:
+        "results/logs/attack/{images}/{network}.log",
+    benchmark:
+        "results/benchmarks/attack/{images}/{network}.tsv"
+    threads: CONFIG.attack.threads
+    resources:
+        cpu=cpu,
+        mem_mb=2000,
+    params:
+        settings=attack_settings,
+    message:
+        "Attacking {wildcards.network} on the {wildcards.images} images"
+    shell:
+        "exec python -m scripts.attack --data {input.data:q} --network {input.network:q} --targets {input.targets:q}"
+        " --output {output:q} --settings {params.settings:q} --threads {resources.cpu} --log {log:q}"
+
+
+rule amplify:
+    input:
+        data="results/data.h5",
+        adversarial="results/adversarial/{images}/{network}.h5",
+    output:
+        "results/amplified/{images}/{network}_{stddev}.h5",
+    log:
+        "results/logs/amplify/{images}/{network}_{stddev}.log",
+    benchmark:
+        "results/benchmarks/amplify/{images}/{network}_{stddev}.tsv"
+    resources:
+        cpu=cpu,
+        mem_mb=1000,
+    params:
+        settings=amplify_settings,
+    message:
+        "Amplifying the distortions for {wildcards.network} to {wildcards.stddev}"
+    shell:
+        "exec python -m scripts.amplify --data {input.data:q} --adversarial {input.adversarial:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule noise:
+    input:
+        data="results/data.h5",
+    output:
+        "results/noise/{images}/{stddev}.h5",
+    log:
+        "results/logs/noise/{images}/{stddev}.log",
+    benchmark:
+        "results/benchmarks/noise/{images}/{stddev}.tsv"
+    resources:
+        cpu=cpu,
+        mem_mb=1000,
+    params:
+        settings=noise_settings,
+    message:
+        "Adding Gaussian noise of stddev {wildcards.stddev} to the {wildcards.images} images"
+    shell:
+        "exec python -m scripts.noise --data {input.data:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"

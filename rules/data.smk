@@ -1,0 +1,41 @@
+# Needs: nothing; the files come from a source in the configuration or from the per-user cache.
+# Makes: results/data.h5, the verified data set; results/splits.h5, the indices of P1 and P2.
+
+
+rule fetch:
+    output:
+        "results/data.h5",
+    log:
+        "results/logs/fetch.log",
+    benchmark:
+        "results/benchmarks/fetch.tsv"
+    resources:
+        cpu=cpu,
+        mem_mb=1000,
+    params:
+        settings=settings("fetch", **plain(CONFIG.data)),
+    message:
+        "Obtaining and verifying the data set"
+    shell:
+        "exec python -m scripts.fetch --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule split:
+    input:
+        data="results/data.h5",
+    output:
+        "results/splits.h5",
+    log:
+        "results/logs/split.log",
+    benchmark:
+        "results/benchmarks/split.tsv"
+    resources:
+        cpu=cpu,
+        mem_mb=1000,
+    params:
+        settings=settings("split", **plain(CONFIG.splits)),
+    message:
+        "Splitting the training images"
+    shell:
+        "exec python -m scripts.split --data {input.data:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"

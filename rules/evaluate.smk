@@ -1,0 +1,57 @@
+# Needs: trained networks, and original or distorted images.
+# Makes: results/evaluation/originals.h5 and results/evaluation/{table}.h5, which network misclassifies which image.
+
+
+rule evaluate_originals:
+    input:
+        data="results/data.h5",
+        splits="results/splits.h5",
+        networks=network_artifacts(baseline_networks()),
+    output:
+        "results/evaluation/originals.h5",
+    log:
+        "results/logs/evaluate/originals.log",
+    benchmark:
+        "results/benchmarks/evaluate/originals.tsv"
+    threads: CONFIG.evaluation.threads
+    resources:
+        cpu=cpu,
+        mem_mb=2000,
+    params:
+        settings=settings(
+            "evaluate_originals",
+            rows=evaluated_parts(),
+            columns=baseline_networks(),
+            device=CONFIG.evaluation.device,
+        ),
+    message:
+        "Classifying the undistorted images"
+    shell:
+        "exec python -m scripts.evaluate_originals --data {input.data:q} --splits {input.splits:q}"
+        " --networks {input.networks:q}"
+        " --output {output:q} --settings {params.settings:q} --threads {resources.cpu} --log {log:q}"
+
+
+rule evaluate_distorted:
+    input:
+        distorted=distorted_artifacts,
+        networks=evaluated_networks,
+    output:
+        "results/evaluation/{table}.h5",
+    log:
+        "results/logs/evaluate/{table}.log",
+    benchmark:
+        "results/benchmarks/evaluate/{table}.tsv"
+    wildcard_constraints:
+        table=any_of(TRANSFER_TABLES),
+    threads: CONFIG.evaluation.threads
+    resources:
+        cpu=cpu,
+        mem_mb=2000,
+    params:
+        settings=evaluate_distorted_settings,
+    message:
+        "Classifying the distorted images of {wildcards.table}"
+    shell:
+        "exec python -m scripts.evaluate_distorted --distorted {input.distorted:q} --networks {input.networks:q}"
+        " --output {output:q} --settings {params.settings:q} --threads {resources.cpu} --log {log:q}"

@@ -1,0 +1,24 @@
+# Needs: the data and its splits. Makes: results/networks/{network}.h5, weights and the record of every iteration.
+
+
+rule train:
+    input:
+        data="results/data.h5",
+        splits="results/splits.h5",
+    output:
+        "results/networks/{network}.h5",
+    log:
+        "results/logs/train/{network}.log",
+    benchmark:
+        "results/benchmarks/train/{network}.tsv"
+    threads: CONFIG.training.threads
+    resources:
+        cpu=cpu,
+        mem_mb=2000,
+    params:
+        settings=train_settings,
+    message:
+        "Training {wildcards.network}"
+    shell:
+        "exec python -m scripts.train --data {input.data:q} --splits {input.splits:q}"
+        " --output {output:q} --settings {params.settings:q} --threads {resources.cpu} --log {log:q}"

@@ -1,0 +1,219 @@
+"""The configuration's schema: what `config/*.yaml` may say, checked before any job starts. Unknown keys are errors."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from blindspots.splits import split
+
+Device = Literal["auto", "cpu", "cuda"]
+ImageSet = Literal["train", "test"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the message is one line that names the key."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class File(Section):
+    name: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the uncompressed IDX file")]
+
+
+class Files(Section):
+    train_images: File
+    train_labels: File
+    test_images: File
+    test_labels: File
+
+
+class Folder(Section):
+    kind: Literal["folder"]
+    path: str | None = None
+    variable: str | None = None
+
+
+class Mirror(Section):
+    kind: Literal["mirror"]
+    url: Annotated[str, Field(pattern=r"^(https?|file)://")]
+
+
+class Npm(Section):
+    kind: Literal["npm"]
+    package: str
+    version: str
+    folder: str
+
+
+class Data(Section):
+    classes: PositiveInt
+    image_shape: tuple[PositiveInt, PositiveInt]
+    train_size: PositiveInt
+    files: Files
+    sources: Annotated[list[Annotated[Folder | Mirror | Npm, Field(discriminator="kind")]], Field(min_length=1)]
+
+
+class Splits(Section):
+    seed: Seed
+    parts: dict[Name, tuple[int, int]]
+
+
+class FullyConnected(Section):
+    kind: Literal["fully_connected"]
+    units: Annotated[list[PositiveInt], Field(min_length=1)]
+    activation: Literal["sigmoid", "relu", "tanh"]
+    trained_on: str
+    weight_decay: list[NonNegative]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _one_decay_a_layer(self):
+        if len(self.weight_decay) != len(self.units):
+            raise ValueError(f"weight_decay has {len(self.weight_decay)} values for {len(self.units)} layers: give one each")
+        return self
+
+
+class Training(Section):
+    decay_convention: Literal["half", "per_unit", "plain"]
+    gradient_tolerance: Positive
+    max_iterations: PositiveInt
+    history: PositiveInt
+    device: Device
+    threads: PositiveInt
+
+
+class Attack(Section):
+    target: Literal["random", "nearest", "second", "given"]
+    given_targets: str | None
+    sample: PositiveInt | Literal["all"]
+    seed: Seed
+    norm: Literal["l2", "squared_l2"]
+    c_tolerance: Positive
+    c_growth: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    max_searches: PositiveInt
+    tolerance: Positive
+    max_evaluations: PositiveInt
+    history: PositiveInt
+    margin: NonNegative
+    batch: PositiveInt
+    device: Device
+    threads: PositiveInt
+
+    @model_validator(mode="after")
+    def _given_targets_when_given(self):
+        if (self.target == "given") != (self.given_targets is not None):
+            raise ValueError("given_targets names a file exactly when target is given")
+        return self
+
+
+class Noise(Section):
+    seed: Seed
+    clip: bool
+
+
+class Amplification(Section):
+    clip: bool
+
+
+class Evaluation(Section):
+    device: Device
+    threads: PositiveInt
+
+
+class BaselineTable(Section):
+    """Errors on undistorted images, and the average minimum distortion (the paper's Tables 1 and 3)."""
+
+    kind: Literal["baseline"]
+    networks: Annotated[list[str], Field(min_length=1)]
+    errors_on: Annotated[list[str], Field(min_length=1)]
+    distorted: ImageSet
+
+
+class Block(Section):
+    """Some rows of a transfer table: each network's examples, amplified to a stddev or as they are, and then noise."""
+
+    amplified_to: Positive | None
+    noise: list[NonNegative]
+
+
+class TransferTable(Section):
+    """The error of each network on the images distorted for each (the paper's Tables 2 and 4)."""
+
+    kind: Literal["transfer"]
+    networks: Annotated[list[str], Field(min_length=1)]
+    distorted: ImageSet
+    blocks: Annotated[list[Block], Field(min_length=1)]
+
+
+class Config(Section):
+    data: Data
+    splits: Splits
+    networks: dict[Name, FullyConnected]
+    training: Training
+    attack: Attack
+    noise: Noise
+    amplification: Amplification
+    evaluation: Evaluation
+    tables: dict[Name, Annotated[BaselineTable | TransferTable, Field(discriminator="kind")]]
+    compare_with_paper: bool
+
+    @model_validator(mode="after")
+    def _splits_are_disjoint_ranges(self):
+        try:
+            split(self.data.train_size, self.splits.parts, self.splits.seed)
+        except ValueError as error:
+            raise ValueError(f"splits.parts: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_known(self):
+        parts = [*self.splits.parts, "train"]
+        for name, network in self.networks.items():
+            _known(f"networks.{name}.trained_on", network.trained_on, parts)
+            if network.units[-1] != self.data.classes:
+                raise ValueError(
+                    f"networks.{name}.units: the last layer has {network.units[-1]} units for {self.data.classes} classes"
+                )
+            if not any(name in table.networks for table in self.tables.values()):
+                raise ValueError(f"networks.{name}: no table has this network; add it to one under tables or remove it")
+        for name, table in self.tables.items():
+            for network in table.networks:
+                _known(f"tables.{name}.networks", network, self.networks)
+            for part in getattr(table, "errors_on", ()):
+                _known(f"tables.{name}.errors_on", part, [*parts, "test"])
+        return self
+
+
+# Pydantic puts these into an error's location to say which alternative it tried; they are no keys of the file.
+_UNION_TAGS = {"folder", "mirror", "npm", "baseline", "transfer", "constrained-int", "literal['all']"}
+
+
+def validated(raw: Mapping[str, Any]) -> Config:
+    """The checked configuration. Raises ConfigError with one line that names every wrong key."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_line(problem) for problem in error.errors())) from None
+
+
+def _known(key: str, name: str, names) -> None:
+    if name not in names:
+        raise ValueError(f"{key}: {name!r} is not known; there are {', '.join(names)}")
+
+
+def _line(problem: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"] if part not in _UNION_TAGS)
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key"
+    elif problem["type"] not in ("missing", "value_error"):
+        message = f"{message[:1].lower()}{message[1:]}, got {problem['input']!r}"
+    return f"{key}: {message}" if key else message

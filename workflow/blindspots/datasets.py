@@ -1,0 +1,37 @@
+"""Images as the programs use them: (n, height, width) float32 pixels in [0, 1], as the paper scales them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from blindspots import artifacts
+
+
+class Images(NamedTuple):
+    pixels: np.ndarray  # (n, height, width) float32 in [0, 1]
+    labels: np.ndarray  # (n,) uint8
+
+
+def read(path: Path, part: str, indices: np.ndarray | slice = slice(None)) -> Images:
+    """Images of the part `train` or `test` of the data artifact, all or those of the given indices."""
+    with artifacts.read(path) as file:
+        pixels, labels = file[f"{part}/images"][()], file[f"{part}/labels"][()]
+    return Images(pixels[indices].astype(np.float32) / 255, labels[indices])
+
+
+def read_split(path: Path, name: str) -> np.ndarray | slice:
+    """The indices of a split of the training images; `train` is all of them."""
+    if name == "train":
+        return slice(None)
+    with artifacts.read(path) as file:
+        return file[name][()]
+
+
+def sample(images: int, size: int | str, seed: int) -> np.ndarray:
+    """The sorted indices of a random sample, or of all the images if `size` is "all"."""
+    if size == "all":
+        return np.arange(images)
+    if size > images:
+        raise ValueError(f"a sample of {size} is larger than the set of {images} images")
+    return np.sort(np.random.default_rng(seed).choice(images, size, replace=False))

@@ -1,0 +1,30 @@
+"""Distorted images and the measure of their distortion: (n, ...) arrays of pixels in [0, 1]."""
+
+import numpy as np
+
+
+def distortion(originals: np.ndarray, distorted: np.ndarray) -> np.ndarray:
+    """√(Σ (x'_i - x_i)² / m) of each image (Section 4.2): (n,) float64, in units of the pixel range."""
+    difference = distorted.astype(np.float64) - originals
+    return np.sqrt(np.square(difference).reshape(len(difference), -1).mean(axis=1))
+
+
+def amplify(originals: np.ndarray, distorted: np.ndarray, stddev: float, clip: bool) -> np.ndarray:
+    """x + stddev (x' - x) / ‖x' - x‖, with the root mean square as the norm, so that the distortion becomes `stddev`.
+
+    An image without distortion stays as it is. With `clip` the result is cut to [0, 1] and its distortion may be less.
+    """
+    size = distortion(originals, distorted)
+    scale = np.divide(stddev, size, out=np.zeros_like(size), where=size > 0)
+    scale = scale.reshape(-1, *[1] * (originals.ndim - 1))
+    return _finish(originals + scale * (distorted.astype(np.float64) - originals), clip)
+
+
+def add_noise(originals: np.ndarray, stddev: float, seed: int, clip: bool) -> np.ndarray:
+    """x + Gaussian noise of the given standard deviation in every pixel."""
+    noise = np.random.default_rng(seed).normal(0.0, stddev, originals.shape)
+    return _finish(originals + noise, clip)
+
+
+def _finish(images: np.ndarray, clip: bool) -> np.ndarray:
+    return (images.clip(0, 1) if clip else images).astype(np.float32)

@@ -1,0 +1,56 @@
+"""Pictures, drawn without a display and with the same bytes from run to run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from blindspots.artifacts import whole_file
+
+
+def image_pairs(blocks: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]], columns: int = 6) -> Figure:
+    """Originals beside their distorted images, as in the paper's Figure 7: odd columns original, even columns distorted.
+
+    blocks: caption -> (originals, distorted, what is written under each distorted image), (n, height, width) pixels.
+    """
+    rows = max(len(originals) for originals, _, _ in blocks.values()) // columns
+    figure = plt.figure(figsize=(1.0 * 2 * columns, (1.25 * rows + 0.55) * len(blocks)), layout="constrained")
+    parts = np.atleast_1d(figure.subfigures(len(blocks), 1))
+    for part, (caption, (originals, distorted, notes)) in zip(parts, blocks.items(), strict=True):
+        part.suptitle(caption, fontsize=11)
+        axes = part.subplots(rows, 2 * columns)
+        for axis in axes.flat:
+            axis.set_axis_off()
+        pairs = zip(axes[:, 0::2].flat, axes[:, 1::2].flat, originals, distorted, notes, strict=False)
+        for left, right, original, image, note in pairs:
+            left.imshow(original, cmap="gray", vmin=0, vmax=1)
+            right.imshow(image, cmap="gray", vmin=0, vmax=1)
+            right.set_title(note, fontsize=7, pad=2)
+    return figure
+
+
+def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Loss, gradient norm and training error of every network against the L-BFGS iteration."""
+    panels = {"loss": "loss with decay", "gradient_norm": "gradient norm", "error": "training error (%)"}
+    figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.6), layout="constrained")
+    for axis, (key, label) in zip(axes, panels.items(), strict=True):
+        for name, history in histories.items():
+            values = history[key] * (100 if key == "error" else 1)
+            axis.plot(np.arange(1, len(values) + 1), values, label=name, linewidth=1.2)
+        axis.set(xlabel="L-BFGS iteration", title=label)
+        axis.set_yscale("symlog", linthresh=0.01) if key == "error" else axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all, without the date that would change its bytes."""
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+    plt.close(figure)

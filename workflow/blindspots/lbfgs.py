@@ -1,0 +1,144 @@
+"""Box-constrained L-BFGS for a batch of independent problems: each row its own history, step and convergence.
+
+The method is projected quasi-Newton: variables at a bound whose gradient points out of the box stay there (the binding
+set), the L-BFGS direction is taken in the others, and trial points are projected onto the box. Every pass of the loop
+evaluates each unfinished row once, whether that row is at a new iterate or still searching along its direction.
+(Bertsekas, *Projected Newton methods for optimization problems with simple constraints*, 1982; Nocedal and Wright,
+*Numerical Optimization*, 2006, Algorithm 7.4.)
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+CONVERGED, OUT_OF_EVALUATIONS, NO_DESCENT = 0, 1, 2
+STATUS = {CONVERGED: "converged", OUT_OF_EVALUATIONS: "evaluations used up", NO_DESCENT: "no descent"}
+
+_SUFFICIENT_DECREASE = 1e-4
+_SMALLEST_STEP = 1e-8
+_DROP_BELOW = 0.8  # copy the unfinished rows together when fewer than this share of the batch is unfinished
+
+
+class Evaluation(NamedTuple):
+    """An objective at (b, n) points: value (b,), gradient (b, n), and scale (b,), the gradient norm that counts as 1."""
+
+    value: Tensor
+    gradient: Tensor
+    scale: Tensor
+
+
+class Minimum(NamedTuple):
+    """Where each row ended: x (b, n), residual (b,) relative to the objective's scale, evaluations (b,), status (b,)."""
+
+    x: Tensor
+    residual: Tensor
+    evaluations: Tensor
+    status: Tensor
+
+
+def minimize_in_box(
+    objective: Callable[[Tensor, Tensor], Evaluation],
+    start: Tensor,
+    inverse_curvature: Tensor,
+    *,
+    lower: float,
+    upper: float,
+    history: int,
+    tolerance: float,
+    max_evaluations: int,
+) -> Minimum:
+    """Minimise each row of `start` (b, n) over the box [lower, upper]^n.
+
+    objective:         (points (r, n), rows (r,)) -> Evaluation, where rows says which of the b problems the points are of.
+    inverse_curvature: (b,) the length of the first step for a gradient of norm 1.
+    tolerance:         a row has converged when the projected gradient ‖clip(x - g) - x‖₂ is at most this times its scale.
+    """
+    rows = torch.arange(len(start), device=start.device)
+    x = start.clamp(lower, upper)
+    result = Minimum(x.clone(), x.new_zeros(len(x)), rows.clone(), rows.clone())
+
+    value, gradient, scale = objective(x, rows)
+    free = _free(x, gradient, lower, upper)
+    gamma = inverse_curvature.clone()
+    direction = -gamma[:, None] * gradient * free
+    step = torch.ones_like(gamma)
+    pairs_s = x.new_zeros(history, *x.shape)
+    pairs_y = x.new_zeros(history, *x.shape)
+    rho = x.new_zeros(history, len(x))  # 1 / sᵀy, and 0 for a slot in which a row stored no pair
+    finished = torch.zeros_like(step, dtype=torch.bool)
+
+    for evaluations in range(1, max_evaluations + 1):
+        residual = (x - (x - gradient).clamp(lower, upper)).norm(dim=1) / scale
+        converged, stuck = residual <= tolerance, step < _SMALLEST_STEP
+        stop = ~finished & (converged | stuck | (evaluations == max_evaluations))
+        if stop.any():
+            ended = rows[stop]
+            status = torch.where(converged, CONVERGED, torch.where(stuck, NO_DESCENT, OUT_OF_EVALUATIONS))
+            result.x[ended], result.residual[ended] = x[stop], residual[stop]
+            result.evaluations[ended], result.status[ended] = evaluations, status[stop]
+            finished |= stop
+            if finished.all():
+                break
+            if (~finished).sum() < _DROP_BELOW * len(rows):
+                going = ~finished
+                rows, x, value, gradient, free = (part[going] for part in (rows, x, value, gradient, free))
+                scale, gamma, direction, step = (part[going] for part in (scale, gamma, direction, step))
+                pairs_s, pairs_y, rho = pairs_s[:, going], pairs_y[:, going], rho[:, going]
+                finished = finished[going]
+
+        trial = (x + step[:, None] * direction).clamp_(lower, upper)
+        new_value, new_gradient, new_scale = objective(trial, rows)
+        s = trial - x
+        predicted = torch.linalg.vecdot(gradient, s)
+        rounding = 4 * torch.finfo(x.dtype).eps * value.abs()
+        accepted = new_value <= value + _SUFFICIENT_DECREASE * predicted + rounding
+
+        y = (new_gradient - gradient) * free
+        s_y, y_y = torch.linalg.vecdot(s, y), torch.linalg.vecdot(y, y)
+        curved = accepted & (s_y > 1e-8 * y_y.sqrt() * s.norm(dim=1))
+        slot = (evaluations - 1) % history
+        pairs_s[slot], pairs_y[slot] = s, y
+        rho[slot] = torch.where(curved, 1 / s_y, 0)
+        gamma = torch.where(curved, s_y / y_y, gamma)
+
+        moved = accepted[:, None]
+        x, gradient = torch.where(moved, trial, x), torch.where(moved, new_gradient, gradient)
+        shorter = step * _interpolated(predicted, new_value - value)
+        value, scale = torch.where(accepted, new_value, value), torch.where(accepted, new_scale, scale)
+        step = torch.where(accepted, 1.0, shorter)
+
+        free = _free(x, gradient, lower, upper)
+        reduced = gradient * free
+        newest_first = [(slot - age) % history for age in range(min(evaluations, history))]
+        quasi_newton = -_inverse_hessian_times(reduced, pairs_s, pairs_y, rho, gamma, newest_first) * free
+        uphill = torch.linalg.vecdot(quasi_newton, reduced) >= 0
+        quasi_newton = torch.where(uphill[:, None], -gamma[:, None] * reduced, quasi_newton)
+        direction = torch.where(moved, quasi_newton, direction)
+    return result
+
+
+def _free(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
+    """The variables outside the binding set."""
+    return ~(((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0)))
+
+
+def _interpolated(predicted: Tensor, change: Tensor) -> Tensor:
+    """The factor for a rejected step: the minimum of the parabola through both values and the slope, kept in [0.1, 0.5]."""
+    return (-0.5 * predicted / (change - predicted)).nan_to_num(0.5).clamp(0.1, 0.5)
+
+
+def _inverse_hessian_times(vector, pairs_s, pairs_y, rho, gamma, newest_first) -> Tensor:
+    """The two-loop recursion, row by row (Nocedal and Wright, Algorithm 7.4)."""
+    q = vector.clone()
+    alphas = []
+    for slot in newest_first:
+        alpha = rho[slot] * torch.linalg.vecdot(pairs_s[slot], q)
+        q.addcmul_(alpha[:, None], pairs_y[slot], value=-1)
+        alphas.append(alpha)
+    q *= gamma[:, None]
+    for slot, alpha in zip(reversed(newest_first), reversed(alphas), strict=True):
+        beta = rho[slot] * torch.linalg.vecdot(pairs_y[slot], q)
+        q.addcmul_((alpha - beta)[:, None], pairs_s[slot])
+    return q

@@ -1,0 +1,58 @@
+"""The paper's networks, as torch modules that return logits."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from blindspots import artifacts
+
+ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def fully_connected(inputs: int, units: Sequence[int], activation: str) -> nn.Sequential:
+    """The paper's FC: linear maps with an activation between them; with one entry in `units`, its softmax classifier.
+
+    Input of any shape (B, ...) with `inputs` values an image; output (B, units[-1]) logits.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for fan_in, fan_out in zip([inputs, *units[:-1]], units, strict=True):
+        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+KINDS = {"fully_connected": fully_connected}
+
+
+def build(definition: Mapping[str, Any], inputs: int) -> nn.Module:
+    """An uninitialised network from its definition: `kind`, and that kind's own keys."""
+    arguments = {key: value for key, value in definition.items() if key != "kind"}
+    return KINDS[definition["kind"]](inputs, **arguments)
+
+
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Glorot's uniform weights and zero biases, drawn in the order of the layers."""
+    for layer in weight_layers(network):
+        nn.init.xavier_uniform_(layer.weight, generator=generator)
+        nn.init.zeros_(layer.bias)
+
+
+def weight_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers that carry connection weights, from the input upwards."""
+    return [layer for layer in network.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The network in evaluation mode, its parameters out of every gradient."""
+    return network.eval().requires_grad_(False)
+
+
+def read(path: Path) -> nn.Module:
+    """The trained network of an artifact, frozen."""
+    with artifacts.read(path) as file:
+        network = build(json.loads(file.attrs["settings"])["network"], int(file["inputs"][()]))
+        network.load_state_dict({name: torch.from_numpy(values[()]) for name, values in file["parameters"].items()})
+    return frozen(network)

@@ -1,0 +1,171 @@
+"""Where a data set's files come from: ordered sources, one verification, a per-user cache."""
+
+import json
+import logging
+import os
+import subprocess
+import tarfile
+import tempfile
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import platformdirs
+
+from blindspots import idx
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 60  # seconds that a source may stay silent
+
+
+class SourceError(Exception):
+    """A source could not give the files; the message says why."""
+
+
+def default_cache() -> Path:
+    return platformdirs.user_cache_path("blindspots")
+
+
+def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path) -> dict[str, bytes]:
+    """The uncompressed content of every named file, verified.
+
+    checksums: file name -> SHA-256 of the uncompressed content.
+    sources:   tried in order, each a mapping with a `kind` and that kind's own keys (see `KINDS`).
+    cache:     folder that keeps verified files under their SHA-256, so that nothing is obtained twice.
+
+    Raises SourceError naming each source and its reason if none has the files.
+    """
+    content = {name: _from_cache(cache / digest, digest) for name, digest in checksums.items()}
+    reasons = []
+    for source in sources:
+        missing = [name for name, value in content.items() if value is None]
+        if not missing:
+            break
+        label = " ".join(str(value) for value in source.values() if value)
+        try:
+            found = KINDS[source["kind"]](source, missing)
+            for name in missing:
+                content[name] = _verified(name, found[name], checksums)
+                _to_cache(cache / checksums[name], content[name])
+            log.info("%s: obtained %s", label, ", ".join(missing))
+        except SourceError as error:
+            reasons.append(f"{label}: {error}")
+            log.warning("source %s", reasons[-1])
+    missing = [name for name, value in content.items() if value is None]
+    if missing:
+        raise SourceError(
+            f"no source has {', '.join(missing)} ({'; '.join(reasons) or 'none is configured'}). "
+            "Put the IDX files, plain or gzipped, into a folder and name it under data.sources or in the "
+            "environment variable given there"
+        )
+    return content
+
+
+def from_folder(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
+    """IDX files in a local folder, plain or gzipped: `path`, or else the environment variable `variable`."""
+    path = source.get("path") or os.environ.get(source.get("variable") or "")
+    if not path:
+        raise SourceError(f"not set (neither its path nor the environment variable {source.get('variable')})")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder")
+    return {name: _read_either(folder, name) for name in names}
+
+
+def from_mirror(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
+    """Gzipped IDX files under `url`, as the public mirrors of MNIST have them."""
+    found = {}
+    for name in names:
+        url = f"{source['url'].rstrip('/')}/{name}.gz"
+        log.info("downloading %s", url)
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                found[name] = response.read()
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{url}: {error}") from error
+    return found
+
+
+def from_npm(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
+    """Files in `folder` of the npm package `package` at `version`, through the npm client's own configuration."""
+    specification = f"{source['package']}@{source['version']}"
+    log.info("npm pack %s", specification)
+    with tempfile.TemporaryDirectory() as scratch:
+        command = ["npm", "pack", specification, "--json", "--ignore-scripts", "--pack-destination", scratch]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=10 * TIMEOUT, cwd=scratch)
+        except FileNotFoundError as error:
+            raise SourceError("the npm client is not installed") from error
+        except subprocess.TimeoutExpired as error:
+            raise SourceError(f"npm pack gave no answer in {10 * TIMEOUT} s") from error
+        archives = list(Path(scratch).glob("*.tgz"))
+        if run.returncode or len(archives) != 1:
+            raise SourceError(f"npm pack {specification} failed: {_npm_reason(run)}")
+        try:
+            with tarfile.open(archives[0]) as archive:
+                return {name: archive.extractfile(f"{source['folder']}/{name}").read() for name in names}
+        except (KeyError, OSError, EOFError, tarfile.TarError) as error:
+            raise SourceError(f"{specification} lacks a file or is damaged: {error}") from error
+
+
+KINDS: dict[str, Callable[[Mapping, Sequence[str]], dict[str, bytes]]] = {
+    "folder": from_folder,
+    "mirror": from_mirror,
+    "npm": from_npm,
+}
+
+
+def _npm_reason(run: subprocess.CompletedProcess) -> str:
+    try:
+        return json.loads(run.stdout)["error"]["summary"].strip()
+    except (ValueError, KeyError, TypeError):
+        return (run.stderr.strip() or f"exit status {run.returncode}").splitlines()[-1]
+
+
+def _read_either(folder: Path, name: str) -> bytes:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path.read_bytes()
+    raise SourceError(f"{folder} has neither {name} nor {name}.gz")
+
+
+def _verified(name: str, content: bytes, checksums: Mapping[str, str]) -> bytes:
+    try:
+        content = idx.decompress(content)
+    except ValueError as error:
+        raise SourceError(f"{name}: {error}") from error
+    digest = idx.sha256(content)
+    if digest != checksums[name]:
+        others = [other for other, expected in checksums.items() if expected == digest]
+        mistaken = f", which is {others[0]} under a wrong name" if others else ""
+        raise SourceError(f"{name} has SHA-256 {digest}{mistaken}, not {checksums[name]}")
+    return content
+
+
+def _from_cache(path: Path, digest: str) -> bytes | None:
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    if idx.sha256(content) == digest:
+        return content
+    log.warning("the cached file %s is damaged: removed", path)
+    path.unlink()
+    return None
+
+
+def _to_cache(path: Path, content: bytes) -> None:
+    """Keep the file whole or not at all. A cache that cannot be written costs a later download, not this run."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        log.warning("cannot keep %s in the cache: %s", path.name, error)

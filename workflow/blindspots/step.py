@@ -1,0 +1,168 @@
+"""The frame around each program of the workflow: arguments, log and progress, threads, provenance, one-line errors."""
+
+import argparse
+import ctypes
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from blindspots import artifacts
+from blindspots.fingerprint import WORKFLOW, fingerprint
+
+log = logging.getLogger(__name__)
+
+
+class StepError(Exception):
+    """Bad input to a step, told in one line that names the thing, the value and the remedy."""
+
+
+class Step:
+    """One run of a program.
+
+    Attributes: `settings` (dict), `threads` (int), `output` (list of paths), and `inputs`, the paths of each input role.
+    """
+
+    def __init__(self, program: str, arguments: argparse.Namespace, roles: Sequence[str]):
+        self.program = program
+        self.settings: dict[str, Any] = dict(arguments.settings)
+        self.code = self.settings.pop("code", None)
+        self.threads: int = arguments.threads
+        self.output: list[Path] = arguments.output
+        self.inputs: dict[str, list[Path]] = {role: getattr(arguments, role) for role in roles}
+        self.device = "cpu"
+        self._started = datetime.now(UTC)
+        self._clock = time.monotonic()
+
+    def input(self, role: str) -> Path:
+        """The one path of a role that has a single file."""
+        (path,) = self.inputs[role]
+        return path
+
+    def use_torch(self, device: str = "auto"):
+        """Set threads and determinism, and return the torch device: `auto` is CUDA where there is one."""
+        import torch
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(True)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise StepError("device: cuda is asked for, but torch finds no CUDA device here: use auto or cpu")
+        self.device = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+        return torch.device(device)
+
+    def write(self, datasets: Mapping[str, artifacts.Dataset]) -> None:
+        """Write the step's one artifact with its provenance record."""
+        (path,) = self.output
+        artifacts.write(path, datasets, self.record())
+        log.info("wrote %s after %.1f s", path, time.monotonic() - self._clock)
+
+    def record(self) -> dict[str, Any]:
+        made_by = fingerprint(self.program)
+        inputs = {role: {str(path): artifacts.file_identity(path) for path in paths} for role, paths in self.inputs.items()}
+        return {
+            "program": self.program,
+            "settings": self.settings,
+            "inputs": inputs,
+            "code": made_by.sha256,
+            "code_modules": made_by.modules,
+            "packages": _installed(made_by.packages),
+            "git_commit": _git("rev-parse", "HEAD"),
+            "git_dirty": _git("status", "--porcelain") not in ("", None),
+            "device": self.device,
+            "threads": self.threads,
+            "host": platform.node(),
+            "started": self._started.isoformat(timespec="seconds"),
+            "wall_seconds": round(time.monotonic() - self._clock, 3),
+        }
+
+
+def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: Sequence[str] | None) -> int:
+    """Parse the arguments, run the program's body, and turn an expected error into one line and exit status 1.
+
+    roles: the names of the inputs; each becomes an option that takes one or more paths, for instance `--networks A B`.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=sys.modules[body.__module__].__doc__)
+    for role in roles:
+        parser.add_argument(f"--{role}", nargs="*", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--output", nargs="+", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="the step's named parameters")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--log", type=Path, metavar="FILE", help="also write the log to this file")
+    arguments = parser.parse_args(argv)
+    _start_log(arguments.log, label=f"{module.rpartition('.')[2]} {arguments.output[0].stem}")
+    step = Step(module, arguments, roles)
+    try:
+        _end_with_parent()
+        if step.code not in (None, fingerprint(module).sha256):
+            raise StepError(f"the code of {module} has changed since the workflow started: run the command again")
+        body(step)
+    except (StepError, artifacts.ArtifactError) as error:
+        log.error("%s", error)
+        return 1
+    except Exception:
+        log.exception("unexpected error")
+        return 1
+    return 0
+
+
+class Progress:
+    """A line in the log now and then while long work goes on."""
+
+    def __init__(self, seconds: float = 5):
+        self._seconds = seconds
+        self._next = time.monotonic() + 1
+
+    def __call__(self, message: str, *values: Any) -> None:
+        if time.monotonic() >= self._next:
+            log.info(message, *values)
+            self._next = time.monotonic() + self._seconds
+
+
+def _end_with_parent() -> None:
+    """On Linux, end this program when the one that started it is killed, so that none goes on unwatched."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
+def _start_log(path: Path | None, label: str) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="w"))
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s [{label}] %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
+        force=True,
+    )
+
+
+def _installed(packages: Mapping[str, str]) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(["git", "-C", WORKFLOW, *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,149 @@
+"""Tables of cells: each a number with its sample, interval, paper value, verdict, and the dataset it was computed from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import markdown
+import numpy as np
+import pandas as pd
+
+from blindspots import statistics
+from blindspots.artifacts import whole_file
+from blindspots.statistics import NOT_COMPARABLE, Estimate
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table; rates in percent, distortions as root mean square over pixels in [0, 1]."""
+
+    table: str
+    row: str
+    column: str
+    value: float
+    unit: str
+    n: int
+    ci_low: float
+    ci_high: float
+    paper: str | None
+    paper_n: int | None
+    verdict: str
+    artifact: str
+    dataset: str
+
+
+Printed = Mapping[tuple[str, str], tuple[str, int]]  # (row, column) -> (the printed number, the images behind it)
+
+
+def read_printed(paths: Sequence[Path]) -> Printed:
+    """The paper's numbers of a table from its file, or none where the paper has no such table."""
+    lines = [line for path in paths for line in pd.read_csv(path, dtype={"printed": str}).itertuples()]
+    return {(line.row, line.column): (line.printed, line.n) for line in lines}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Makes the cells of one table. With `comparable` false no verdict is given."""
+
+    name: str
+    printed: Printed
+    comparable: bool
+
+    def rate(self, row: str, column: str, path: Path, file: h5py.File, dataset: str) -> Cell:
+        """The share of true values in a dataset, in percent."""
+        events = file[dataset][()]
+        share = statistics.rate(events)
+        percent = Estimate(100 * share.value, share.n, 100 * share.low, 100 * share.high)
+        return self._cell(row, column, "%", percent, events, statistics.compare_rate, path, dataset)
+
+    def mean(self, row: str, column: str, unit: str, path: Path, file: h5py.File, dataset: str) -> Cell:
+        """The mean of a dataset's values that are not NaN."""
+        values = file[dataset][()]
+        values = values[~np.isnan(values)]
+        return self._cell(row, column, unit, statistics.mean(values), values, statistics.compare_mean, path, dataset)
+
+    def _cell(self, row, column, unit, estimate, values, compare, path, dataset) -> Cell:
+        paper, paper_n = self.printed.get((row, column), (None, None))
+        verdict = compare(values, paper, paper_n) if self.comparable and paper else NOT_COMPARABLE
+        numbers = (estimate.value, unit, estimate.n, estimate.low, estimate.high)
+        return Cell(self.name, row, column, *numbers, paper, paper_n, verdict, str(path), dataset)
+
+
+def write(
+    outputs: Sequence[Path],
+    title: str,
+    cells: Sequence[Cell],
+    *,
+    row_labels: Mapping[str, str],
+    column_labels: Mapping[str, str],
+    notes: Sequence[str],
+) -> None:
+    """Write a table's four files: the paper's layout, Markdown and HTML for people, and one line a cell.
+
+    labels: what Markdown and HTML call a row or a column, where that is not its name.
+    """
+    layout, text, page, every_cell = outputs
+    frame = pd.DataFrame(cells).astype({"paper_n": "Int64"})
+    described = _described_table(title, frame, row_labels, column_labels, notes)
+    _write(every_cell, frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    _write(layout, _in_layout(frame, map(_rounded, cells)).to_csv(lineterminator="\n"))
+    _write(text, described)
+    _write(page, PAGE.format(title=title, body=markdown.markdown(described, extensions=["tables"])))
+
+
+VERDICT_NOTE = (
+    "A verdict is `differs` when, at the 1 % level, Fisher's exact test rejects that our count and the paper's have one "
+    "rate, or a z test that our mean and the paper's are one (its unknown spread taken to be ours). A printed number "
+    "stands for all that round to it. The test knows of sampling alone: another training run or split moves a rate too."
+)
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2em; max-width: 75em }}
+table {{ border-collapse: collapse }} th, td {{ padding: .4em .8em; border-bottom: 1px solid #ccc; text-align: left }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def _described_table(title: str, frame: pd.DataFrame, row_labels, column_labels, notes) -> str:
+    table = _in_layout(frame, map(_described, frame.itertuples()))
+    lines = [
+        f"# {title}",
+        "",
+        "**Ours** [95 % interval] · the paper's (p) · ✓ agrees, ✗ differs, – not comparable.",
+        "",
+        "| " + " | ".join(["", *(column_labels.get(column, column) for column in table.columns)]) + " |",
+        "|" + " --- |" * (len(table.columns) + 1),
+        *("| " + " | ".join([row_labels.get(row, row), *texts]) + " |" for row, *texts in table.itertuples()),
+        "",
+        *(f"- {note}" for note in notes),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _in_layout(frame: pd.DataFrame, texts) -> pd.DataFrame:
+    """The texts of the cells, in the paper's rows and columns."""
+    wide = frame.assign(text=list(texts)).pivot(index="row", columns="column", values="text")
+    return wide.loc[frame["row"].unique(), frame["column"].unique()]
+
+
+def _described(cell) -> str:
+    digits, unit = (1, " %") if cell.unit == "%" else (4, "")
+    mark = {statistics.AGREES: "✓", statistics.DIFFERS: "✗"}.get(cell.verdict, "–")
+    interval = f"[{cell.ci_low:.{digits}f}, {cell.ci_high:.{digits}f}]"
+    paper = f" · p {cell.paper}{unit}" if isinstance(cell.paper, str) else ""
+    return f"**{cell.value:.{digits}f}{unit}** {interval}{paper} {mark}"
+
+
+def _rounded(cell: Cell) -> str:
+    return f"{cell.value:.2f}" if cell.unit == "%" else f"{cell.value:.4f}"
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text)

@@ -1,0 +1,34 @@
+"""The target l of D(x, l), which the paper leaves open: one class for each image, never its label nor what the network says.
+
+An image whose prediction is its label already is misclassified; leaving that class out too keeps its D(x, l) from being
+x itself.
+"""
+
+import torch
+from torch import Tensor
+
+POLICIES = ("random", "second", "nearest", "given")
+
+
+def random_targets(labels: Tensor, predicted: Tensor, classes: int, seed: int) -> Tensor:
+    """A uniformly random class among the others, (b,).
+
+    Each image's order of preference depends on the seed and its place alone, so two networks get the same targets but for
+    images that one of them misclassifies.
+    """
+    scores = torch.rand(len(labels), classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return _without(scores.to(labels.device), labels, predicted).argmax(1)
+
+
+def second_targets(logits: Tensor, labels: Tensor) -> Tensor:
+    """The most likely class of (b, k) logits among the others, (b,)."""
+    return _without(logits.clone(), labels, logits.argmax(1)).argmax(1)
+
+
+def other_classes(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """(b, k) bool: the classes that may be a target, over all of which `nearest` takes the smallest distortion."""
+    return _without(torch.zeros(len(labels), classes, device=labels.device), labels, predicted) == 0
+
+
+def _without(scores: Tensor, labels: Tensor, predicted: Tensor) -> Tensor:
+    return scores.scatter(1, torch.stack([labels, predicted], dim=1), -torch.inf)

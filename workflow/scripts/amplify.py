@@ -1,0 +1,29 @@
+"""Amplify every adversarial distortion to one standard deviation: x + stddev (x' - x) / ‖x' - x‖."""
+
+from blindspots import artifacts, datasets, distortions
+from blindspots.artifacts import Dataset
+from blindspots.step import Step, run
+
+
+def body(step: Step) -> None:
+    with artifacts.read(step.input("adversarial")) as file:
+        index, found, images = file["index"][()], file["found"][()], file["images"][()]
+    originals, labels = datasets.read(step.input("data"), step.settings["images"], index)
+    amplified = distortions.amplify(originals, images, step.settings["stddev"], step.settings["clip"])
+    step.write(
+        {
+            "index": Dataset(index, f"(n,) places in the {step.settings['images']} set"),
+            "labels": Dataset(labels, "(n,) classes"),
+            "images": Dataset(amplified, "(n, height, width) amplified images"),
+            "found": Dataset(found, "(n,) there was an adversarial example to amplify"),
+            "distortion": Dataset(distortions.distortion(originals, amplified), "(n,) root mean square"),
+        }
+    )
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.amplify", ("data", "adversarial"), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

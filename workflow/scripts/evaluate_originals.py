@@ -1,0 +1,30 @@
+"""Feed undistorted images to every network: the splits of the training set, all of it (`train`), and the test set."""
+
+import torch
+
+from blindspots import datasets, networks
+from blindspots.artifacts import Dataset
+from blindspots.evaluation import classify
+from blindspots.step import Step, run
+
+
+def body(step: Step) -> None:
+    device = step.use_torch(step.settings["device"])
+    result = {}
+    for row in step.settings["rows"]:
+        part = slice(None) if row == "test" else datasets.read_split(step.input("splits"), row)
+        images, labels = datasets.read(step.input("data"), "test" if row == "test" else "train", part)
+        pixels = torch.from_numpy(images).to(device)
+        for column, path in zip(step.settings["columns"], step.inputs["networks"], strict=True):
+            predicted = classify(networks.read(path).to(device), pixels).cpu().numpy()
+            meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
+            result[f"misclassified/{row}/{column}"] = Dataset(predicted != labels, meaning)
+    step.write(result)
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.evaluate_originals", ("data", "splits", "networks"), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,31 @@
+"""Distort the images of a set by Gaussian noise."""
+
+import numpy as np
+
+from blindspots import datasets, distortions
+from blindspots.artifacts import Dataset
+from blindspots.step import Step, run
+
+
+def body(step: Step) -> None:
+    settings = step.settings
+    originals, labels = datasets.read(step.input("data"), settings["images"])
+    index = datasets.sample(len(originals), settings["sample"], settings["sample_seed"])
+    noisy = distortions.add_noise(originals[index], settings["stddev"], settings["seed"], settings["clip"])
+    step.write(
+        {
+            "index": Dataset(index, f"(n,) places in the {settings['images']} set"),
+            "labels": Dataset(labels[index], "(n,) classes"),
+            "images": Dataset(noisy, "(n, height, width) noisy images"),
+            "found": Dataset(np.ones(len(index), dtype=bool), "(n,) always: noise needs no search"),
+            "distortion": Dataset(distortions.distortion(originals[index], noisy), "(n,) root mean square"),
+        }
+    )
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.noise", ("data",), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,21 @@
+"""Loss, gradient norm and training error of every network against the iteration."""
+
+from blindspots import artifacts, figures
+from blindspots.step import Step, log, run
+
+
+def body(step: Step) -> None:
+    histories = {}
+    for name, path in zip(step.settings["networks"], step.inputs["networks"], strict=True):
+        with artifacts.read(path) as file:
+            histories[name] = {key: values[()] for key, values in file["history"].items()}
+    figures.save(figures.training_curves(histories), step.output[0])
+    log.info("wrote %s", step.output[0])
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.plot_training", ("networks",), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,20 @@
+"""Split the training images into the paper's disjoint parts P1 and P2, stored as indices."""
+
+from blindspots import artifacts, splits
+from blindspots.artifacts import Dataset
+from blindspots.step import Step, run
+
+
+def body(step: Step) -> None:
+    with artifacts.read(step.input("data")) as file:
+        images = len(file["train/labels"])
+    parts = splits.split(images, step.settings["parts"], step.settings["seed"])
+    step.write({name: Dataset(indices, "(n,) indices of training images") for name, indices in parts.items()})
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.split", ("data",), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
