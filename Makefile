@@ -25,7 +25,7 @@ test: .venv/ready lint
 lint: .venv/ready
 	ruff check .
 	ruff format --check .
-	snakefmt --check --quiet Snakefile rules
+	snakefmt --check Snakefile rules
 
 format: .venv/ready
 	ruff check --fix .

@@ -14,6 +14,8 @@ rule attack:
         "results/logs/attack/{images}/{network}.log",
     benchmark:
         "results/benchmarks/attack/{images}/{network}.tsv"
+    conda:
+        "../envs/environment.yaml"
     threads: CONFIG.attack.threads
     resources:
         cpu=cpu,
@@ -37,6 +39,8 @@ rule amplify:
         "results/logs/amplify/{images}/{network}_{stddev}.log",
     benchmark:
         "results/benchmarks/amplify/{images}/{network}_{stddev}.tsv"
+    conda:
+        "../envs/environment.yaml"
     resources:
         cpu=cpu,
         mem_mb=1000,
@@ -58,6 +62,8 @@ rule noise:
         "results/logs/noise/{images}/{stddev}.log",
     benchmark:
         "results/benchmarks/noise/{images}/{stddev}.tsv"
+    conda:
+        "../envs/environment.yaml"
     resources:
         cpu=cpu,
         mem_mb=1000,

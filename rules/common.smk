@@ -12,8 +12,10 @@ from blindspots.config import BaselineTable, ConfigError, TransferTable, validat
 from blindspots.fingerprint import fingerprint
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.
-os.environ["PYTHONPATH"] = WORKFLOW
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+os.environ.update(
+    PYTHONPATH=WORKFLOW,
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)]),
+)
 
 try:
     CONFIG = validated(config)

@@ -9,6 +9,8 @@ rule fetch:
         "results/logs/fetch.log",
     benchmark:
         "results/benchmarks/fetch.tsv"
+    conda:
+        "../envs/environment.yaml"
     resources:
         cpu=cpu,
         mem_mb=1000,
@@ -29,6 +31,8 @@ rule split:
         "results/logs/split.log",
     benchmark:
         "results/benchmarks/split.tsv"
+    conda:
+        "../envs/environment.yaml"
     resources:
         cpu=cpu,
         mem_mb=1000,

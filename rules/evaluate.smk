@@ -13,6 +13,8 @@ rule evaluate_originals:
         "results/logs/evaluate/originals.log",
     benchmark:
         "results/benchmarks/evaluate/originals.tsv"
+    conda:
+        "../envs/environment.yaml"
     threads: CONFIG.evaluation.threads
     resources:
         cpu=cpu,
@@ -44,6 +46,8 @@ rule evaluate_distorted:
         "results/benchmarks/evaluate/{table}.tsv"
     wildcard_constraints:
         table=any_of(TRANSFER_TABLES),
+    conda:
+        "../envs/environment.yaml"
     threads: CONFIG.evaluation.threads
     resources:
         cpu=cpu,

@@ -18,6 +18,8 @@ rule plot_adversarial:
         "results/benchmarks/figures/adversarial_{table}.tsv"
     wildcard_constraints:
         table=any_of(TRANSFER_TABLES),
+    conda:
+        "../envs/environment.yaml"
     resources:
         cpu=cpu,
         mem_mb=1000,
@@ -44,6 +46,8 @@ rule plot_training:
         "results/logs/figures/training.log",
     benchmark:
         "results/benchmarks/figures/training.tsv"
+    conda:
+        "../envs/environment.yaml"
     resources:
         cpu=cpu,
         mem_mb=1000,

@@ -23,6 +23,8 @@ rule tabulate_baseline:
         "results/benchmarks/tables/{table}.tsv"
     wildcard_constraints:
         table=any_of(BASELINE_TABLES),
+    conda:
+        "../envs/environment.yaml"
     resources:
         cpu=cpu,
         mem_mb=1000,
@@ -56,6 +58,8 @@ rule tabulate_transfer:
         "results/benchmarks/tables/{table}.tsv"
     wildcard_constraints:
         table=any_of(TRANSFER_TABLES),
+    conda:
+        "../envs/environment.yaml"
     resources:
         cpu=cpu,
         mem_mb=1000,

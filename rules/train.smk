@@ -11,6 +11,8 @@ rule train:
         "results/logs/train/{network}.log",
     benchmark:
         "results/benchmarks/train/{network}.tsv"
+    conda:
+        "../envs/environment.yaml"
     threads: CONFIG.training.threads
     resources:
         cpu=cpu,

@@ -1,0 +1,66 @@
+"""What the workflow's tests share: throw-away copies of the repository, and one finished run of the small variant."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CODE = ("Snakefile", "rules", "workflow", "config", "profiles", "envs")
+TABLES = ("results/table3.csv", "results/table4.csv")
+SMALL = ("--configfile", "config/small.yaml")
+
+
+def copy_code(destination: Path) -> Path:
+    """A copy of everything that a run needs, without results."""
+    destination.mkdir(parents=True, exist_ok=True)
+    for name in CODE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, destination / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy2(source, destination / name)
+    return destination
+
+
+def command(*arguments: str, cores: int = 8) -> list[str]:
+    return [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
+
+
+def snakemake(folder: Path, *arguments: str, cores: int = 8, **environment: str) -> subprocess.CompletedProcess:
+    """Run Snakemake in a folder, as a person would type it."""
+    return subprocess.run(
+        command(*arguments, cores=cores),
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def planned_rules(run: subprocess.CompletedProcess) -> set[str]:
+    """The rules that a dry run says it would run, without the target rule."""
+    assert run.returncode == 0, run.stderr + run.stdout
+    return set(re.findall(r"^(?:local)?rule (\w+):", run.stdout + run.stderr, re.MULTILINE)) - {"all"}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A copy of the repository in which the small variant has been run to the end. Copy it before changing anything."""
+    folder = copy_code(tmp_path_factory.mktemp("finished") / "clone")
+    run = snakemake(folder, *SMALL)
+    if "no source has" in run.stderr and not os.environ.get("CI"):
+        pytest.skip("MNIST is neither in the cache nor to be had from any source")
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.fixture
+def clone(finished, tmp_path) -> Path:
+    """A finished run of one's own, with its times as they were."""
+    return Path(shutil.copytree(finished, tmp_path / "clone", copy_function=shutil.copy2))

@@ -1,0 +1,65 @@
+"""Kill a job, or Snakemake itself, at any moment: the same command again gives the tables of an undisturbed run."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+from conftest import SMALL, TABLES, command, snakemake
+
+# What is deleted before the run, so that the rule has to work again.
+OUTPUTS = {
+    "train": "results/networks/M1.h5",
+    "attack": "results/adversarial/test/M1_prime.h5",
+    "evaluate_distorted": "results/evaluation/table4.h5",
+}
+
+
+def jobs(process: psutil.Process, rule: str) -> list[psutil.Process]:
+    found = []
+    for child in process.children(recursive=True):
+        try:
+            if f"scripts.{rule}" in child.cmdline():
+                found.append(child)
+        except psutil.NoSuchProcess:
+            pass
+    return found
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if result := condition():
+            return result
+        time.sleep(0.02)
+    raise AssertionError("nothing happened")
+
+
+@pytest.mark.parametrize("victim", ["job", "snakemake"])
+@pytest.mark.parametrize("rule", OUTPUTS)
+def test_the_same_command_recovers_from_a_kill(clone, finished, rule, victim):
+    (clone / OUTPUTS[rule]).unlink()
+    for table in TABLES:
+        (clone / table).unlink()
+    delay = random.Random(f"{rule} {victim}").uniform(0, 2)
+
+    with subprocess.Popen(command(*SMALL, *TABLES), cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        engine = psutil.Process(run.pid)
+        started = wait_for(lambda: jobs(engine, rule))
+        time.sleep(delay)
+        for process in started if victim == "job" else [engine]:
+            os.kill(process.pid, signal.SIGKILL)
+        run.communicate()
+    assert run.returncode != 0
+    # No job outlives a killed Snakemake: it would go on writing beside the next run's.
+    psutil.wait_procs(started, timeout=10)
+    assert not any(process.is_running() for process in started)
+    assert not list(clone.glob("results/**/*.h5.tmp"))
+
+    again = snakemake(clone, *SMALL, *TABLES)
+    assert again.returncode == 0, again.stderr
+    for table in TABLES:
+        assert (clone / table).read_bytes() == (finished / table).read_bytes()

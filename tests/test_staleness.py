@@ -1,0 +1,110 @@
+"""Stale means stale: what reruns after a change, and nothing else. Each case edits a throw-away copy of a finished run."""
+
+import re
+
+import pytest
+from conftest import SMALL, planned_rules, snakemake
+
+AFTER_EXAMPLES = {"evaluate_distorted", "tabulate_transfer", "plot_adversarial"}
+AFTER_ATTACK = {"amplify", "tabulate_baseline"} | AFTER_EXAMPLES
+AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training"} | AFTER_ATTACK
+EVERYTHING = {"fetch", "split", "noise", "train"} | AFTER_TRAINING
+
+MODULES = {
+    "blindspots/sources.py": EVERYTHING,
+    "blindspots/splits.py": {"split", "train"} | AFTER_TRAINING,
+    "blindspots/training.py": {"train"} | AFTER_TRAINING,
+    "blindspots/lbfgs.py": {"attack"} | AFTER_ATTACK,
+    "blindspots/targets.py": {"attack"} | AFTER_ATTACK,
+    "blindspots/distortions.py": {"attack", "noise"} | AFTER_ATTACK,
+    "blindspots/evaluation.py": {"attack", "evaluate_originals"} | AFTER_ATTACK,
+    "blindspots/statistics.py": {"tabulate_baseline", "tabulate_transfer"},
+    "blindspots/figures.py": {"plot_adversarial", "plot_training"},
+    "blindspots/config.py": set(),
+    "blindspots/step.py": EVERYTHING,
+    "scripts/noise.py": {"noise"} | AFTER_EXAMPLES,
+    "scripts/tabulate_baseline.py": {"tabulate_baseline"},
+}
+
+SETTINGS = {
+    "splits.seed": ("seed: 0\n  parts", "seed: 5\n  parts", {"split", "train"} | AFTER_TRAINING),
+    "networks.M2.seed": ("seed: 3", "seed: 4", {"train"} | AFTER_TRAINING),
+    "training.history": (
+        "max_iterations: 2000\n  history: 10",
+        "max_iterations: 2000\n  history: 11",
+        {"train"} | AFTER_TRAINING,
+    ),
+    "attack.c_tolerance": ("c_tolerance: 0.01", "c_tolerance: 0.02", {"attack"} | AFTER_ATTACK),
+    "noise.clip": ("seed: 0\n  clip: false # to [0, 1]", "seed: 0\n  clip: true # to [0, 1]", {"noise"} | AFTER_EXAMPLES),
+    "evaluation.device": (
+        "evaluation:\n  device: auto",
+        "evaluation:\n  device: cpu",
+        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline"} - {"plot_adversarial"},
+    ),
+    "threads": ("threads: 1", "threads: 2", set()),
+}
+
+
+def edit(path, pattern, replacement):
+    text = path.read_text()
+    changed = re.sub(pattern, replacement, text, count=1)
+    assert changed != text
+    path.write_text(changed)
+
+
+def dry_run(clone):
+    return planned_rules(snakemake(clone, *SMALL, "-n"))
+
+
+def test_a_finished_run_is_not_stale(clone):
+    assert dry_run(clone) == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_changed_module_reruns_the_rules_that_import_it(clone, module):
+    path = clone / "workflow" / module
+    path.write_text(path.read_text() + "\n_A_NEW_CONSTANT = 1\n")
+    assert dry_run(clone) == MODULES[module]
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_a_changed_setting_reruns_the_rules_that_read_it(clone, key):
+    before, after, expected = SETTINGS[key]
+    edit(clone / "config/config.yaml", re.escape(before), after)
+    assert dry_run(clone) == expected
+
+
+def test_a_changed_number_of_the_paper_reruns_only_its_table(clone):
+    edit(clone / "config/paper/table3.csv", "0.062", "0.063")
+    assert dry_run(clone) == {"tabulate_baseline"}
+
+
+def test_another_pinned_version_reruns_the_rules_that_import_the_package(clone):
+    edit(clone / "envs/constraints.txt", r"matplotlib==.*", "matplotlib==0.1")
+    assert dry_run(clone) == {"plot_adversarial", "plot_training"}
+
+
+def test_comments_docstrings_and_formatting_rerun_nothing(clone):
+    for path in (clone / "workflow").rglob("*.py"):
+        text = re.sub(r'^"""', '"""New words. ', path.read_text(), count=1)
+        path.write_text(text.replace("\n\n\n", "\n\n\n\n# a comment\n") + "\n# the end\n")
+    for path in (clone / "rules").glob("*.smk"):
+        path.write_text("# a comment\n" + path.read_text())
+    assert dry_run(clone) == set()
+
+
+def test_a_bare_touch_reruns_nothing(clone):
+    for path in [
+        *clone.glob("results/**/*"),
+        *clone.glob("workflow/**/*"),
+        *clone.glob("config/**/*"),
+        *clone.glob("rules/*"),
+    ]:
+        path.touch()
+    assert dry_run(clone) == set()
+
+
+def test_a_missing_artifact_is_made_again_with_what_follows(clone):
+    (clone / "results/networks/M1.h5").unlink()
+    (clone / "results/table3.csv").unlink()
+    assert {"train", "tabulate_baseline"} <= dry_run(clone)

