@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CODE = ("Snakefile", "rules", "workflow", "config", "profiles", "envs")
 TABLES = ("results/table3.csv", "results/table4.csv")
-SMALL = ("--configfile", "config/small.yaml")
+SMALL = ("--configfile=config/small.yaml",)
 
 
 def copy_code(destination: Path) -> Path:
@@ -46,7 +46,9 @@ def snakemake(folder: Path, *arguments: str, cores: int = 8, **environment: str)
 def planned_rules(run: subprocess.CompletedProcess) -> set[str]:
     """The rules that a dry run says it would run, without the target rule."""
     assert run.returncode == 0, run.stderr + run.stdout
-    return set(re.findall(r"^(?:local)?rule (\w+):", run.stdout + run.stderr, re.MULTILINE)) - {"all"}
+    assert "Nothing to be done" in run.stdout + run.stderr or "Job stats:" in run.stdout
+    statistics = run.stdout.partition("Job stats:")[2].partition("total")[0]
+    return set(re.findall(r"^(\w+) +\d+$", statistics, re.MULTILINE)) - {"all"}
 
 
 @pytest.fixture(scope="session")

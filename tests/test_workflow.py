@@ -1,18 +1,22 @@
 """The small variant from end to end, what it leaves behind, and what is said when the input is wrong."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from datetime import datetime
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT, SMALL, TABLES, copy_code, snakemake
 
-from blindspots import artifacts
+from blindspots import artifacts, networks
 from blindspots.fingerprint import fingerprint
+from scripts import attack
 
 ROWS = ["M1", "M1_prime", "M2", "noise_0.06", "M1_amplified", "M1_prime_amplified", "M2_amplified", "noise_0.1"]
 CELL_COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,paper,paper_n,verdict,artifact,dataset"
@@ -75,6 +79,34 @@ def test_adversarial_examples_are_what_they_claim(finished):
         assert size[found] == pytest.approx(result["distortion"][found])
         assert np.isnan(result["distortion"][~found]).all()
         assert (result["images"][~found] == originals[~found]).all()
+
+
+@pytest.mark.parametrize("policy", ["second", "nearest", "given"])
+def test_every_target_policy_makes_examples_of_its_targets(finished, tmp_path, policy):
+    data = datasets(finished / "results/data.h5")
+    (tmp_path / "targets.txt").write_text("\n".join(str((label + 1) % 10) for label in data["test/labels"]))
+    with artifacts.read(finished / "results/adversarial/test/M1.h5") as file:
+        settings = json.loads(file.attrs["settings"]) | {"target": policy}
+    given = [str(tmp_path / "targets.txt")] if policy == "given" else []
+    arguments = {
+        "--data": [str(finished / "results/data.h5")],
+        "--network": [str(finished / "results/networks/M1.h5")],
+        "--targets": given,
+        "--output": [str(tmp_path / "out.h5")],
+        "--settings": [json.dumps(settings)],
+    }
+    assert attack.main([part for option, values in arguments.items() for part in (option, *values)]) == 0
+    result = datasets(tmp_path / "out.h5")
+    logits = networks.read(finished / "results/networks/M1.h5")(torch.from_numpy(result["images"]))
+    assert (logits.argmax(1).numpy() == result["target"])[result["found"]].all()
+    assert result["found"].any()
+    if policy == "given":
+        assert (result["target"] == (result["labels"] + 1) % 10).all()
+    else:
+        assert (result["target"] != result["labels"]).all()
+    random = datasets(finished / "results/adversarial/test/M1.h5")
+    if policy == "nearest":
+        assert np.nanmean(result["distortion"]) < np.nanmean(random["distortion"])
 
 
 def test_images_without_an_adversarial_example_are_counted_and_not_rated(finished):
@@ -143,16 +175,15 @@ def test_a_run_in_another_folder_with_one_core_gives_the_same_bytes(finished, tm
         assert (folder / table).read_bytes() == (finished / table).read_bytes()
 
 
-def test_no_more_jobs_run_than_the_machine_has_cores(finished):
-    # Every job asks for one thread; those that overlap in time may not be more than the cores.
-    import os
-
-    log = max(finished.glob(".snakemake/log/*.log")).read_text()
-    running = most = 0
-    for line in log.splitlines():
-        running += line.startswith("rule ") - (line.startswith("Finished jobid") and "(Rule: all)" not in line)
-        most = max(most, running)
-    assert 0 < most <= len(os.sched_getaffinity(0))
+def test_no_more_jobs_run_at_once_than_the_machine_has_cores(finished):
+    # The run was told that there are 8 cores, and every job asks for one thread.
+    events = []
+    for path in every_artifact(finished):
+        with artifacts.read(path) as file:
+            start = datetime.fromisoformat(file.attrs["started"]).timestamp()
+            events += [(start, 1), (start + file.attrs["wall_seconds"], -1)]
+    running = np.cumsum([change for _, change in sorted(events)])
+    assert running.max() <= len(os.sched_getaffinity(0))
 
 
 def test_the_report_holds_tables_and_figures(clone):
@@ -205,9 +236,9 @@ def test_programs_tell_bad_input_in_one_line(finished, tmp_path):
     content = bytearray((finished / "results/networks/M1.h5").read_bytes())
     content[len(content) // 2] ^= 1
     broken.write_bytes(content)
+    picture, settings = tmp_path / "x.png", json.dumps({"networks": ["M1"]})
     run = subprocess.run(
-        [sys.executable, "-m", "scripts.plot_training", "--networks", broken, "--output", tmp_path / "x.png"]
-        + ["--settings", '{"networks": ["M1"]}'],
+        [sys.executable, "-m", "scripts.plot_training", "--networks", broken, "--output", picture, "--settings", settings],
         cwd=ROOT / "workflow",
         capture_output=True,
         text=True,
@@ -215,4 +246,4 @@ def test_programs_tell_bad_input_in_one_line(finished, tmp_path):
     assert run.returncode == 1
     assert len(run.stderr.splitlines()) == 1
     assert str(broken) in run.stderr
-    assert not (tmp_path / "x.png").exists()
+    assert not picture.exists()

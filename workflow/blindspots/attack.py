@@ -80,32 +80,54 @@ def minimum_distortion(
         chosen = slice(start, start + batch)
         problem = _Problem(model, images[chosen], targets[chosen], norm, bounds)
         parts.append(_search(problem, c_tolerance, c_growth, max_searches, tolerance, max_evaluations, history, margin))
-        done = min(start + batch, len(images))
-        distortions = torch.cat([part.distortion for part in parts])
-        report("%d of %d images, mean distortion %.4f", done, len(images), distortions.nanmean().item())
-    return Adversarial(*(torch.cat(values) for values in zip(*parts, strict=True)))
+        _report(report, parts, len(images))
+    return _joined(parts)
 
 
-def nearest_distortion(model: nn.Module, images: Tensor, allowed: Tensor, **options) -> tuple[Adversarial, Tensor]:
+def nearest_distortion(
+    model: nn.Module,
+    images: Tensor,
+    allowed: Tensor,
+    *,
+    batch: int = 500,
+    report: Callable[..., None] = lambda message, *values: None,
+    **options,
+) -> tuple[Adversarial, Tensor]:
     """The smallest minimum distortion over the (b, k) allowed target classes of each image, and that class (b,).
 
     The options are those of `minimum_distortion`. The evaluations are those of all the classes together.
+    Raises ValueError for an image without an allowed class.
     """
-    best, best_target = None, torch.zeros(len(images), dtype=torch.long, device=images.device)
-    for target in range(allowed.shape[1]):
-        rows = allowed[:, target].nonzero().squeeze(1)
-        if not len(rows):
-            continue
-        result = minimum_distortion(model, images[rows], torch.full_like(rows, target), **options)
-        if best is None:
-            best = _nothing_found(images, result)
-        best.gradient_evaluations[rows] += result.gradient_evaluations
-        nearer = result.found & ~(result.distortion >= best.distortion[rows])
-        chosen = rows[nearer]
-        for name in set(Adversarial._fields) - {"gradient_evaluations"}:
-            getattr(best, name)[chosen] = getattr(result, name)[nearer]
-        best_target[chosen] = target
-    return best, best_target
+    if not allowed.any(dim=1).all():
+        raise ValueError(f"image {int(allowed.any(dim=1).int().argmin())} has no allowed target class")
+    parts, targets = [], []
+    for start in range(0, len(images), batch):
+        part, target = _nearest(model, images[start : start + batch], allowed[start : start + batch], batch, options)
+        parts.append(part)
+        targets.append(target)
+        _report(report, parts, len(images))
+    return _joined(parts), torch.cat(targets)
+
+
+def _nearest(model: nn.Module, images: Tensor, allowed: Tensor, batch: int, options: dict) -> tuple[Adversarial, Tensor]:
+    image, target = allowed.nonzero().unbind(1)  # every pair of an image and a class that it may become
+    every = minimum_distortion(model, images[image], target, batch=batch, **options)
+    size = every.distortion.nan_to_num(torch.inf)
+    sizes = size.new_full(allowed.shape, torch.inf).masked_scatter(allowed, size)
+    first = allowed & (sizes == sizes.amin(1, keepdim=True))
+    nearest = (first & (first.cumsum(1) == 1))[allowed]
+    evaluations = torch.zeros_like(allowed, dtype=torch.long).masked_scatter(allowed, every.gradient_evaluations).sum(1)
+    best = Adversarial(*(values[nearest] for values in every))
+    return best._replace(gradient_evaluations=evaluations), target[nearest]
+
+
+def _joined(parts: list[Adversarial]) -> Adversarial:
+    return Adversarial(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _report(report: Callable[..., None], parts: list[Adversarial], total: int) -> None:
+    distortions = torch.cat([part.distortion for part in parts])
+    report("%d of %d images, mean distortion %.4f", len(distortions), total, distortions.nanmean().item())
 
 
 class _Problem:
@@ -212,16 +234,6 @@ def _search(problem: _Problem, c_tolerance, c_growth, max_searches, tolerance, m
 
     root_mean_square = torch.where(found, distance / x[0].numel() ** 0.5, torch.nan)
     return Adversarial(best.view(problem.shape), found, root_mean_square, best_c, residual, evaluations, status)
-
-
-def _nothing_found(images: Tensor, like: Adversarial) -> Adversarial:
-    fill = {"images": None, "found": False, "gradient_evaluations": 0, "status": NOT_FOUND}
-    return Adversarial(
-        *(
-            images.clone() if name == "images" else values.new_full((len(images),), fill.get(name, torch.nan))
-            for name, values in like._asdict().items()
-        )
-    )
 
 
 def _positive(values: Tensor) -> Tensor:

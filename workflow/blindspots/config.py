@@ -54,7 +54,7 @@ class Npm(Section):
 
 
 class Data(Section):
-    classes: PositiveInt
+    classes: Annotated[int, Field(ge=3)]  # a target is neither the label nor the network's answer
     image_shape: tuple[PositiveInt, PositiveInt]
     train_size: PositiveInt
     files: Files

@@ -19,7 +19,7 @@ def image_pairs(blocks: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
     blocks: caption -> (originals, distorted, what is written under each distorted image), (n, height, width) pixels.
     """
     rows = max(len(originals) for originals, _, _ in blocks.values()) // columns
-    figure = plt.figure(figsize=(1.0 * 2 * columns, (1.25 * rows + 0.55) * len(blocks)), layout="constrained")
+    figure = plt.figure(figsize=(1.0 * 2 * columns, (1.12 * rows + 0.4) * len(blocks)), layout="constrained")
     parts = np.atleast_1d(figure.subfigures(len(blocks), 1))
     for part, (caption, (originals, distorted, notes)) in zip(parts, blocks.items(), strict=True):
         part.suptitle(caption, fontsize=11)

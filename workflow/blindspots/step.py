@@ -83,7 +83,7 @@ class Step:
             "device": self.device,
             "threads": self.threads,
             "host": platform.node(),
-            "started": self._started.isoformat(timespec="seconds"),
+            "started": self._started.isoformat(timespec="milliseconds"),
             "wall_seconds": round(time.monotonic() - self._clock, 3),
         }
 

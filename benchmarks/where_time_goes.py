@@ -1,0 +1,130 @@
+"""Where the time of a finished run goes: python benchmarks/where_time_goes.py
+
+First per rule, from the benchmark files of the last run in results/. Then per phase, measured here and now on the networks
+of that run with one thread: gradients and everything else in training and attack, as floating-point rates beside this
+machine's rate for a plain matrix product.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from blindspots import artifacts, datasets, networks, training
+from blindspots.attack import minimum_distortion
+
+RESULTS = Path("results")
+IMAGES = 1000
+ITERATIONS = 10
+
+
+def main() -> int:
+    if not (RESULTS / "table4.csv").exists():
+        print("There is no finished run in results/: run make table4 first.", file=sys.stderr)
+        return 1
+    print(per_rule().to_string(index=False), "\n")
+    torch.set_num_threads(1)
+    peak = matrix_product_rate()
+    print(f"4096 x 4096 float32 matrix product, one thread: {peak:.0f} GFLOP/s\n")
+    rows = [phase for path in sorted((RESULTS / "networks").glob("*.h5")) for phase in phases(path, peak)]
+    print(pd.DataFrame(rows).to_string(index=False))
+    return 0
+
+
+def per_rule() -> pd.DataFrame:
+    """Seconds and memory of every job, summed over the jobs of a rule."""
+    root = RESULTS / "benchmarks"
+    jobs = [
+        pd.read_csv(path, sep="\t").assign(rule=path.relative_to(root).parts[0].removesuffix(".tsv"))
+        for path in root.rglob("*.tsv")
+    ]
+    table = pd.concat(jobs).groupby("rule")
+    frame = pd.DataFrame({"jobs": table.size(), "seconds": table["s"].sum(), "largest MiB": table["max_rss"].max()})
+    frame["share %"] = 100 * frame["seconds"] / frame["seconds"].sum()
+    return frame.sort_values("seconds", ascending=False).round(1).reset_index()
+
+
+def matrix_product_rate(size: int = 4096) -> float:
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / typical_seconds(lambda: a @ b) / 1e9
+
+
+def phases(path: Path, peak: float) -> list[dict]:
+    """The parts of training and attack for one network: each ms, GFLOP/s, and the rate relative to the matrix product."""
+    network = networks.read(path)
+    with artifacts.read(RESULTS / "splits.h5") as file:
+        part = file[next(iter(file))][()]
+    images, labels = datasets.read(RESULTS / "data.h5", "train", part)
+    x, y = torch.from_numpy(images), torch.from_numpy(labels).long()
+    layers = len(networks.weight_layers(network))
+
+    network.requires_grad_(True)
+    parameters = list(network.parameters())
+
+    def training_gradient():
+        loss = torch.nn.functional.cross_entropy(network(x), y) + training.decay(network, [1e-5] * layers, "half")
+        torch.autograd.grad(loss, parameters)
+
+    flops = count_flops(training_gradient)
+    gradient = typical_seconds(training_gradient)
+    start = time.perf_counter()
+    trained = training.fit(network, x, y, weight_decay=[1e-5] * layers, max_iterations=ITERATIONS)
+    per_evaluation = (time.perf_counter() - start) / trained.history[-1].evaluations
+
+    network = networks.read(path)
+    test, test_labels = datasets.read(RESULTS / "data.h5", "test")
+    batch = torch.from_numpy(test[:IMAGES])
+    target = (torch.from_numpy(test_labels[:IMAGES]).long() + 1) % 10
+    few = batch[:500].clone().requires_grad_()
+
+    def attack_gradient():
+        torch.nn.functional.cross_entropy(network(few), target[:500], reduction="sum").backward()
+
+    attack_flops = count_flops(attack_gradient) / 500
+    attack_seconds = typical_seconds(attack_gradient) / 500
+    start = time.perf_counter()
+    result = minimum_distortion(network, batch, target)
+    whole = (time.perf_counter() - start) / result.gradient_evaluations.sum().item()
+
+    name = path.stem
+    return [
+        row(name, "training: one gradient", 1e3 * gradient, flops / gradient / 1e9, peak),
+        row(name, "training: all, per gradient", 1e3 * per_evaluation, flops / per_evaluation / 1e9, peak),
+        row(name, "attack: one image's gradient", 1e3 * attack_seconds, attack_flops / attack_seconds / 1e9, peak),
+        row(name, "attack: all, per gradient", 1e3 * whole, attack_flops / whole / 1e9, peak),
+    ]
+
+
+def row(network: str, phase: str, milliseconds: float, rate: float, peak: float) -> dict:
+    return {
+        "network": network,
+        "phase": phase,
+        "ms": f"{milliseconds:.4g}",
+        "GFLOP/s": f"{rate:.1f}",
+        "of matrix product %": f"{100 * rate / peak:.0f}",
+    }
+
+
+def count_flops(work) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def typical_seconds(work, repetitions: int = 5) -> float:
+    """The median of a few timed repetitions after one that is not timed."""
+    work()
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

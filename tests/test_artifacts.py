@@ -1,0 +1,420 @@
+"""Artifacts: whole or not there at all, and noticed when they are damaged."""
+
+import collections
+import json
+import os
+import shutil
+import signal
+import stat
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from blindspots import artifacts
+from blindspots.artifacts import ArtifactError, Dataset
+
+DATASETS = {
+    "images": Dataset(np.arange(24, dtype=np.float32).reshape(2, 3, 4), "(n, height, width) pixels"),
+    "history/loss": Dataset([3.5, 2.25], "(iterations,) loss"),
+    "history/steps": Dataset(np.array([1, 2], dtype=np.int64), "(iterations,) steps"),
+    "found": Dataset(np.array([True, False]), "(n,) found"),
+    "inputs": Dataset(784, "pixels of an image"),
+}
+ATTRIBUTES = {
+    "program": "scripts.some",
+    "settings": {"a": [1, 2.5, None]},
+    "code": "abc",
+    "host": "here",
+    "wall_seconds": 1.5,
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    artifacts.write(tmp_path / "some.h5", DATASETS, ATTRIBUTES)
+    return tmp_path / "some.h5"
+
+
+def contents(file):
+    """All that an artifact says, but for its volatile attributes."""
+    arrays = {}
+
+    def take(name, item):
+        if isinstance(item, h5py.Dataset):
+            values = item[()]
+            arrays[name] = (values.dtype.str, values.shape, values.tobytes(), item.attrs["meaning"])
+
+    file.visititems(take)
+    return arrays, {key: value for key, value in file.attrs.items() if key not in artifacts.VOLATILE}
+
+
+def seal(path):
+    with artifacts.read(path) as file:
+        return file.attrs["content_sha256"]
+
+
+def others(path):
+    return [entry.name for entry in path.parent.iterdir() if entry != path]
+
+
+# Round trip
+
+
+def test_datasets_come_back_with_type_shape_values_and_meaning(path):
+    with artifacts.read(path) as file:
+        for name, (values, meaning) in DATASETS.items():
+            stored = file[name][()]
+            assert np.array_equal(stored, values)
+            assert np.shape(stored) == np.shape(values)
+            assert stored.dtype == np.asarray(values).dtype
+            assert file[name].attrs["meaning"] == meaning
+
+
+def test_attributes_come_back_and_structures_are_json(path):
+    with artifacts.read(path) as file:
+        assert file.attrs["program"] == "scripts.some"
+        assert file.attrs["wall_seconds"] == 1.5
+        assert json.loads(file.attrs["settings"]) == {"a": [1, 2.5, None]}
+
+
+arrays = hnp.arrays(
+    st.sampled_from([np.uint8, np.int64, np.float32, np.float64, np.bool_]),
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+)
+
+
+@settings(max_examples=40)
+@given(array=arrays)
+def test_any_array_comes_back_with_the_same_bytes(tmp_path_factory, array):
+    path = tmp_path_factory.getbasetemp() / "any.h5"
+    artifacts.write(path, {"group/values": Dataset(array, "anything")}, {})
+    with artifacts.read(path) as file:
+        stored = file["group/values"][()]
+        assert np.asarray(stored).dtype == array.dtype
+        assert np.shape(stored) == array.shape
+        assert np.asarray(stored).tobytes() == array.tobytes()
+
+
+def test_folders_are_made(tmp_path):
+    artifacts.write(tmp_path / "a" / "b" / "some.h5", DATASETS, {})
+    assert (tmp_path / "a" / "b" / "some.h5").is_file()
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    # A temporary file is private; an artifact is as readable as any other new file.
+    before = os.umask(0o027)
+    try:
+        artifacts.write(tmp_path / "some.h5", DATASETS, {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "some.h5").stat().st_mode) == 0o640
+
+
+# Whole or not at all
+
+
+class Interrupted(BaseException):
+    """Not an Exception, as KeyboardInterrupt is not."""
+
+
+def write_half(path, error):
+    with artifacts.whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, Interrupted])
+def test_an_error_while_writing_leaves_nothing(tmp_path, error):
+    path = tmp_path / "some.txt"
+    with pytest.raises(error):
+        write_half(path, error)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [ValueError, Interrupted])
+def test_an_error_while_writing_keeps_the_older_file(tmp_path, error):
+    path = tmp_path / "some.txt"
+    path.write_text("older")
+    with pytest.raises(error):
+        write_half(path, error)
+    assert path.read_text() == "older"
+    assert others(path) == []
+
+
+def test_while_it_is_written_the_path_does_not_exist(tmp_path):
+    path = tmp_path / "some.txt"
+    with artifacts.whole_file(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # else the move at the end would not be atomic
+    assert path.read_text() == "half"
+    assert others(path) == []
+
+
+def test_what_a_killed_program_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".some.h5.k3x9_a.tmp").write_text("half")
+    kept = {".other.h5.k3x9_a.tmp", "some.h5.tmp", ".some.h5"}
+    for name in kept:
+        (tmp_path / name).write_text("of someone else")
+    artifacts.write(tmp_path / "some.h5", DATASETS, {})
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"some.h5"}
+
+
+def test_an_artifact_that_cannot_be_written_leaves_the_older_one(path):
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        artifacts.write(path, DATASETS | {"odd": Dataset(object(), "HDF5 has no such type")}, ATTRIBUTES)
+    assert path.read_bytes() == before
+    assert others(path) == []
+
+
+def test_a_failing_move_leaves_no_temporary_file(tmp_path, monkeypatch):
+    def fail(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        artifacts.write(tmp_path / "some.h5", DATASETS, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_content_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):
+    events = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("sync"), sync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("move"), replace(*paths)))
+    artifacts.write(tmp_path / "some.h5", DATASETS, {})
+    assert events[0] == "sync"
+    assert "move" in events
+
+
+# Damage
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small artifact, to be damaged in every byte; its bytes and what it says."""
+    path = tmp_path_factory.mktemp("small") / "some.h5"
+    datasets = {"a": Dataset(np.arange(5.0), "five"), "g/b": Dataset(np.array([True]), "one")}
+    artifacts.write(path, datasets, {"program": "scripts.some", "settings": {"n": 1}, "host": "here"})
+    with artifacts.read(path) as file:
+        return path, path.read_bytes(), contents(file)
+
+
+def test_a_flipped_bit_in_the_data_is_always_noticed(small):
+    path, whole, _ = small
+    data = np.arange(5.0).tobytes()
+    start = whole.index(data)
+    damaged = path.with_name("data.h5")
+    for place in range(start, start + len(data)):
+        damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        with pytest.raises(ArtifactError, match=r"data\.h5 does not match its own content hash"), artifacts.read(damaged):
+            pass
+
+
+def outcome(path, original):
+    """What reading a damaged file comes to: None if it is as it should be, or else what is wrong with it."""
+    try:
+        with artifacts.read(path) as file:
+            return None if contents(file) == original else "read although it is changed"
+    except ArtifactError as error:
+        return None if str(path) in str(error) and "\n" not in str(error) else f"message: {error}"
+    except Exception as error:
+        return f"{type(error).__name__} in place of ArtifactError"
+
+
+def outcomes(places, whole, path, original):
+    """The outcome for each place, tried in a process of its own: HDF5 may never return from a damaged file."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            for place in places:
+                signal.setitimer(signal.ITIMER_PROF, 1)  # of processor time; a whole file takes a thousandth of it
+                path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+                os.write(writer, f"{json.dumps(outcome(path, original))}\n".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as lines:
+        results = [json.loads(line) for line in lines]
+    os.waitpid(child, 0)
+    return results
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs to fork")
+def test_damage_in_any_byte_is_an_artifact_error_or_changes_nothing(small):
+    # HDF5 has bytes that mean nothing; volatile attributes are outside the seal. All else must be noticed.
+    path, whole, original = small
+    # Zeros are mostly empty space between the structures: a sample of them is enough.
+    places = [place for place in range(len(whole)) if whole[place] or place % 17 == 0]
+    wrong = collections.Counter()
+    while places:
+        found = outcomes(places, whole, path.with_name("damaged.h5"), original)
+        wrong.update(result for result in found if result)
+        if len(found) < len(places):
+            wrong["did not return, or crashed"] += 1
+        places = places[len(found) + 1 :]
+    assert wrong == {}
+
+
+@given(data=st.data())
+def test_a_truncated_file_is_an_artifact_error_in_one_line(small, data):
+    path, whole, _ = small
+    short = path.with_name("short.h5")
+    short.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(ArtifactError) as error, artifacts.read(short):
+        pass
+    assert str(short) in str(error.value)
+    assert "delete it and run again" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5", None], ids=["empty", "text", "missing"])
+def test_what_is_no_hdf5_is_an_artifact_error(tmp_path, content):
+    path = tmp_path / "some.h5"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"some\.h5 cannot be read as HDF5"), artifacts.read(path):
+        pass
+
+
+def test_an_hdf5_file_without_a_seal_is_no_artifact(tmp_path):
+    path = tmp_path / "some.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = 1
+    with pytest.raises(ArtifactError, match="does not match"), artifacts.read(path):
+        pass
+
+
+def test_errors_of_the_reader_itself_pass_through(path):
+    with pytest.raises(ZeroDivisionError), artifacts.read(path):
+        raise ZeroDivisionError
+
+
+def test_an_artifact_is_read_only(path):
+    with artifacts.read(path) as file, pytest.raises((OSError, ValueError, KeyError)):
+        file["new"] = 1
+    with artifacts.read(path) as file:
+        assert "new" not in file
+
+
+# The content hash
+
+
+@pytest.mark.parametrize("name", sorted(artifacts.VOLATILE))
+def test_volatile_attributes_do_not_enter_the_content_hash(path, name):
+    before = seal(path)
+    with h5py.File(path, "a") as file:
+        file.attrs[name] = "another"
+    assert seal(path) == before
+
+
+@pytest.mark.parametrize("name", ["program", "settings", "inputs", "code", "code_modules", "something new"])
+def test_every_other_attribute_enters_the_content_hash(path, name):
+    with h5py.File(path, "a") as file:
+        file.attrs[name] = "another"
+    with pytest.raises(ArtifactError), artifacts.read(path):
+        pass
+
+
+def test_a_removed_attribute_is_noticed(path):
+    with h5py.File(path, "a") as file:
+        del file.attrs["code"]
+    with pytest.raises(ArtifactError), artifacts.read(path):
+        pass
+
+
+def edit(change):
+    def apply(path):
+        with h5py.File(path, "a") as file:
+            change(file)
+
+    return apply
+
+
+def set_value(file):
+    file["images"][0, 0, 0] = 7
+
+
+def rename(file):
+    file.move("images", "pictures")
+
+
+def retype(file):
+    values = file["images"][()]
+    del file["images"]
+    file.create_dataset("images", data=values.astype(np.float64)).attrs["meaning"] = DATASETS["images"].meaning
+
+
+def reshape(file):
+    values = file["images"][()]
+    del file["images"]
+    file.create_dataset("images", data=values.reshape(2, 12)).attrs["meaning"] = DATASETS["images"].meaning
+
+
+def make_scalar_a_vector(file):
+    values = file["inputs"][()]
+    del file["inputs"]
+    file.create_dataset("inputs", data=[values]).attrs["meaning"] = DATASETS["inputs"].meaning
+
+
+def other_meaning(file):
+    file["images"].attrs["meaning"] = "another"
+
+
+def remove(file):
+    del file["history/loss"]
+
+
+def add(file):
+    file["history/more"] = 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [set_value, rename, retype, reshape, make_scalar_a_vector, other_meaning, remove, add],
+    ids=lambda f: f.__name__,
+)
+def test_every_change_of_a_dataset_is_noticed(path, change):
+    edit(change)(path)
+    with pytest.raises(ArtifactError, match="does not match its own content hash"), artifacts.read(path):
+        pass
+
+
+def test_the_order_of_writing_does_not_matter(tmp_path):
+    artifacts.write(tmp_path / "a.h5", DATASETS, ATTRIBUTES)
+    artifacts.write(tmp_path / "b.h5", dict(reversed(DATASETS.items())), dict(reversed(ATTRIBUTES.items())))
+    assert seal(tmp_path / "a.h5") == seal(tmp_path / "b.h5")
+
+
+# Identity
+
+
+def test_identity_of_an_artifact_is_its_content_whatever_is_volatile(path, tmp_path):
+    artifacts.write(tmp_path / "again.h5", DATASETS, ATTRIBUTES | {"host": "elsewhere"})
+    assert artifacts.file_identity(path) == f"content:{seal(path)}"
+    assert artifacts.file_identity(tmp_path / "again.h5") == artifacts.file_identity(path)
+
+
+def test_identity_of_another_file_is_its_sha256(tmp_path):
+    (tmp_path / "some.csv").write_bytes(b"abc")
+    wanted = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert artifacts.file_identity(tmp_path / "some.csv") == wanted
+
+
+def test_an_hdf5_file_that_is_no_artifact_has_no_identity(tmp_path):
+    path = tmp_path / "some.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = 1
+    with pytest.raises(ArtifactError, match=r"some\.h5"):
+        artifacts.file_identity(path)
+
+
+def test_identity_does_not_depend_on_the_place(path, tmp_path):
+    shutil.copy(path, tmp_path / "copy.h5")
+    assert artifacts.file_identity(tmp_path / "copy.h5") == artifacts.file_identity(path)

@@ -1,0 +1,70 @@
+"""Images from the data artifact."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blindspots import artifacts, datasets
+from blindspots.artifacts import ArtifactError, Dataset
+
+RNG = np.random.default_rng(0)
+TRAIN, TEST = (RNG.integers(0, 256, (n, 4, 5), dtype=np.uint8) for n in (12, 7))
+
+
+@pytest.fixture
+def data(tmp_path):
+    arrays = {"train/images": TRAIN, "test/images": TEST, "train/labels": np.arange(12) % 10, "test/labels": np.arange(7)}
+    artifacts.write(tmp_path / "data.h5", {k: Dataset(v.astype(np.uint8), "some") for k, v in arrays.items()}, {})
+    return tmp_path / "data.h5"
+
+
+def test_pixels_are_single_precision_from_zero_to_one(data):
+    pixels, labels = datasets.read(data, "test")
+    assert pixels.dtype == np.float32
+    assert np.array_equal(np.rint(pixels * 255), TEST)
+    assert pixels.max() <= 1
+    assert labels.tolist() == list(range(7))
+
+
+def test_indices_choose_images_and_their_labels_in_order(data):
+    pixels, labels = datasets.read(data, "train", np.array([11, 0, 3]))
+    assert np.array_equal(np.rint(pixels * 255), TRAIN[[11, 0, 3]])
+    assert labels.tolist() == [1, 0, 3]
+
+
+def test_a_split_is_read_by_name_and_train_is_all(tmp_path, data):
+    artifacts.write(tmp_path / "splits.h5", {"P1": Dataset(np.array([2, 5]), "indices")}, {})
+    assert datasets.read_split(tmp_path / "splits.h5", "P1").tolist() == [2, 5]
+    assert len(datasets.read(data, "train", datasets.read_split(tmp_path / "splits.h5", "train")).labels) == 12
+
+
+def test_a_damaged_data_file_is_refused(data):
+    data.write_bytes(data.read_bytes()[:-10])
+    with pytest.raises(ArtifactError):
+        datasets.read(data, "train")
+
+
+@given(images=st.integers(1, 300), seed=st.integers(0, 1000), part=st.data())
+def test_a_sample_is_sorted_distinct_in_range_and_seeded(images, seed, part):
+    size = part.draw(st.integers(1, images))
+    chosen = datasets.sample(images, size, seed)
+    assert len(chosen) == size
+    assert (np.diff(chosen) > 0).all()
+    assert chosen[0] >= 0
+    assert chosen[-1] < images
+    assert np.array_equal(chosen, datasets.sample(images, size, seed))
+
+
+def test_a_sample_is_random():
+    assert not np.array_equal(datasets.sample(1000, 50, 0), datasets.sample(1000, 50, 1))
+    assert datasets.sample(1000, 50, 0).max() > 500  # not the first ones
+
+
+def test_all_is_every_image_in_order():
+    assert datasets.sample(5, "all", 3).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_sample_larger_than_the_set_is_refused():
+    with pytest.raises(ValueError, match="sample of 8 is larger than the set of 7 images"):
+        datasets.sample(7, 8, 0)

@@ -1,0 +1,157 @@
+"""Tables: every cell with its sample, interval, paper value, verdict and dataset."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from blindspots import artifacts, tables
+from blindspots.artifacts import Dataset
+from blindspots.tables import Table
+
+COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,paper,paper_n,verdict,artifact,dataset"
+PRINTED = {("M2", "error"): ("26.2", 256), ("M2", "distortion"): ("0.062", 256)}
+
+
+@pytest.fixture
+def source(tmp_path):
+    rng = np.random.default_rng(0)
+    datasets = {
+        "wrong": Dataset(np.arange(200) < 52, "26 %"),
+        "all wrong": Dataset(np.ones(200, dtype=bool), "100 %"),
+        "size": Dataset(np.append(rng.normal(0.062, 0.01, 99), np.nan), "distortions, one not found"),
+    }
+    artifacts.write(tmp_path / "source.h5", datasets, {})
+    return tmp_path / "source.h5"
+
+
+def cells_of(source, printed=PRINTED, comparable=True, rows=("M2", "M1")):
+    table = Table("table9", printed, comparable)
+    cells = []
+    with artifacts.read(source) as file:
+        for row in rows:
+            cells.append(table.rate(row, "error", source, file, "wrong" if row == "M2" else "all wrong"))
+            cells.append(table.mean(row, "distortion", "rms", source, file, "size"))
+    return cells
+
+
+def written(tmp_path, cells, **labels):
+    outputs = [tmp_path / f"t{ending}" for ending in (".csv", ".md", ".html", "_cells.csv")]
+    options = {"row_labels": {}, "column_labels": {}, "notes": ["a note"]} | labels
+    tables.write(outputs, "A title", cells, **options)
+    return outputs
+
+
+def lines_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_cells_are_written_with_exactly_these_columns_and_read_back(tmp_path, source):
+    cells = cells_of(source)
+    path = written(tmp_path, cells)[3]
+    assert path.read_text().splitlines()[0] == COLUMNS
+    for line, cell in zip(lines_of(path), cells, strict=True):
+        for key in ("table", "row", "column", "unit", "verdict", "artifact", "dataset"):
+            assert line[key] == getattr(cell, key)
+        for key in ("value", "ci_low", "ci_high"):
+            assert float(line[key]) == pytest.approx(getattr(cell, key), rel=1e-9)
+        assert int(line["n"]) == cell.n
+        assert line["paper"] == (cell.paper or "")
+        assert line["paper_n"] == ("" if cell.paper_n is None else str(cell.paper_n))
+
+
+def test_the_papers_digits_are_kept_as_printed(tmp_path, source):
+    cells = cells_of(source, {("M2", "error"): ("26.20", 256)})
+    assert lines_of(written(tmp_path, cells)[3])[0]["paper"] == "26.20"
+
+
+def test_a_rate_is_in_percent_with_its_interval(source):
+    cell = cells_of(source)[0]
+    assert (cell.value, cell.unit, cell.n) == (26.0, "%", 200)
+    # Wilson's interval for 52 of 200.
+    assert (cell.ci_low, cell.ci_high) == (pytest.approx(20.42, abs=0.01), pytest.approx(32.49, abs=0.01))
+
+
+def test_a_mean_leaves_out_what_is_nan_and_counts_the_rest(source):
+    cell = cells_of(source)[1]
+    with artifacts.read(source) as file:
+        values = file["size"][()]
+    assert cell.n == 99
+    assert cell.value == pytest.approx(values[:99].mean())
+    assert cell.ci_low < cell.value < cell.ci_high
+
+
+def test_every_cell_names_the_dataset_that_it_can_be_recomputed_from(source):
+    for cell in cells_of(source):
+        with artifacts.read(cell.artifact) as file:
+            values = file[cell.dataset][()]
+        assert cell.value == pytest.approx(100 * values.mean() if cell.unit == "%" else np.nanmean(values))
+
+
+def test_verdicts_stand_only_where_the_paper_has_a_number(source):
+    assert [cell.verdict for cell in cells_of(source)] == ["agrees", "agrees", "not comparable", "not comparable"]
+    other = {("M1", "error"): ("26.2", 256)}
+    assert [cell.verdict for cell in cells_of(source, other)] == ["not comparable"] * 2 + ["differs", "not comparable"]
+
+
+def test_a_printed_zero_is_a_number_of_the_paper(source):
+    assert cells_of(source, {("M2", "error"): ("0", 30000)})[0].verdict == "differs"
+
+
+def test_without_comparison_no_verdict_is_given_but_the_papers_number_stays(source):
+    cells = cells_of(source, comparable=False)
+    assert {cell.verdict for cell in cells} == {"not comparable"}
+    assert cells[0].paper == "26.2"
+
+
+def test_without_any_number_of_the_paper_the_columns_are_the_same(tmp_path, source):
+    path = written(tmp_path, cells_of(source, {}))[3]
+    assert path.read_text().splitlines()[0] == COLUMNS
+    assert all(line["paper"] == line["paper_n"] == "" for line in lines_of(path))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_mean_of_nothing_agrees_with_nothing(tmp_path):
+    artifacts.write(tmp_path / "none.h5", {"size": Dataset(np.full(3, np.nan), "nothing found")}, {})
+    with artifacts.read(tmp_path / "none.h5") as file:
+        cell = Table("t", PRINTED, True).mean("M2", "distortion", "rms", tmp_path / "none.h5", file, "size")
+    assert cell.n == 0
+    assert cell.verdict == "not comparable"
+
+
+def test_the_layout_keeps_the_order_of_the_cells(tmp_path, source):
+    path = written(tmp_path, cells_of(source, rows=("M2", "M10", "M1")))[0]
+    rows = list(csv.reader(path.open()))
+    assert rows[0] == ["row", "error", "distortion"]
+    assert [row[0] for row in rows[1:]] == ["M2", "M10", "M1"]
+    assert rows[1][1] == "26.00"
+    assert rows[2][1] == "100.00"
+    assert rows[1][2].startswith("0.06")
+
+
+def test_the_readable_files_have_title_values_verdicts_labels_and_notes(tmp_path, source):
+    labels = {"row_labels": {"M1": "The first"}, "column_labels": {"error": "Error on P1"}}
+    _, text, page, _ = written(tmp_path, cells_of(source), **labels)
+    described = text.read_text(encoding="utf-8")
+    assert described.startswith("# A title\n")
+    assert "| Error on P1 | distortion |" in described
+    assert "| M2 | **26.0 %** [20.4, 32.5] · p 26.2 % ✓ |" in described
+    assert "| The first | **100.0 %** " in described
+    assert "- a note" in described
+    html = page.read_text(encoding="utf-8")
+    assert "<title>A title</title>" in html
+    assert html.count("<tr>") == 3
+    assert "<strong>26.0 %</strong> [20.4, 32.5] · p 26.2 % ✓" in html
+
+
+def test_a_verdict_that_differs_is_marked(tmp_path, source):
+    cells = cells_of(source, {("M1", "error"): ("26.2", 256)})
+    assert "**100.0 %** [98.1, 100.0] · p 26.2 % ✗" in written(tmp_path, cells)[1].read_text(encoding="utf-8")
+
+
+def test_the_papers_numbers_are_read_as_printed(tmp_path):
+    (tmp_path / "t.csv").write_text("row,column,printed,n\nM1,error,2.40,30000\nM1,distortion,100,256\n")
+    wanted = {("M1", "error"): ("2.40", 30000), ("M1", "distortion"): ("100", 256)}
+    assert tables.read_printed([tmp_path / "t.csv"]) == wanted
+    assert tables.read_printed([]) == {}
