@@ -116,32 +116,24 @@ def baseline_networks():
     return sorted({name for table in BASELINE_TABLES for name in CONFIG.tables[table].networks})
 
 
-def transfer_rows(table):
-    """The rows of a transfer table in order: name, network, stddev, and the artifact with the distorted images."""
-    images = CONFIG.tables[table].distorted
-    rows = []
-    for block in CONFIG.tables[table].blocks:
-        for network in CONFIG.tables[table].networks:
-            if block.amplified_to is None:
-                path = f"results/adversarial/{images}/{network}.h5"
-                rows.append(dict(name=network, network=network, stddev=None, path=path))
-            else:
-                path = f"results/amplified/{images}/{network}_{block.amplified_to:g}.h5"
-                rows.append(dict(name=f"{network}_amplified", network=network, stddev=block.amplified_to, path=path))
-        for stddev in block.noise:
-            path = f"results/noise/{images}/{stddev:g}.h5"
-            rows.append(dict(name=f"noise_{stddev:g}", network=None, stddev=stddev, path=path))
-    return rows
+def distorted_artifact(images, row):
+    """The artifact with the images of a row of a transfer table."""
+    if row.network is None:
+        return f"results/noise/{images}/{row.stddev}.h5"
+    if row.stddev is None:
+        return f"results/adversarial/{images}/{row.network}.h5"
+    return f"results/amplified/{images}/{row.network}_{row.stddev}.h5"
 
 
 def distorted_artifacts(wildcards):
-    return [row["path"] for row in transfer_rows(wildcards.table)]
+    table = CONFIG.tables[wildcards.table]
+    return [distorted_artifact(table.distorted, row) for row in table.rows()]
 
 
 def evaluate_distorted_settings(wildcards):
     return settings(
         "evaluate_distorted",
-        rows=[row["name"] for row in transfer_rows(wildcards.table)],
+        rows=[row.name for row in CONFIG.tables[wildcards.table].rows()],
         columns=CONFIG.tables[wildcards.table].networks,
         device=CONFIG.evaluation.device,
     )
@@ -159,12 +151,12 @@ def baseline_settings(wildcards):
 
 
 def transfer_settings(wildcards):
-    rows = [{key: row[key] for key in ("name", "network", "stddev")} for row in transfer_rows(wildcards.table)]
+    table = CONFIG.tables[wildcards.table]
     return settings(
         "tabulate_transfer",
         table=wildcards.table,
-        rows=rows,
-        columns=CONFIG.tables[wildcards.table].networks,
+        rows=[row._asdict() for row in table.rows()],
+        columns=table.networks,
         comparable=CONFIG.compare_with_paper,
     )
 
@@ -177,15 +169,16 @@ def papers_numbers(wildcards):
 
 def pictured_rows(table):
     """The unamplified rows and the last noise of a transfer table, for the figure."""
-    rows = transfer_rows(table)
-    first = [row for row in rows if row["network"] and row["stddev"] is None]
-    return first + [row for row in rows if row["network"] is None][-1:]
+    rows = CONFIG.tables[table].rows()
+    noise = [row for row in rows if row.network is None]
+    return [row for row in rows if row.network and row.stddev is None] + noise[-1:]
 
 
 def pictured_artifacts(wildcards):
-    return [row["path"] for row in pictured_rows(wildcards.table)]
+    images = CONFIG.tables[wildcards.table].distorted
+    return [distorted_artifact(images, row) for row in pictured_rows(wildcards.table)]
 
 
 def picture_settings(wildcards):
-    rows = [row["name"] for row in pictured_rows(wildcards.table)]
+    rows = [row.name for row in pictured_rows(wildcards.table)]
     return settings("plot_adversarial", rows=rows, images=CONFIG.tables[wildcards.table].distorted)

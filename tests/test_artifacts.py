@@ -1,10 +1,8 @@
 """Artifacts: whole or not there at all, and noticed when they are damaged."""
 
-import collections
 import json
 import os
 import shutil
-import signal
 import stat
 
 import h5py
@@ -39,22 +37,10 @@ def path(tmp_path):
     return tmp_path / "some.h5"
 
 
-def contents(file):
-    """All that an artifact says, but for its volatile attributes."""
-    arrays = {}
-
-    def take(name, item):
-        if isinstance(item, h5py.Dataset):
-            values = item[()]
-            arrays[name] = (values.dtype.str, values.shape, values.tobytes(), item.attrs["meaning"])
-
-    file.visititems(take)
-    return arrays, {key: value for key, value in file.attrs.items() if key not in artifacts.VOLATILE}
-
-
-def seal(path):
-    with artifacts.read(path) as file:
-        return file.attrs["content_sha256"]
+def content_hash(path):
+    """The hash of what the file holds now, whatever it says of itself."""
+    with h5py.File(path, "r") as file:
+        return artifacts.content_hash(file)
 
 
 def others(path):
@@ -197,74 +183,25 @@ def test_content_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A small artifact, to be damaged in every byte; its bytes and what it says."""
+    """A small artifact to be damaged, and its bytes."""
     path = tmp_path_factory.mktemp("small") / "some.h5"
-    datasets = {"a": Dataset(np.arange(5.0), "five"), "g/b": Dataset(np.array([True]), "one")}
-    artifacts.write(path, datasets, {"program": "scripts.some", "settings": {"n": 1}, "host": "here"})
-    with artifacts.read(path) as file:
-        return path, path.read_bytes(), contents(file)
+    artifacts.write(path, {"a": Dataset(np.arange(5.0), "five")}, {"program": "scripts.some", "host": "here"})
+    return path, path.read_bytes()
 
 
-def test_a_flipped_bit_in_the_data_is_always_noticed(small):
-    path, whole, _ = small
-    data = np.arange(5.0).tobytes()
-    start = whole.index(data)
-    damaged = path.with_name("data.h5")
-    for place in range(start, start + len(data)):
+def test_damage_in_any_byte_is_noticed(small):
+    # Among them bytes on which HDF5 itself would hang or crash, and those of the volatile attributes.
+    path, whole = small
+    damaged = path.with_name("damaged.h5")
+    for place in range(len(whole)):
         damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
-        with pytest.raises(ArtifactError, match=r"data\.h5 does not match its own content hash"), artifacts.read(damaged):
+        with pytest.raises(ArtifactError, match=r"damaged\.h5 is damaged"), artifacts.read(damaged):
             pass
-
-
-def outcome(path, original):
-    """What reading a damaged file comes to: None if it is as it should be, or else what is wrong with it."""
-    try:
-        with artifacts.read(path) as file:
-            return None if contents(file) == original else "read although it is changed"
-    except ArtifactError as error:
-        return None if str(path) in str(error) and "\n" not in str(error) else f"message: {error}"
-    except Exception as error:
-        return f"{type(error).__name__} in place of ArtifactError"
-
-
-def outcomes(places, whole, path, original):
-    """The outcome for each place, tried in a process of its own: HDF5 may never return from a damaged file."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            for place in places:
-                signal.setitimer(signal.ITIMER_PROF, 1)  # of processor time; a whole file takes a thousandth of it
-                path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-                os.write(writer, f"{json.dumps(outcome(path, original))}\n".encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as lines:
-        results = [json.loads(line) for line in lines]
-    os.waitpid(child, 0)
-    return results
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs to fork")
-def test_damage_in_any_byte_is_an_artifact_error_or_changes_nothing(small):
-    # HDF5 has bytes that mean nothing; volatile attributes are outside the seal. All else must be noticed.
-    path, whole, original = small
-    # Zeros are mostly empty space between the structures: a sample of them is enough.
-    places = [place for place in range(len(whole)) if whole[place] or place % 17 == 0]
-    wrong = collections.Counter()
-    while places:
-        found = outcomes(places, whole, path.with_name("damaged.h5"), original)
-        wrong.update(result for result in found if result)
-        if len(found) < len(places):
-            wrong["did not return, or crashed"] += 1
-        places = places[len(found) + 1 :]
-    assert wrong == {}
 
 
 @given(data=st.data())
 def test_a_truncated_file_is_an_artifact_error_in_one_line(small, data):
-    path, whole, _ = small
+    path, whole = small
     short = path.with_name("short.h5")
     short.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
     with pytest.raises(ArtifactError) as error, artifacts.read(short):
@@ -279,7 +216,7 @@ def test_what_is_no_hdf5_is_an_artifact_error(tmp_path, content):
     path = tmp_path / "some.h5"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"some\.h5 cannot be read as HDF5"), artifacts.read(path):
+    with pytest.raises(ArtifactError, match=r"some\.h5 (cannot be read|is damaged)"), artifacts.read(path):
         pass
 
 
@@ -287,7 +224,7 @@ def test_an_hdf5_file_without_a_seal_is_no_artifact(tmp_path):
     path = tmp_path / "some.h5"
     with h5py.File(path, "w") as file:
         file["a"] = 1
-    with pytest.raises(ArtifactError, match="does not match"), artifacts.read(path):
+    with pytest.raises(ArtifactError, match="not written by this workflow"), artifacts.read(path):
         pass
 
 
@@ -306,27 +243,32 @@ def test_an_artifact_is_read_only(path):
 # The content hash
 
 
+def test_the_record_names_the_content(path):
+    with artifacts.read(path) as file:
+        assert file.attrs["content_sha256"] == artifacts.content_hash(file)
+
+
 @pytest.mark.parametrize("name", sorted(artifacts.VOLATILE))
 def test_volatile_attributes_do_not_enter_the_content_hash(path, name):
-    before = seal(path)
+    before = content_hash(path)
     with h5py.File(path, "a") as file:
         file.attrs[name] = "another"
-    assert seal(path) == before
+    assert content_hash(path) == before
 
 
 @pytest.mark.parametrize("name", ["program", "settings", "inputs", "code", "code_modules", "something new"])
 def test_every_other_attribute_enters_the_content_hash(path, name):
+    before = content_hash(path)
     with h5py.File(path, "a") as file:
         file.attrs[name] = "another"
-    with pytest.raises(ArtifactError), artifacts.read(path):
-        pass
+    assert content_hash(path) != before
 
 
-def test_a_removed_attribute_is_noticed(path):
+def test_a_removed_attribute_changes_the_content_hash(path):
+    before = content_hash(path)
     with h5py.File(path, "a") as file:
         del file.attrs["code"]
-    with pytest.raises(ArtifactError), artifacts.read(path):
-        pass
+    assert content_hash(path) != before
 
 
 def edit(change):
@@ -380,16 +322,16 @@ def add(file):
     [set_value, rename, retype, reshape, make_scalar_a_vector, other_meaning, remove, add],
     ids=lambda f: f.__name__,
 )
-def test_every_change_of_a_dataset_is_noticed(path, change):
+def test_every_change_of_a_dataset_changes_the_content_hash(path, change):
+    before = content_hash(path)
     edit(change)(path)
-    with pytest.raises(ArtifactError, match="does not match its own content hash"), artifacts.read(path):
-        pass
+    assert content_hash(path) != before
 
 
 def test_the_order_of_writing_does_not_matter(tmp_path):
     artifacts.write(tmp_path / "a.h5", DATASETS, ATTRIBUTES)
     artifacts.write(tmp_path / "b.h5", dict(reversed(DATASETS.items())), dict(reversed(ATTRIBUTES.items())))
-    assert seal(tmp_path / "a.h5") == seal(tmp_path / "b.h5")
+    assert content_hash(tmp_path / "a.h5") == content_hash(tmp_path / "b.h5")
 
 
 # Identity
@@ -397,14 +339,14 @@ def test_the_order_of_writing_does_not_matter(tmp_path):
 
 def test_identity_of_an_artifact_is_its_content_whatever_is_volatile(path, tmp_path):
     artifacts.write(tmp_path / "again.h5", DATASETS, ATTRIBUTES | {"host": "elsewhere"})
-    assert artifacts.file_identity(path) == f"content:{seal(path)}"
-    assert artifacts.file_identity(tmp_path / "again.h5") == artifacts.file_identity(path)
+    assert artifacts.identity(path) == f"content:{content_hash(path)}"
+    assert artifacts.identity(tmp_path / "again.h5") == artifacts.identity(path)
 
 
 def test_identity_of_another_file_is_its_sha256(tmp_path):
     (tmp_path / "some.csv").write_bytes(b"abc")
     wanted = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert artifacts.file_identity(tmp_path / "some.csv") == wanted
+    assert artifacts.identity(tmp_path / "some.csv") == wanted
 
 
 def test_an_hdf5_file_that_is_no_artifact_has_no_identity(tmp_path):
@@ -412,9 +354,9 @@ def test_an_hdf5_file_that_is_no_artifact_has_no_identity(tmp_path):
     with h5py.File(path, "w") as file:
         file["a"] = 1
     with pytest.raises(ArtifactError, match=r"some\.h5"):
-        artifacts.file_identity(path)
+        artifacts.identity(path)
 
 
 def test_identity_does_not_depend_on_the_place(path, tmp_path):
     shutil.copy(path, tmp_path / "copy.h5")
-    assert artifacts.file_identity(tmp_path / "copy.h5") == artifacts.file_identity(path)
+    assert artifacts.identity(tmp_path / "copy.h5") == artifacts.identity(path)

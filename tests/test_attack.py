@@ -403,21 +403,17 @@ def test_nearest_is_the_minimum_over_the_allowed_classes(norm):
     network, images = small_network(), random_images(8, PIXELS)
     answers = network(images).argmax(1)
     allowed = torch.arange(4)[None, :] != answers[:, None]
-    allowed[0] = False  # no class may be the target of this image
     allowed[1] = torch.arange(4) == (answers[1] + 1) % 4
     best, target = nearest_distortion(network, images, allowed, norm=norm)
-    assert best.found.tolist() == [False] + [True] * 7
-    assert best.status[0] == attack.NOT_FOUND
-    assert best.distortion[0].isnan()
-    assert torch.equal(best.images[0], images[0])
+    assert best.found.all()
     assert target[1] == (answers[1] + 1) % 4
-    for row in range(1, 8):
+    for row in range(8):
         classes = allowed[row].nonzero().squeeze(1)
         each = minimum_distortion(network, images[row].expand(len(classes), -1).clone(), classes, norm=norm)
         assert best.distortion[row].item() == pytest.approx(each.distortion.min().item(), rel=0.01)
         assert target[row] in classes
         assert network(best.images[[row]]).argmax() == target[row]
-    assert (best.images - images).square().mean(1).sqrt()[1:].numpy() == pytest.approx(best.distortion[1:].numpy())
+    assert (best.images - images).square().mean(1).sqrt().numpy() == pytest.approx(best.distortion.numpy())
 
 
 def test_nearest_counts_the_evaluations_of_all_classes():
@@ -430,16 +426,37 @@ def test_nearest_counts_the_evaluations_of_all_classes():
         if len(rows):
             result = minimum_distortion(network, images[rows], torch.full_like(rows, target))
             total[rows] += result.gradient_evaluations
-    assert torch.equal(best.gradient_evaluations, total)
+    # About: rounding differs with what is computed together, and moves a line search by a few evaluations.
+    assert best.gradient_evaluations.numpy() == pytest.approx(total.numpy(), rel=0.1)
 
 
-def test_nearest_without_any_allowed_class_finds_nothing():
+def test_nearest_refuses_an_image_without_an_allowed_class_and_names_it():
     network, images = small_network(), random_images(3, PIXELS)
-    best, _ = nearest_distortion(network, images, torch.zeros(3, 4, dtype=torch.bool))
-    assert best is not None
+    allowed = torch.ones(3, 4, dtype=torch.bool)
+    allowed[1] = False
+    with pytest.raises(ValueError, match="image 1 has no allowed target class"):
+        nearest_distortion(network, images, allowed)
+
+
+def test_nearest_where_no_class_can_be_reached_finds_nothing():
+    w, network = linear(1)
+    network[1].bias.data[1] = -2 * w.abs().sum()  # no image in the box gets to class 1
+    images = random_images(3, PIXELS)
+    best, target = nearest_distortion(network, images, torch.tensor([[False, True]] * 3))
     assert not best.found.any()
     assert best.distortion.isnan().all()
     assert torch.equal(best.images, images)
+    assert target.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_nearest_does_not_depend_on_the_batch_size(batch):
+    network, images = small_network(), random_images(5, PIXELS)
+    allowed = torch.arange(4)[None, :] != network(images).argmax(1)[:, None]
+    whole, wanted = nearest_distortion(network, images, allowed)
+    parts, target = nearest_distortion(network, images, allowed, batch=batch)
+    near(whole, parts)
+    assert torch.equal(target, wanted)
 
 
 # Wrong input

@@ -56,7 +56,7 @@ def test_the_same_command_recovers_from_a_kill(clone, finished, rule, victim):
     # No job outlives a killed Snakemake: it would go on writing beside the next run's.
     psutil.wait_procs(started, timeout=10)
     assert not any(process.is_running() for process in started)
-    
+
     again = snakemake(clone, *SMALL, *TABLES)
     assert again.returncode == 0, again.stderr
     for table in TABLES:

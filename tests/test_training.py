@@ -54,7 +54,7 @@ def test_decay_is_the_sum_of_its_convention_without_biases(convention, wanted):
 
 @pytest.mark.parametrize("weights", [[0.1], [0.1] * 3])
 def test_decay_needs_one_weight_for_each_layer(weights):
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="weight decays for 2 layers"):
         training.decay(network_of([4, 3]), weights, "half")
 
 

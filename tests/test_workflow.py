@@ -141,7 +141,7 @@ def test_every_artifact_carries_its_provenance(finished):
         assert record["code"] == fingerprint(record["program"]).sha256
         for inputs in json.loads(record["inputs"]).values():
             for name, identity in inputs.items():
-                assert artifacts.file_identity(finished / name) == identity
+                assert artifacts.identity(finished / name) == identity
         assert {
             "git_commit",
             "git_dirty",

@@ -1,23 +1,26 @@
-"""HDF5 artifacts: written whole or not at all, closed over by a content hash, checked at every reading.
+"""HDF5 artifacts: written whole or not at all, sealed, and checked at every reading before HDF5 sees a byte.
 
-An artifact's attributes are its provenance record. Those in `VOLATILE` (when, where and how fast) are left out of the
-content hash, so that two runs of one step with the same inputs on the same machine have the same content hash.
+An artifact's attributes are its provenance record. Its identity is a content hash over the datasets and the record
+without its `VOLATILE` part (when, where and how fast), so that two runs of one step with the same inputs on the same
+machine make the same identity. The seal is the SHA-256 of all of the file's bytes behind HDF5's user block, in that block:
+damaged HDF5 can make the library that reads it hang or crash, so the seal is checked first.
 """
 
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
 
 VOLATILE = frozenset({"git_commit", "git_dirty", "packages", "device", "threads", "host", "started", "wall_seconds"})
-_SEAL = "content_sha256"
+_IDENTITY = "content_sha256"
+_BLOCK = 512  # bytes of the user block, the smallest that HDF5 knows
 
 
 class ArtifactError(Exception):
@@ -32,7 +35,7 @@ class Dataset(NamedTuple):
 
 
 @contextmanager
-def whole_file(path: Path):
+def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder, moved to `path` only when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,24 +56,30 @@ def whole_file(path: Path):
 
 def write(path: Path, datasets: Mapping[str, Dataset], attributes: Mapping[str, Any]) -> None:
     """Write an artifact; a key like `a/b` makes a group. Attributes that are not plain numbers or text become JSON."""
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, (values, meaning) in datasets.items():
-            file.create_dataset(name, data=np.asarray(values)).attrs["meaning"] = meaning
-        for key, value in attributes.items():
-            file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
-        file.attrs[_SEAL] = content_hash(file)
+    with whole_file(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=_BLOCK) as file:
+            for name, (values, meaning) in datasets.items():
+                file.create_dataset(name, data=np.asarray(values)).attrs["meaning"] = meaning
+            for key, value in attributes.items():
+                file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
+            file.attrs[_IDENTITY] = content_hash(file)
+        with open(temporary, "r+b") as raw:
+            seal = _seal(raw)
+            raw.seek(0)
+            raw.write(seal)
 
 
 @contextmanager
-def read(path: Path):
-    """The open HDF5 file, after its content hash has been checked. Raises ArtifactError if it is not whole."""
+def read(path: Path) -> Iterator[h5py.File]:
+    """The open HDF5 file, after its seal has been checked. Raises ArtifactError if a byte is not as it was written."""
     try:
-        file = h5py.File(path, "r")
+        with open(path, "rb") as raw:
+            whole = raw.read(_BLOCK) == _seal(raw)
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read as HDF5 ({error}): delete it and run again") from error
-    with file:
-        if file.attrs.get(_SEAL) != content_hash(file):
-            raise ArtifactError(f"{path} does not match its own content hash: delete it and run again")
+        raise ArtifactError(f"{path} cannot be read ({error}): delete it and run again") from error
+    if not whole:
+        raise ArtifactError(f"{path} is damaged, or not written by this workflow: delete it and run again")
+    with h5py.File(path, "r") as file:
         yield file
 
 
@@ -80,21 +89,28 @@ def content_hash(file: h5py.File) -> str:
     names: list[str] = []
     file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
     for name in sorted(names):
-        values = np.ascontiguousarray(file[name][()])
+        values = np.asarray(file[name][()], order="C")
         header = [name, values.dtype.str, list(values.shape), _plain(file[name].attrs)]
         digest.update(json.dumps(header).encode())
-        digest.update(values.data)
-    record = {key: value for key, value in _plain(file.attrs).items() if key not in VOLATILE | {_SEAL}}
+        digest.update(values.tobytes())
+    record = {key: value for key, value in _plain(file.attrs).items() if key not in VOLATILE | {_IDENTITY}}
     digest.update(json.dumps(record, sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def file_identity(path: Path) -> str:
+def identity(path: Path) -> str:
     """What an input is known by: an artifact's content hash, any other file's SHA-256."""
-    if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            return f"content:{file.attrs[_SEAL]}"
-    return f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
+    if Path(path).suffix == ".h5":
+        with read(path) as file:
+            return f"content:{file.attrs[_IDENTITY]}"
+    with open(path, "rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _seal(raw: BinaryIO) -> bytes:
+    """The user block that belongs to the bytes behind it."""
+    raw.seek(_BLOCK)
+    return f"blindspots artifact, SHA-256 {hashlib.file_digest(raw, 'sha256').hexdigest()}\n".encode().ljust(_BLOCK, b"\0")
 
 
 def _plain(attributes: h5py.AttributeManager) -> dict:

@@ -1,7 +1,7 @@
 """The configuration's schema: what `config/*.yaml` may say, checked before any job starts. Unknown keys are errors."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -144,6 +144,14 @@ class Block(Section):
     noise: list[NonNegative]
 
 
+class Row(NamedTuple):
+    """A row of a transfer table: distorted for a network, amplified to a stddev or (None) not; or noise of a stddev."""
+
+    name: str
+    network: str | None
+    stddev: float | None
+
+
 class TransferTable(Section):
     """The error of each network on the images distorted for each (the paper's Tables 2 and 4)."""
 
@@ -152,21 +160,32 @@ class TransferTable(Section):
     distorted: ImageSet
     blocks: Annotated[list[Block], Field(min_length=1)]
 
+    def rows(self) -> list[Row]:
+        """The rows in the table's order."""
+        rows = []
+        for block in self.blocks:
+            suffix = "" if block.amplified_to is None else "_amplified"
+            rows += [Row(f"{network}{suffix}", network, block.amplified_to) for network in self.networks]
+            rows += [Row(f"noise_{stddev}", None, stddev) for stddev in block.noise]
+        return rows
+
 
 class Config(Section):
     data: Data
     splits: Splits
-    networks: dict[Name, FullyConnected]
+    networks: Annotated[dict[Name, FullyConnected], Field(min_length=1)]
     training: Training
     attack: Attack
     noise: Noise
     amplification: Amplification
     evaluation: Evaluation
-    tables: dict[Name, Annotated[BaselineTable | TransferTable, Field(discriminator="kind")]]
+    tables: Annotated[dict[Name, Annotated[BaselineTable | TransferTable, Field(discriminator="kind")]], Field(min_length=1)]
     compare_with_paper: bool
 
     @model_validator(mode="after")
     def _splits_are_disjoint_ranges(self):
+        for name in {"train", "test"} & set(self.splits.parts):
+            raise ValueError(f"splits.parts.{name}: this name stands for all of the {name} images; choose another")
         try:
             split(self.data.train_size, self.splits.parts, self.splits.seed)
         except ValueError as error:
@@ -185,6 +204,11 @@ class Config(Section):
             if not any(name in table.networks for table in self.tables.values()):
                 raise ValueError(f"networks.{name}: no table has this network; add it to one under tables or remove it")
         for name, table in self.tables.items():
+            _unique(f"tables.{name}.networks", table.networks)
+            if isinstance(table, TransferTable):
+                _unique(f"tables.{name}.blocks", [row.name for row in table.rows()])
+            else:
+                _unique(f"tables.{name}.errors_on", table.errors_on)
             for network in table.networks:
                 _known(f"tables.{name}.networks", network, self.networks)
             for part in getattr(table, "errors_on", ()):
@@ -192,16 +216,12 @@ class Config(Section):
         return self
 
 
-# Pydantic puts these into an error's location to say which alternative it tried; they are no keys of the file.
-_UNION_TAGS = {"folder", "mirror", "npm", "baseline", "transfer", "constrained-int", "literal['all']"}
-
-
 def validated(raw: Mapping[str, Any]) -> Config:
     """The checked configuration. Raises ConfigError with one line that names every wrong key."""
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(_line(problem) for problem in error.errors())) from None
+        raise ConfigError("; ".join(_line(problem, raw) for problem in error.errors())) from None
 
 
 def _known(key: str, name: str, names) -> None:
@@ -209,11 +229,29 @@ def _known(key: str, name: str, names) -> None:
         raise ValueError(f"{key}: {name!r} is not known; there are {', '.join(names)}")
 
 
-def _line(problem: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in problem["loc"] if part not in _UNION_TAGS)
+def _unique(key: str, names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{key}: {', '.join(repeated)} stands there more than once")
+
+
+def _line(problem: Mapping[str, Any], raw: Any) -> str:
+    key = ".".join(_path_in_file(problem["loc"], raw))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "unknown key"
     elif problem["type"] not in ("missing", "value_error"):
         message = f"{message[:1].lower()}{message[1:]}, got {problem['input']!r}"
     return f"{key}: {message}" if key else message
+
+
+def _path_in_file(location: Sequence[str | int], value: Any) -> Iterator[str]:
+    """The location without what Pydantic adds to it, the alternatives of a union that it tried."""
+    for place, part in enumerate(location, start=1):
+        if isinstance(value, Mapping):
+            if part in value or place == len(location):
+                yield str(part)
+                value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            yield str(part)
+            value = value[part] if part < len(value) else None

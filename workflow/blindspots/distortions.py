@@ -6,7 +6,7 @@ import numpy as np
 def distortion(originals: np.ndarray, distorted: np.ndarray) -> np.ndarray:
     """√(Σ (x'_i - x_i)² / m) of each image (Section 4.2): (n,) float64, in units of the pixel range."""
     difference = distorted.astype(np.float64) - originals
-    return np.sqrt(np.square(difference).reshape(len(difference), -1).mean(axis=1))
+    return np.sqrt(np.square(difference).mean(axis=tuple(range(1, difference.ndim))))
 
 
 def amplify(originals: np.ndarray, distorted: np.ndarray, stddev: float, clip: bool) -> np.ndarray:

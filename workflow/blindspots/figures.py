@@ -18,12 +18,12 @@ def image_pairs(blocks: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
 
     blocks: caption -> (originals, distorted, what is written under each distorted image), (n, height, width) pixels.
     """
-    rows = max(len(originals) for originals, _, _ in blocks.values()) // columns
+    rows = max(1, max(-(-len(originals) // columns) for originals, _, _ in blocks.values()))
     figure = plt.figure(figsize=(1.0 * 2 * columns, (1.12 * rows + 0.4) * len(blocks)), layout="constrained")
     parts = np.atleast_1d(figure.subfigures(len(blocks), 1))
     for part, (caption, (originals, distorted, notes)) in zip(parts, blocks.items(), strict=True):
         part.suptitle(caption, fontsize=11)
-        axes = part.subplots(rows, 2 * columns)
+        axes = part.subplots(rows, 2 * columns, squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()
         pairs = zip(axes[:, 0::2].flat, axes[:, 1::2].flat, originals, distorted, notes, strict=False)

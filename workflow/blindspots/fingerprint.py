@@ -45,7 +45,7 @@ def normalised(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
-            node.body[0] = ast.Pass()
+            node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
     return ast.unparse(tree)
 
 
@@ -64,7 +64,7 @@ def _parents(module: str) -> list[str]:
 def _source_hash(module: str) -> str:
     path = WORKFLOW.joinpath(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return hashlib.sha256(normalised(path.read_text()).encode()).hexdigest()
+    return hashlib.sha256(normalised(path.read_text(encoding="utf-8")).encode()).hexdigest()
 
 
 def _pinned(imports: set[str]) -> dict[str, str]:

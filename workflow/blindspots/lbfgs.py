@@ -18,6 +18,7 @@ STATUS = {CONVERGED: "converged", OUT_OF_EVALUATIONS: "evaluations used up", NO_
 
 _SUFFICIENT_DECREASE = 1e-4
 _SMALLEST_STEP = 1e-8
+_STALLS = 5  # accepted steps in a row that lower nothing, as rounding allows, before a row is given up
 _DROP_BELOW = 0.8  # copy the unfinished rows together when fewer than this share of the batch is unfinished
 
 
@@ -67,11 +68,12 @@ def minimize_in_box(
     pairs_s = x.new_zeros(history, *x.shape)
     pairs_y = x.new_zeros(history, *x.shape)
     rho = x.new_zeros(history, len(x))  # 1 / sᵀy, and 0 for a slot in which a row stored no pair
+    stalls = torch.zeros_like(step)
     finished = torch.zeros_like(step, dtype=torch.bool)
 
     for evaluations in range(1, max_evaluations + 1):
         residual = (x - (x - gradient).clamp(lower, upper)).norm(dim=1) / scale
-        converged, stuck = residual <= tolerance, step < _SMALLEST_STEP
+        converged, stuck = residual <= tolerance, (step < _SMALLEST_STEP) | (stalls >= _STALLS)
         stop = ~finished & (converged | stuck | (evaluations == max_evaluations))
         if stop.any():
             ended = rows[stop]
@@ -84,7 +86,7 @@ def minimize_in_box(
             if (~finished).sum() < _DROP_BELOW * len(rows):
                 going = ~finished
                 rows, x, value, gradient, free = (part[going] for part in (rows, x, value, gradient, free))
-                scale, gamma, direction, step = (part[going] for part in (scale, gamma, direction, step))
+                scale, gamma, direction, step, stalls = (part[going] for part in (scale, gamma, direction, step, stalls))
                 pairs_s, pairs_y, rho = pairs_s[:, going], pairs_y[:, going], rho[:, going]
                 finished = finished[going]
 
@@ -99,13 +101,14 @@ def minimize_in_box(
         s_y, y_y = torch.linalg.vecdot(s, y), torch.linalg.vecdot(y, y)
         curved = accepted & (s_y > 1e-8 * y_y.sqrt() * s.norm(dim=1))
         slot = (evaluations - 1) % history
-        pairs_s[slot], pairs_y[slot] = s, y
+        pairs_s[slot], pairs_y[slot] = s, torch.where(curved[:, None], y, 0)
         rho[slot] = torch.where(curved, 1 / s_y, 0)
         gamma = torch.where(curved, s_y / y_y, gamma)
 
         moved = accepted[:, None]
         x, gradient = torch.where(moved, trial, x), torch.where(moved, new_gradient, gradient)
         shorter = step * _interpolated(predicted, new_value - value)
+        stalls = torch.where(accepted & (new_value >= value), stalls + 1, torch.where(accepted, 0, stalls))
         value, scale = torch.where(accepted, new_value, value), torch.where(accepted, new_scale, scale)
         step = torch.where(accepted, 1.0, shorter)
 

@@ -1,5 +1,6 @@
 """Where a data set's files come from: ordered sources, one verification, a per-user cache."""
 
+import http.client
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -82,8 +84,8 @@ def from_mirror(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
                 found[name] = response.read()
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{url}: {error}") from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise SourceError(f"{url}: {_one_line(error)}") from error
     return found
 
 
@@ -105,8 +107,8 @@ def from_npm(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
         try:
             with tarfile.open(archives[0]) as archive:
                 return {name: archive.extractfile(f"{source['folder']}/{name}").read() for name in names}
-        except (KeyError, OSError, EOFError, tarfile.TarError) as error:
-            raise SourceError(f"{specification} lacks a file or is damaged: {error}") from error
+        except (KeyError, OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            raise SourceError(f"{specification} lacks a file or is damaged: {_one_line(error)}") from error
 
 
 KINDS: dict[str, Callable[[Mapping, Sequence[str]], dict[str, bytes]]] = {
@@ -114,6 +116,10 @@ KINDS: dict[str, Callable[[Mapping, Sequence[str]], dict[str, bytes]]] = {
     "mirror": from_mirror,
     "npm": from_npm,
 }
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _npm_reason(run: subprocess.CompletedProcess) -> str:
@@ -126,7 +132,10 @@ def _npm_reason(run: subprocess.CompletedProcess) -> str:
 def _read_either(folder: Path, name: str) -> bytes:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
-            return path.read_bytes()
+            try:
+                return path.read_bytes()
+            except OSError as error:
+                raise SourceError(f"{path} cannot be read: {error}") from error
     raise SourceError(f"{folder} has neither {name} nor {name}.gz")
 
 
@@ -146,11 +155,14 @@ def _verified(name: str, content: bytes, checksums: Mapping[str, str]) -> bytes:
 def _from_cache(path: Path, digest: str) -> bytes | None:
     if not path.is_file():
         return None
-    content = path.read_bytes()
-    if idx.sha256(content) == digest:
-        return content
-    log.warning("the cached file %s is damaged: removed", path)
-    path.unlink()
+    try:
+        content = path.read_bytes()
+        if idx.sha256(content) == digest:
+            return content
+        path.unlink()
+        log.warning("the cached file %s is damaged: removed", path)
+    except OSError as error:
+        log.warning("the cached file %s is of no use: %s", path, error)
     return None
 
 

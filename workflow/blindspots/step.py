@@ -4,7 +4,6 @@ import argparse
 import ctypes
 import json
 import logging
-import os
 import platform
 import signal
 import subprocess
@@ -39,7 +38,7 @@ class Step:
         self.threads: int = arguments.threads
         self.output: list[Path] = arguments.output
         self.inputs: dict[str, list[Path]] = {role: getattr(arguments, role) for role in roles}
-        self.device = "cpu"
+        self.device = "cpu"  # as the record names it
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
 
@@ -47,20 +46,6 @@ class Step:
         """The one path of a role that has a single file."""
         (path,) = self.inputs[role]
         return path
-
-    def use_torch(self, device: str = "auto"):
-        """Set threads and determinism, and return the torch device: `auto` is CUDA where there is one."""
-        import torch
-
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(True)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda" and not torch.cuda.is_available():
-            raise StepError("device: cuda is asked for, but torch finds no CUDA device here: use auto or cpu")
-        self.device = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-        return torch.device(device)
 
     def write(self, datasets: Mapping[str, artifacts.Dataset]) -> None:
         """Write the step's one artifact with its provenance record."""
@@ -70,7 +55,7 @@ class Step:
 
     def record(self) -> dict[str, Any]:
         made_by = fingerprint(self.program)
-        inputs = {role: {str(path): artifacts.file_identity(path) for path in paths} for role, paths in self.inputs.items()}
+        inputs = {role: {str(path): artifacts.identity(path) for path in paths} for role, paths in self.inputs.items()}
         return {
             "program": self.program,
             "settings": self.settings,

@@ -146,4 +146,4 @@ def _rounded(cell: Cell) -> str:
 
 def _write(path: Path, text: str) -> None:
     with whole_file(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")

@@ -17,12 +17,12 @@ def random_targets(labels: Tensor, predicted: Tensor, classes: int, seed: int) -
     images that one of them misclassifies.
     """
     scores = torch.rand(len(labels), classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return _without(scores.to(labels.device), labels, predicted).argmax(1)
+    return _likeliest(_without(scores.to(labels.device), labels, predicted))
 
 
 def second_targets(logits: Tensor, labels: Tensor) -> Tensor:
     """The most likely class of (b, k) logits among the others, (b,)."""
-    return _without(logits.clone(), labels, logits.argmax(1)).argmax(1)
+    return _likeliest(_without(logits, labels, logits.argmax(1)))
 
 
 def other_classes(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
@@ -32,3 +32,9 @@ def other_classes(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
 
 def _without(scores: Tensor, labels: Tensor, predicted: Tensor) -> Tensor:
     return scores.scatter(1, torch.stack([labels, predicted], dim=1), -torch.inf)
+
+
+def _likeliest(scores: Tensor) -> Tensor:
+    if scores.isneginf().all(dim=1).any():
+        raise ValueError(f"no class of {scores.shape[1]} is left as a target beside the label and the prediction")
+    return scores.argmax(1)

@@ -36,6 +36,8 @@ def decay(network: nn.Module, weights: Sequence[float], convention: str) -> Tens
     Biases do not decay. weights: one λ for each layer with connection weights; raises ValueError if the count differs.
     """
     layers = weight_layers(network)
+    if len(layers) != len(weights):
+        raise ValueError(f"{len(weights)} weight decays for {len(layers)} layers with weights: give one for each")
     divisor = DECAY_DIVISORS[convention]
     return sum(
         rate / divisor(layer.weight.shape[0]) * layer.weight.square().sum()
@@ -90,7 +92,7 @@ def fit(
     }
     result = minimize(total_loss, start, jac=True, method="L-BFGS-B", callback=after_iteration, options=options)
     _assign(parameters, torch.from_numpy(result.x))
-    return Trained(states, bool(result.success), str(result.message))
+    return Trained(states or [latest], bool(result.success), str(result.message))
 
 
 @torch.no_grad()

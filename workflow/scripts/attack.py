@@ -5,6 +5,7 @@ import torch
 
 from blindspots import attack, datasets, networks, targets
 from blindspots.artifacts import Dataset
+from blindspots.device import prepare
 from blindspots.distortions import distortion
 from blindspots.evaluation import classify
 from blindspots.step import Progress, Step, StepError, log, run
@@ -12,7 +13,7 @@ from blindspots.step import Progress, Step, StepError, log, run
 
 def body(step: Step) -> None:
     settings = step.settings
-    device = step.use_torch(settings["device"])
+    device = prepare(step, settings["device"])
     network = networks.read(step.input("network")).to(device)
     originals, labels = datasets.read(step.input("data"), settings["images"])
     try:

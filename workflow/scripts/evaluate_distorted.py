@@ -4,12 +4,13 @@ import torch
 
 from blindspots import artifacts, networks
 from blindspots.artifacts import Dataset
+from blindspots.device import prepare
 from blindspots.evaluation import classify
 from blindspots.step import Step, run
 
 
 def body(step: Step) -> None:
-    device = step.use_torch(step.settings["device"])
+    device = prepare(step, step.settings["device"])
     columns = {
         column: networks.read(path).to(device)
         for column, path in zip(step.settings["columns"], step.inputs["networks"], strict=True)

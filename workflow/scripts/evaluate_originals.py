@@ -4,12 +4,13 @@ import torch
 
 from blindspots import datasets, networks
 from blindspots.artifacts import Dataset
+from blindspots.device import prepare
 from blindspots.evaluation import classify
 from blindspots.step import Step, run
 
 
 def body(step: Step) -> None:
-    device = step.use_torch(step.settings["device"])
+    device = prepare(step, step.settings["device"])
     result = {}
     for row in step.settings["rows"]:
         part = slice(None) if row == "test" else datasets.read_split(step.input("splits"), row)

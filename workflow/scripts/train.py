@@ -4,11 +4,12 @@ import torch
 
 from blindspots import datasets, networks, training
 from blindspots.artifacts import Dataset
+from blindspots.device import prepare
 from blindspots.step import Progress, Step, log, run
 
 
 def body(step: Step) -> None:
-    device = step.use_torch(step.settings["device"])
+    device = prepare(step, step.settings["device"])
     part = datasets.read_split(step.input("splits"), step.settings["trained_on"])
     images, labels = datasets.read(step.input("data"), "train", part)
     inputs = images[0].size

@@ -1,0 +1,23 @@
+"""The torch device of a step, with its threads and determinism."""
+
+import os
+
+import torch
+
+from blindspots.step import Step, StepError
+
+
+def prepare(step: Step, name: str) -> torch.device:
+    """Make torch deterministic on the step's threads, and return the device: `auto` is CUDA where there is one.
+
+    Raises StepError if CUDA is asked for and there is none.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(step.threads)
+    torch.use_deterministic_algorithms(True)
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise StepError("device: cuda is asked for, but torch finds no CUDA device here: use auto or cpu")
+    device = torch.device("cuda" if available and name != "cpu" else "cpu")
+    step.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return device
