@@ -64,6 +64,13 @@ def train_settings(wildcards):
     )
 
 
+def connection_weights(wildcards):
+    """The size of a network, by which the longest training starts first."""
+    height, width = CONFIG.data.image_shape
+    units = [height * width, *CONFIG.networks[wildcards.network].units]
+    return sum(fan_in * fan_out for fan_in, fan_out in zip(units, units[1:]))
+
+
 def attack_settings(wildcards):
     return settings(
         "attack",

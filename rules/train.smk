@@ -11,6 +11,7 @@ rule train:
         "results/logs/train/{network}.log",
     benchmark:
         "results/benchmarks/train/{network}.tsv"
+    priority: connection_weights
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.training.threads
