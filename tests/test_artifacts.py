@@ -19,7 +19,7 @@ DATASETS = {
     "images": Dataset(np.arange(24, dtype=np.float32).reshape(2, 3, 4), "(n, height, width) pixels"),
     "history/loss": Dataset([3.5, 2.25], "(iterations,) loss"),
     "history/steps": Dataset(np.array([1, 2], dtype=np.int64), "(iterations,) steps"),
-    "found": Dataset(np.array([True, False]), "(n,) found"),
+    "success": Dataset(np.array([True, False]), "(n,) found"),
     "inputs": Dataset(784, "pixels of an image"),
 }
 ATTRIBUTES = {

@@ -73,7 +73,7 @@ def test_a_linear_classifier_gives_the_distance_to_the_hyperplane(norm, seed, si
     offset = (images - 0.5) @ w
     wanted = offset.abs() / w.norm() / PIXELS**0.5
     result = minimum_distortion(network, images, (offset < 0).long(), norm=norm)
-    assert result.found.all()
+    assert result.success.all()
     # The search knows c to 1 %, and a success leads by a margin of 1e-4 logits.
     margin = 1e-4 / w.norm().item() / PIXELS**0.5
     # Near the hyperplane the lead is at most about 2 % of c's range, 0.04 logits of overshoot at the worst.
@@ -102,7 +102,7 @@ def test_where_the_box_is_active_the_constrained_minimum_is_found(norm):
     wanted = np.array([exact_in_box(x, w.numpy(), bias, -np.sign(o)) for x, o in zip(images.numpy(), offset, strict=True)])
     assert (wanted > 1.05 * np.abs(offset) / w.norm().item() / 12**0.5).sum() >= 5  # the box matters in these problems
     result = minimum_distortion(network, images, torch.from_numpy(offset < 0).long(), norm=norm)
-    assert result.found.all()
+    assert result.success.all()
     # 1 % of c is at most 0.04 logits of overshoot, which counts where the border is very near.
     overshoot = 0.04 / w.norm().item() / 12**0.5
     assert (result.distortion.numpy() >= wanted).all()
@@ -159,7 +159,7 @@ def attacked(request):
 
 def test_found_images_are_classified_as_the_target(attacked):
     network, _, targets, result = attacked
-    assert result.found.all()
+    assert result.success.all()
     assert torch.equal(network(result.images).argmax(1), targets)
 
 
@@ -249,7 +249,7 @@ def test_parameters_with_gradients_are_no_trouble_and_get_none():
 
 def near(one, other):
     """Two results that differ by no more than the search over c allows."""
-    assert torch.equal(one.found, other.found)
+    assert torch.equal(one.success, other.success)
     assert one.distortion.numpy() == pytest.approx(other.distortion.numpy(), rel=0.01, nan_ok=True)
 
 
@@ -297,7 +297,7 @@ def test_other_bounds_are_another_unit_of_the_pixels():
     targets = other_targets(network, images)
     one = minimum_distortion(network, images, targets)
     two = minimum_distortion(doubled, 2 * images - 1, targets, bounds=(-1.0, 1.0))
-    assert two.found.all()
+    assert two.success.all()
     assert two.distortion.numpy() == pytest.approx(2 * one.distortion.numpy(), rel=0.02)
 
 
@@ -310,7 +310,7 @@ class Halve(nn.Module):
 def test_results_keep_the_precision_of_the_images(dtype):
     network, images = small_network(dtype=dtype), random_images(4, PIXELS, dtype=dtype)
     result = minimum_distortion(network, images, other_targets(network, images))
-    assert result.found.all()
+    assert result.success.all()
     assert result.images.dtype == result.distortion.dtype == dtype
 
 
@@ -323,7 +323,7 @@ def test_images_of_other_shapes_into_a_convolutional_network(shape):
     targets = other_targets(network, images)
     result = minimum_distortion(network, images, targets)
     assert result.images.shape == images.shape
-    assert result.found.all()
+    assert result.success.all()
     assert torch.equal(network(result.images).argmax(1), targets)
     wanted = (result.images - images).flatten(1).square().mean(1).sqrt()
     assert result.distortion.numpy() == pytest.approx(wanted.detach().numpy(), rel=1e-4)
@@ -339,7 +339,7 @@ def test_an_image_that_is_the_target_already_has_distortion_zero(norm):
     targets[2] = network(images)[2].argmax()
     result = minimum_distortion(network, images, targets, norm=norm)
     assert result.status[2] == attack.ALREADY
-    assert result.found[2]
+    assert result.success[2]
     assert result.distortion[2] == 0
     assert torch.equal(result.images[2], images[2])
     assert (result.status == attack.ALREADY).sum() == 1
@@ -353,7 +353,7 @@ def test_a_network_that_never_says_the_target_is_counted_as_not_found(norm, dtyp
     network[1].bias.data = torch.tensor([1.0, 0.0, 0.0], dtype=dtype)
     images = random_images(4, PIXELS, dtype=dtype)
     result = minimum_distortion(network, images, torch.tensor([1, 2, 1, 0]), norm=norm)
-    assert result.found.tolist() == [False, False, False, True]
+    assert result.success.tolist() == [False, False, False, True]
     assert result.status.tolist() == [attack.NOT_FOUND] * 3 + [attack.ALREADY]
     assert result.distortion[:3].isnan().all()
     assert torch.equal(result.images, images)
@@ -366,7 +366,7 @@ def test_a_target_out_of_reach_of_the_box_is_not_found(norm):
     network[1].bias.data[1] = -2 * w.abs().sum()  # no image in the box gets to class 1
     images = random_images(4, PIXELS)
     result = minimum_distortion(network, images, torch.ones(4, dtype=torch.long), norm=norm)
-    assert not result.found.any()
+    assert not result.success.any()
     assert result.distortion.isnan().all()
     assert torch.equal(result.images, images)
 
@@ -385,7 +385,7 @@ def test_one_impossible_image_does_not_hold_up_the_others():
 def test_a_search_that_may_not_go_on_says_so():
     network, images = small_network(), random_images(10, PIXELS)
     result = minimum_distortion(network, images, other_targets(network, images), max_searches=1, max_evaluations=1)
-    assert not result.found.any()
+    assert not result.success.any()
     assert (result.status == attack.NOT_FOUND).all()
     assert torch.equal(result.images, images)
 
@@ -405,7 +405,7 @@ def test_nearest_is_the_minimum_over_the_allowed_classes(norm):
     allowed = torch.arange(4)[None, :] != answers[:, None]
     allowed[1] = torch.arange(4) == (answers[1] + 1) % 4
     best, target = nearest_distortion(network, images, allowed, norm=norm)
-    assert best.found.all()
+    assert best.success.all()
     assert target[1] == (answers[1] + 1) % 4
     for row in range(8):
         classes = allowed[row].nonzero().squeeze(1)
@@ -443,7 +443,7 @@ def test_nearest_where_no_class_can_be_reached_finds_nothing():
     network[1].bias.data[1] = -2 * w.abs().sum()  # no image in the box gets to class 1
     images = random_images(3, PIXELS)
     best, target = nearest_distortion(network, images, torch.tensor([[False, True]] * 3))
-    assert not best.found.any()
+    assert not best.success.any()
     assert best.distortion.isnan().all()
     assert torch.equal(best.images, images)
     assert target.tolist() == [1, 1, 1]

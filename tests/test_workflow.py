@@ -66,19 +66,19 @@ def test_adversarial_examples_are_what_they_claim(finished):
     data = datasets(finished / "results/data.h5")
     for name in ("M1", "M1_prime", "M2"):
         result = datasets(finished / f"results/adversarial/test/{name}.h5")
-        found, index = result["found"], result["index"]
+        success, index = result["success"], result["index"]
         originals = data["test/images"][index] / np.float32(255)
         assert len(index) == 60
-        assert found.any()
+        assert success.any()
         assert result["images"].min() >= 0
         assert result["images"].max() <= 1
         assert (result["labels"] == data["test/labels"][index]).all()
         assert (result["target"] != result["labels"]).all()
         assert (result["target"] != result["predicted"]).all()
         size = np.sqrt(np.square(result["images"].astype(float) - originals).mean(axis=(1, 2)))
-        assert size[found] == pytest.approx(result["distortion"][found])
-        assert np.isnan(result["distortion"][~found]).all()
-        assert (result["images"][~found] == originals[~found]).all()
+        assert size[success] == pytest.approx(result["distortion"][success])
+        assert np.isnan(result["distortion"][~success]).all()
+        assert (result["images"][~success] == originals[~success]).all()
 
 
 @pytest.mark.parametrize("policy", ["second", "nearest", "given"])
@@ -98,8 +98,8 @@ def test_every_target_policy_makes_examples_of_its_targets(finished, tmp_path, p
     assert attack.main([part for option, values in arguments.items() for part in (option, *values)]) == 0
     result = datasets(tmp_path / "out.h5")
     logits = networks.read(finished / "results/networks/M1.h5")(torch.from_numpy(result["images"]))
-    assert (logits.argmax(1).numpy() == result["target"])[result["found"]].all()
-    assert result["found"].any()
+    assert (logits.argmax(1).numpy() == result["target"])[result["success"]].all()
+    assert result["success"].any()
     if policy == "given":
         assert (result["target"] == (result["labels"] + 1) % 10).all()
     else:
@@ -114,15 +114,15 @@ def test_images_without_an_adversarial_example_are_counted_and_not_rated(finishe
     for name in ("M1", "M1_prime", "M2"):
         result = datasets(finished / f"results/adversarial/test/{name}.h5")
         for row in (name, f"{name}_amplified"):
-            assert evaluation[f"not_found/{row}"] == (~result["found"]).sum()
-            assert (evaluation[f"index/{row}"] == result["index"][result["found"]]).all()
-            assert len(evaluation[f"misclassified/{row}/M1"]) == result["found"].sum()
+            assert evaluation[f"failures/{row}"] == (~result["success"]).sum()
+            assert (evaluation[f"index/{row}"] == result["index"][result["success"]]).all()
+            assert len(evaluation[f"misclassified/{row}/M1"]) == result["success"].sum()
 
 
 def test_amplified_examples_and_noise_have_the_stated_size(finished):
     for name in ("M1", "M1_prime", "M2"):
         result = datasets(finished / f"results/amplified/test/{name}_0.1.h5")
-        assert result["distortion"][result["found"]] == pytest.approx(0.1, rel=1e-5)
+        assert result["distortion"][result["success"]] == pytest.approx(0.1, rel=1e-5)
     assert datasets(finished / "results/noise/test/0.06.h5")["distortion"].mean() == pytest.approx(0.06, rel=0.01)
 
 
@@ -156,7 +156,7 @@ def test_every_artifact_carries_its_provenance(finished):
 
 def test_logs_benchmarks_and_figures_are_left(finished):
     assert "iteration" in (finished / "results/logs/train/M1.log").read_text()
-    assert "found" in (finished / "results/logs/attack/test/M1.log").read_text()
+    assert "success" in (finished / "results/logs/attack/test/M1.log").read_text()
     assert (finished / "results/benchmarks/train/M1.tsv").read_text().startswith("s\t")
     for name in ("training", "adversarial_table4"):
         assert (finished / f"results/figures/{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -27,13 +27,13 @@ STATUS = {
 class Adversarial(NamedTuple):
     """The result of an attack on b images.
 
-    images (b, ...): x + r, or the original image where none was found; found (b,) bool; distortion (b,): root mean square
+    images (b, ...): x + r, or the original image where none was found; success (b,) bool; distortion (b,): root mean square
     of r, NaN where none was found; c (b,): the penalty weight it was found with; residual (b,): the projected gradient
     of the penalised problem relative to that of the penalty; gradient_evaluations (b,); status (b,): keys of `STATUS`.
     """
 
     images: Tensor
-    found: Tensor
+    success: Tensor
     distortion: Tensor
     c: Tensor
     residual: Tensor
@@ -190,7 +190,7 @@ def _search(problem: _Problem, c_tolerance, c_growth, max_searches, tolerance, m
     slope = _positive(gradient.norm(dim=1))
     reach = _positive(loss) / slope  # how far away the loss would be zero if it went on like this
 
-    best, found = x.clone(), already.clone()
+    best, reached = x.clone(), already.clone()
     distance = torch.where(already, 0, torch.inf).to(x)
     c = slope / 2 if problem.norm == "l2" else slope / (4 * reach)
     best_c, residual = torch.full_like(c, torch.nan), torch.full_like(c, torch.nan)
@@ -203,7 +203,7 @@ def _search(problem: _Problem, c_tolerance, c_growth, max_searches, tolerance, m
         if not len(rows):
             break
         part = problem.subset(rows)
-        warm = found[rows]
+        warm = reached[rows]
         curvature = distance[rows] / c[rows] if problem.norm == "l2" else 0.5 / c[rows]
         minimum = minimize_in_box(
             part.objective(c[rows]),
@@ -225,15 +225,15 @@ def _search(problem: _Problem, c_tolerance, c_growth, max_searches, tolerance, m
         better = rows[nearer]
         best[better], distance[better], best_c[better] = minimum.x[nearer], far[nearer], c[better]
         residual[better], status[better] = minimum.residual[nearer], minimum.status[nearer]
-        found[better] = True
+        reached[better] = True
 
         factor = c_growth**search
         bisected = (succeeds * fails).sqrt()
         c = torch.where(fails.isinf(), factor * succeeds, torch.where(succeeds > 0, bisected, fails / factor))
         rows = rows[fails[rows] > (1 + c_tolerance) * succeeds[rows]]
 
-    root_mean_square = torch.where(found, distance / x[0].numel() ** 0.5, torch.nan)
-    return Adversarial(best.view(problem.shape), found, root_mean_square, best_c, residual, evaluations, status)
+    root_mean_square = torch.where(reached, distance / x[0].numel() ** 0.5, torch.nan)
+    return Adversarial(best.view(problem.shape), reached, root_mean_square, best_c, residual, evaluations, status)
 
 
 def _positive(values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from blindspots.step import Step, run
 
 def body(step: Step) -> None:
     with artifacts.read(step.input("adversarial")) as file:
-        index, found, images = file["index"][()], file["found"][()], file["images"][()]
+        index, success, images = file["index"][()], file["success"][()], file["images"][()]
     originals, labels = datasets.read(step.input("data"), step.settings["images"], index)
     amplified = distortions.amplify(originals, images, step.settings["stddev"], step.settings["clip"])
     step.write(
@@ -15,7 +15,7 @@ def body(step: Step) -> None:
             "index": Dataset(index, f"(n,) places in the {step.settings['images']} set"),
             "labels": Dataset(labels, "(n,) classes"),
             "images": Dataset(amplified, "(n, height, width) amplified images"),
-            "found": Dataset(found, "(n,) there was an adversarial example to amplify"),
+            "success": Dataset(success, "(n,) there was an adversarial example to amplify"),
             "distortion": Dataset(distortions.distortion(originals, amplified), "(n,) root mean square"),
         }
     )

@@ -48,12 +48,12 @@ def body(step: Step) -> None:
 
     # What counts is measured on the returned images, not taken from the attack's own bookkeeping.
     images = result.images.cpu().numpy()
-    found = (classify(network, result.images) == target).cpu().numpy()
-    size = np.where(found, distortion(originals[index], images), np.nan)
+    success = (classify(network, result.images) == target).cpu().numpy()
+    size = np.where(success, distortion(originals[index], images), np.nan)
     log.info(
         "found %d of %d, mean distortion %.4f, %.1f gradient evaluations an image; %d images were misclassified before",
-        found.sum(),
-        len(found),
+        success.sum(),
+        len(success),
         np.nanmean(size),
         result.gradient_evaluations.double().mean(),
         (predicted != y).sum(),
@@ -66,7 +66,7 @@ def body(step: Step) -> None:
             "predicted": Dataset(_small(predicted), "(n,) what the network says of the original"),
             "target": Dataset(_small(target), "(n,) the target class l"),
             "images": Dataset(images, "(n, height, width) x + r in [0, 1], the original where none was found"),
-            "found": Dataset(found, "(n,) the network calls x + r the target"),
+            "success": Dataset(success, "(n,) the network calls x + r the target"),
             "distortion": Dataset(size, "(n,) root mean square of r, NaN where none was found"),
             "c": Dataset(result.c.cpu(), "(n,) the penalty weight that it was found with"),
             "residual": Dataset(result.residual.cpu(), "(n,) projected gradient relative to the penalty's"),

@@ -18,14 +18,14 @@ def body(step: Step) -> None:
     result = {}
     for row, path in zip(step.settings["rows"], step.inputs["distorted"], strict=True):
         with artifacts.read(path) as file:
-            found, labels = file["found"][()], file["labels"][()]
+            success, labels = file["success"][()], file["labels"][()]
             index, pixels = file["index"][()], torch.from_numpy(file["images"][()]).to(device)
-        result[f"index/{row}"] = Dataset(index[found], f"(n,) places in the set of the {found.sum()} images of {row}")
-        result[f"not_found/{row}"] = Dataset((~found).sum(), "images without an adversarial example, left out of the rates")
+        result[f"index/{row}"] = Dataset(index[success], f"(n,) places in the set of the {success.sum()} images of {row}")
+        result[f"failures/{row}"] = Dataset((~success).sum(), "images without an adversarial example, left out of the rates")
         for column, network in columns.items():
             wrong = classify(network, pixels).cpu().numpy() != labels
             meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
-            result[f"misclassified/{row}/{column}"] = Dataset(wrong[found], meaning)
+            result[f"misclassified/{row}/{column}"] = Dataset(wrong[success], meaning)
     step.write(result)
 
 

@@ -17,7 +17,7 @@ def body(step: Step) -> None:
             "index": Dataset(index, f"(n,) places in the {settings['images']} set"),
             "labels": Dataset(labels[index], "(n,) classes"),
             "images": Dataset(noisy, "(n, height, width) noisy images"),
-            "found": Dataset(np.ones(len(index), dtype=bool), "(n,) always: noise needs no search"),
+            "success": Dataset(np.ones(len(index), dtype=bool), "(n,) always: noise needs no search"),
             "distortion": Dataset(distortions.distortion(originals[index], noisy), "(n,) root mean square"),
         }
     )

@@ -14,10 +14,10 @@ def body(step: Step) -> None:
     blocks = {}
     for row, path in zip(settings["rows"], step.inputs["distorted"], strict=True):
         with artifacts.read(path) as file:
-            index, images, found = file["index"][()], file["images"][()], file["found"][()]
+            index, images, success = file["index"][()], file["images"][()], file["success"][()]
             size, labels = float(np.nanmean(file["distortion"][()])), file["labels"][()]
             targets = file["target"][()] if "target" in file else None
-        shown = np.flatnonzero(found)[:PAIRS]
+        shown = np.flatnonzero(success)[:PAIRS]
         notes = [str(labels[i]) for i in shown] if targets is None else [f"{labels[i]} → {targets[i]}" for i in shown]
         blocks[f"{row}: stddev = {size:.3f}"] = (originals[index[shown]], images[shown], notes)
     figures.save(figures.image_pairs(blocks), step.output[0])

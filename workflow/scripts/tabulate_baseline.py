@@ -26,9 +26,9 @@ def body(step: Step) -> None:
 
 
 def _attack_note(network: str, file) -> str:
-    found, misclassified = file["found"][()], (file["predicted"][()] != file["labels"][()])
+    success, misclassified = file["success"][()], (file["predicted"][()] != file["labels"][()])
     return (
-        f"{network}: an adversarial example was found for {found.sum()} of {len(found)} images; "
+        f"{network}: an adversarial example was found for {success.sum()} of {len(success)} images; "
         f"{misclassified.sum()} were misclassified before any distortion and got a target that is neither their label nor "
         "the network's answer."
     )

@@ -15,7 +15,7 @@ def body(step: Step) -> None:
     with artifacts.read(evaluation) as file:
         for row, path in zip(settings["rows"], step.inputs["distorted"], strict=True):
             labels[row["name"]] = _label(row, path)
-            lost.append((row["name"], int(file[f"not_found/{row['name']}"][()])))
+            lost.append((row["name"], int(file[f"failures/{row['name']}"][()])))
             for column in settings["columns"]:
                 dataset = f"misclassified/{row['name']}/{column}"
                 cells.append(table.rate(row["name"], column, evaluation, file, dataset))
