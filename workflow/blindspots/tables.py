@@ -102,7 +102,8 @@ VERDICT_NOTE = (
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2em; max-width: 75em }}
-table {{ border-collapse: collapse }} th, td {{ padding: .4em .8em; border-bottom: 1px solid #ccc; text-align: left; white-space: nowrap }}
+table {{ border-collapse: collapse }}
+th, td {{ padding: .4em .8em; border-bottom: 1px solid #ccc; text-align: left; white-space: nowrap }}
 </style></head><body>
 {body}
 </body></html>
