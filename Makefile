@@ -8,16 +8,19 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 table4: .venv/ready
 	snakemake --cores all results/table3.csv results/table4.csv
+	@echo "Read results/table3.md and results/table4.md, or open results/table3.html and results/table4.html."
 
 all: .venv/ready
 	snakemake --cores all
 
 report: all
 	snakemake --report results/report.html
+	@echo "Open results/report.html."
 
 small: .venv/ready
 	mkdir -p results/small
 	snakemake --cores all --configfile config/small.yaml --directory results/small
+	@echo "Read results/small/results/table3.md and table4.md."
 
 test: .venv/ready lint
 	pytest

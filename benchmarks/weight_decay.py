@@ -25,7 +25,7 @@ def main() -> int:
     rows = []
     for convention in training.DECAY_DIVISORS:
         for name, (rate, paper_train, paper_test) in PAPER.items():
-            network = networks.fully_connected(784, [10], "sigmoid")
+            network = networks.fully_connected([784], [10], "sigmoid")
             networks.initialise(network, torch.Generator().manual_seed(0))
             result = training.fit(network, train[0], train[1].long(), weight_decay=[rate], decay_convention=convention)
             errors = [100 * (classify(network, x) != y).double().mean().item() for x, y in (train, test)]

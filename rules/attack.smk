@@ -26,7 +26,7 @@ rule attack:
         "Attacking {wildcards.network} on the {wildcards.images} images"
     shell:
         "exec python -m scripts.attack --data {input.data:q} --network {input.network:q} --targets {input.targets:q}"
-        " --output {output:q} --settings {params.settings:q} --threads {resources.cpu} --log {log:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule amplify:

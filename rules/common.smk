@@ -13,7 +13,7 @@ from blindspots.fingerprint import fingerprint
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.
 os.environ.update(
-    PYTHONPATH=WORKFLOW,
+    PYTHONPATH=os.pathsep.join(filter(None, [WORKFLOW, os.getenv("PYTHONPATH")])),
     PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)]),
 )
 
@@ -21,6 +21,8 @@ try:
     CONFIG = validated(config)
 except ConfigError as error:
     sys.exit(f"Error in the configuration: {error}")
+if CONFIG.attack.given_targets and not Path(CONFIG.attack.given_targets).is_file():
+    sys.exit(f"Error in the configuration: attack.given_targets: {CONFIG.attack.given_targets} is no file in {Path.cwd()}")
 
 BASELINE_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, BaselineTable)]
 TRANSFER_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, TransferTable)]
@@ -42,6 +44,11 @@ def plain(section, *left_out):
     return section.model_dump(mode="json", exclude={"device", "threads", *left_out})
 
 
+def machine(section):
+    """Where a stage runs. Both can change the last bits of a result, so both are settings."""
+    return {"device": section.device, "threads": section.threads}
+
+
 def cpu(wildcards, threads):
     """What a job takes of the machine's cores, however many --cores says (see profiles/default)."""
     return threads
@@ -52,6 +59,12 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def data_sources(wildcards, resources):
+    """Where the files may come from. Snakemake compares no function of the resources with the last run's, and need not:
+    the files' SHA-256 are among the settings, so that a source changes nothing."""
+    return json.dumps({"sources": plain(CONFIG.data)["sources"]})
+
+
 def train_settings(wildcards):
     network = CONFIG.networks[wildcards.network]
     return settings(
@@ -60,15 +73,19 @@ def train_settings(wildcards):
         trained_on=network.trained_on,
         seed=network.seed,
         training={"weight_decay": network.weight_decay, **plain(CONFIG.training)},
-        device=CONFIG.training.device,
+        **machine(CONFIG.training),
     )
 
 
 def connection_weights(wildcards):
     """The size of a network, by which the longest training starts first."""
     height, width = CONFIG.data.image_shape
-    units = [height * width, *CONFIG.networks[wildcards.network].units]
-    return sum(fan_in * fan_out for fan_in, fan_out in zip(units, units[1:]))
+    return CONFIG.networks[wildcards.network].connection_weights(height * width)
+
+
+def sample():
+    """Which images of a set are distorted, the same by attack and by noise."""
+    return {"size": CONFIG.attack.sample, "seed": CONFIG.attack.seed}
 
 
 def attack_settings(wildcards):
@@ -77,10 +94,10 @@ def attack_settings(wildcards):
         images=wildcards.images,
         classes=CONFIG.data.classes,
         target=CONFIG.attack.target,
-        sample=CONFIG.attack.sample,
+        sample=sample(),
         seed=CONFIG.attack.seed,
         search=plain(CONFIG.attack, "target", "given_targets", "sample", "seed"),
-        device=CONFIG.attack.device,
+        **machine(CONFIG.attack),
     )
 
 
@@ -96,8 +113,7 @@ def noise_settings(wildcards):
         stddev=float(wildcards.stddev),
         seed=CONFIG.noise.seed,
         clip=CONFIG.noise.clip,
-        sample=CONFIG.attack.sample,
-        sample_seed=CONFIG.attack.seed,
+        sample=sample(),
     )
 
 
@@ -142,7 +158,7 @@ def evaluate_distorted_settings(wildcards):
         "evaluate_distorted",
         rows=[row.name for row in CONFIG.tables[wildcards.table].rows()],
         columns=CONFIG.tables[wildcards.table].networks,
-        device=CONFIG.evaluation.device,
+        **machine(CONFIG.evaluation),
     )
 
 

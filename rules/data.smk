@@ -15,11 +15,13 @@ rule fetch:
         cpu=cpu,
         mem_mb=1000,
     params:
-        settings=settings("fetch", **plain(CONFIG.data)),
+        settings=settings("fetch", **plain(CONFIG.data, "sources")),
+        sources=data_sources,
     message:
         "Obtaining and verifying the data set"
     shell:
-        "exec python -m scripts.fetch --output {output:q} --settings {params.settings:q} --log {log:q}"
+        "exec python -m scripts.fetch --unrecorded {params.sources:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule split:

@@ -24,14 +24,14 @@ rule evaluate_originals:
             "evaluate_originals",
             rows=evaluated_parts(),
             columns=baseline_networks(),
-            device=CONFIG.evaluation.device,
+            **machine(CONFIG.evaluation),
         ),
     message:
         "Classifying the undistorted images"
     shell:
         "exec python -m scripts.evaluate_originals --data {input.data:q} --splits {input.splits:q}"
         " --networks {input.networks:q}"
-        " --output {output:q} --settings {params.settings:q} --threads {resources.cpu} --log {log:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule evaluate_distorted:
@@ -58,4 +58,4 @@ rule evaluate_distorted:
         "Classifying the distorted images of {wildcards.table}"
     shell:
         "exec python -m scripts.evaluate_distorted --distorted {input.distorted:q} --networks {input.networks:q}"
-        " --output {output:q} --settings {params.settings:q} --threads {resources.cpu} --log {log:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"

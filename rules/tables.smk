@@ -6,6 +6,7 @@ rule tabulate_baseline:
     input:
         originals="results/evaluation/originals.h5",
         adversarial=adversarial_artifacts,
+        networks=evaluated_networks,
         paper=papers_numbers,
     output:
         layout="results/{table}.csv",
@@ -34,7 +35,7 @@ rule tabulate_baseline:
         "Making {wildcards.table}"
     shell:
         "exec python -m scripts.tabulate_baseline --originals {input.originals:q} --adversarial {input.adversarial:q}"
-        " --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --networks {input.networks:q} --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule tabulate_transfer:

@@ -24,4 +24,4 @@ rule train:
         "Training {wildcards.network}"
     shell:
         "exec python -m scripts.train --data {input.data:q} --splits {input.splits:q}"
-        " --output {output:q} --settings {params.settings:q} --threads {resources.cpu} --log {log:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"

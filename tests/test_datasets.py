@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from blindspots import artifacts, datasets
 from blindspots.artifacts import ArtifactError, Dataset
+from blindspots.step import StepError
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = (RNG.integers(0, 256, (n, 4, 5), dtype=np.uint8) for n in (12, 7))
@@ -66,5 +67,5 @@ def test_all_is_every_image_in_order():
 
 
 def test_a_sample_larger_than_the_set_is_refused():
-    with pytest.raises(ValueError, match="sample of 8 is larger than the set of 7 images"):
+    with pytest.raises(StepError, match="8 images are more than the 7 of the set"):
         datasets.sample(7, 8, 0)

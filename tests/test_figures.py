@@ -18,7 +18,7 @@ def blocks(*sizes, seed=0):
 
 def histories(seed=0):
     rng = np.random.default_rng(seed)
-    keys = ("loss", "gradient_norm", "error")
+    keys = ("loss", "gradient_max", "error")
     return {name: {key: np.sort(rng.random(9))[::-1] for key in keys} for name in ("M1", "M2")}
 
 
@@ -27,7 +27,7 @@ def saved(figure, path):
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("draw", [lambda: figures.image_pairs(blocks(6, 6)), lambda: figures.training_curves(histories())])
+@pytest.mark.parametrize("draw", [lambda: figures.image_pairs(blocks(6, 6)), lambda: figures.training_curves(histories(), 1e-5)])
 def test_the_same_picture_has_the_same_bytes(tmp_path, draw):
     assert saved(draw(), tmp_path / "a.png") == saved(draw(), tmp_path / "b.png")
 
@@ -37,7 +37,7 @@ def test_another_picture_has_other_bytes(tmp_path):
     assert one != two
 
 
-@pytest.mark.parametrize("draw", [lambda: figures.image_pairs(blocks(12)), lambda: figures.training_curves(histories())])
+@pytest.mark.parametrize("draw", [lambda: figures.image_pairs(blocks(12)), lambda: figures.training_curves(histories(), 1e-5)])
 def test_the_file_is_a_png_of_the_figures_size(tmp_path, draw):
     figure = draw()
     inches = figure.get_size_inches()
@@ -77,15 +77,15 @@ def test_all_images_have_one_gray_scale():
 
 def test_training_curves_have_every_network_and_the_error_in_percent():
     given = histories()
-    figure = figures.training_curves(given)
+    figure = figures.training_curves(given, 1e-5)
     lines = {axis.get_title(): {line.get_label(): line.get_ydata() for line in axis.lines} for axis in figure.axes}
     figures.plt.close(figure)
     assert all(set(panel) == set(given) for panel in lines.values())
     assert lines["training error (%)"]["M2"] == pytest.approx(100 * given["M2"]["error"])
-    assert lines["gradient norm"]["M1"] == pytest.approx(given["M1"]["gradient_norm"])
+    assert lines["gradient norm"]["M1"] == pytest.approx(given["M1"]["gradient_max"])
 
 
 def test_saved_figures_are_closed(tmp_path):
     before = figures.plt.get_fignums()
-    saved(figures.training_curves(histories()), tmp_path / "a.png")
+    saved(figures.training_curves(histories(), 1e-5), tmp_path / "a.png")
     assert figures.plt.get_fignums() == before

@@ -1,7 +1,6 @@
 """Kill a job, or Snakemake itself, at any moment: the same command again gives the tables of an undisturbed run."""
 
 import os
-import random
 import signal
 import subprocess
 import time
@@ -39,12 +38,10 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.mark.parametrize("victim", ["job", "snakemake"])
-@pytest.mark.parametrize("rule", OUTPUTS)
-def test_the_same_command_recovers_from_a_kill(clone, finished, rule, victim):
+@pytest.mark.parametrize(("rule", "delay"), [("train", 0.1), ("attack", 2), ("evaluate_distorted", 1)])
+def test_the_same_command_recovers_from_a_kill(clone, finished, rule, delay, victim):
     for name in [*OUTPUTS[rule], *TABLES]:
         (clone / name).unlink()
-    delay = random.Random(f"{rule} {victim}").uniform(0, 2)
-
     with subprocess.Popen(command(*SMALL, *TABLES), cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         engine = psutil.Process(run.pid)
         started = wait_for(lambda: jobs(engine, rule))
@@ -54,7 +51,7 @@ def test_the_same_command_recovers_from_a_kill(clone, finished, rule, victim):
         run.communicate()
     assert run.returncode != 0
     # No job outlives a killed Snakemake: it would go on writing beside the next run's.
-    psutil.wait_procs(started, timeout=10)
+    psutil.wait_procs(started, timeout=1)
     assert not any(process.is_running() for process in started)
 
     again = snakemake(clone, *SMALL, *TABLES)

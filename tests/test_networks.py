@@ -15,7 +15,7 @@ DEFINITION = {"kind": "fully_connected", "units": [7, 5, 3], "activation": "sigm
 
 
 def built(definition=DEFINITION, inputs=12, seed=0):
-    network = networks.build(definition, inputs)
+    network = networks.build(definition, [inputs])
     networks.initialise(network, torch.Generator().manual_seed(seed))
     return network
 
@@ -38,7 +38,7 @@ def test_logits_are_those_of_the_formula(activation, function):
 
 
 def test_one_entry_in_units_is_the_softmax_classifier():
-    network = networks.fully_connected(12, [10], "sigmoid")
+    network = networks.fully_connected([12], [10], "sigmoid")
     assert [type(layer) for layer in network] == [nn.Flatten, nn.Linear]
 
 
@@ -75,7 +75,7 @@ def test_a_network_read_from_its_artifact_says_the_same(tmp_path):
     network = built()
     parameters = {f"parameters/{key}": Dataset(value, "weights") for key, value in network.state_dict().items()}
     settings = {"network": DEFINITION, "seed": 0}
-    artifacts.write(tmp_path / "n.h5", parameters | {"inputs": Dataset(12, "pixels")}, {"settings": settings})
+    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Dataset([3, 4], "shape")}, {"settings": settings})
     again = networks.read(tmp_path / "n.h5")
     images = torch.rand(5, 3, 4)
     assert torch.equal(again(images), network(images))
@@ -86,6 +86,6 @@ def test_a_network_read_from_its_artifact_says_the_same(tmp_path):
 def test_an_artifact_whose_weights_do_not_fit_its_definition_is_refused(tmp_path):
     parameters = {f"parameters/{key}": Dataset(value, "weights") for key, value in built().state_dict().items()}
     settings = json.dumps({"network": DEFINITION | {"units": [7, 3]}})
-    artifacts.write(tmp_path / "n.h5", parameters | {"inputs": Dataset(12, "pixels")}, {"settings": settings})
+    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Dataset([3, 4], "shape")}, {"settings": settings})
     with pytest.raises(RuntimeError):
         networks.read(tmp_path / "n.h5")

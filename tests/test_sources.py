@@ -52,7 +52,7 @@ def count(monkeypatch):
 
     def give(source, names):
         asked.append(sorted(names))
-        return {name: CONTENT[name] for name in names}
+        return ((name, CONTENT[name]) for name in names)
 
     monkeypatch.setitem(sources.KINDS, "counted", give)
     return asked
@@ -101,10 +101,16 @@ def test_a_path_that_is_no_folder_is_a_reason(tmp_path, cache):
         obtain(CHECKSUMS, [{"kind": "folder", "path": str(tmp_path / "nowhere")}], cache)
 
 
+def test_two_folders_that_hold_all_files_together_are_enough(tmp_path, cache):
+    one = folder_of(tmp_path / "one", {name: CONTENT[name] for name in NAMES[:2]})
+    corrupt = {NAMES[0]: b"corrupt", **{name: CONTENT[name] for name in NAMES[2:]}}
+    assert obtain(CHECKSUMS, [one, folder_of(tmp_path / "other", corrupt)], cache) == CONTENT
+
+
 def test_a_partial_folder_names_what_it_lacks_and_the_next_source_is_asked(tmp_path, cache, caplog):
     partial = folder_of(tmp_path / "partial", {name: CONTENT[name] for name in NAMES[:3]})
     assert obtain(CHECKSUMS, [partial, folder_of(tmp_path / "whole")], cache) == CONTENT
-    assert "neither test-labels nor test-labels.gz" in caplog.text
+    assert "lacks test-labels, plain and gzipped" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file that fails when it is read")
@@ -153,7 +159,7 @@ def test_when_all_fail_the_error_names_each_source_its_reason_and_a_remedy(tmp_p
     assert f"mirror {broken[1]['url']}: " in message
     assert "No such file" in message
     assert f"folder {tmp_path / 'partial'}: " in message
-    assert "neither train-images nor train-images.gz" in message
+    assert "lacks train-images, plain and gzipped" in message
     assert "Put the IDX files" in message
     assert "data.sources" in message
     assert "\n" not in message

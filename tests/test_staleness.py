@@ -41,7 +41,8 @@ SETTINGS = {
         "evaluation:\n  device: cpu",
         {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline"} - {"plot_adversarial"},
     ),
-    "threads": ("threads: 1", "threads: 2", set()),
+    "training.threads": ("  threads: 1", "  threads: 2", {"train"} | AFTER_TRAINING),
+    "data.sources": ("variable: BLINDSPOTS_DATA", "variable: ANOTHER", set()),
 }
 
 
@@ -82,6 +83,11 @@ def test_a_changed_number_of_the_paper_reruns_only_its_table(clone):
 def test_another_pinned_version_reruns_the_rules_that_import_the_package(clone):
     edit(clone / "envs/constraints.txt", r"matplotlib==.*", "matplotlib==0.1")
     assert dry_run(clone) == {"plot_adversarial", "plot_training"}
+
+
+def test_another_version_of_what_computes_nothing_reruns_nothing(clone):
+    edit(clone / "envs/constraints.txt", r"grimp==.*", "grimp==0.1  # a comment")
+    assert dry_run(clone) == set()
 
 
 def test_comments_docstrings_and_formatting_rerun_nothing(clone):

@@ -7,10 +7,10 @@ import pytest
 
 from blindspots import artifacts, tables
 from blindspots.artifacts import Dataset
-from blindspots.tables import Table
+from blindspots.tables import Number, Table
 
 COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,paper,paper_n,verdict,artifact,dataset"
-PRINTED = {("M2", "error"): ("26.2", 256), ("M2", "distortion"): ("0.062", 256)}
+PRINTED = {("M2", "error"): Number("26.2", 256, None), ("M2", "distortion"): Number("0.062", 256, None)}
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_cells_are_written_with_exactly_these_columns_and_read_back(tmp_path, so
 
 
 def test_the_papers_digits_are_kept_as_printed(tmp_path, source):
-    cells = cells_of(source, {("M2", "error"): ("26.20", 256)})
+    cells = cells_of(source, {("M2", "error"): Number("26.20", 256, None)})
     assert lines_of(written(tmp_path, cells)[3])[0]["paper"] == "26.20"
 
 
@@ -91,12 +91,12 @@ def test_every_cell_names_the_dataset_that_it_can_be_recomputed_from(source):
 
 def test_verdicts_stand_only_where_the_paper_has_a_number(source):
     assert [cell.verdict for cell in cells_of(source)] == ["agrees", "agrees", "not comparable", "not comparable"]
-    other = {("M1", "error"): ("26.2", 256)}
+    other = {("M1", "error"): Number("26.2", 256, None)}
     assert [cell.verdict for cell in cells_of(source, other)] == ["not comparable"] * 2 + ["differs", "not comparable"]
 
 
 def test_a_printed_zero_is_a_number_of_the_paper(source):
-    assert cells_of(source, {("M2", "error"): ("0", 30000)})[0].verdict == "differs"
+    assert cells_of(source, {("M2", "error"): Number("0", 30000, None)})[0].verdict == "differs"
 
 
 def test_without_comparison_no_verdict_is_given_but_the_papers_number_stays(source):
@@ -142,16 +142,16 @@ def test_the_readable_files_have_title_values_verdicts_labels_and_notes(tmp_path
     html = page.read_text(encoding="utf-8")
     assert "<title>A title</title>" in html
     assert html.count("<tr>") == 3
-    assert "<strong>26.0 %</strong> [20.4, 32.5] · p 26.2 % ✓" in html
+    assert "<strong>26.0 %</strong> [20.4, 32.5]<br>paper 26.2 % ✓" in html
 
 
 def test_a_verdict_that_differs_is_marked(tmp_path, source):
-    cells = cells_of(source, {("M1", "error"): ("26.2", 256)})
+    cells = cells_of(source, {("M1", "error"): Number("26.2", 256, None)})
     assert "**100.0 %** [98.1, 100.0] · p 26.2 % ✗" in written(tmp_path, cells)[1].read_text(encoding="utf-8")
 
 
 def test_the_papers_numbers_are_read_as_printed(tmp_path):
-    (tmp_path / "t.csv").write_text("row,column,printed,n\nM1,error,2.40,30000\nM1,distortion,100,256\n")
-    wanted = {("M1", "error"): ("2.40", 30000), ("M1", "distortion"): ("100", 256)}
-    assert tables.read_printed([tmp_path / "t.csv"]) == wanted
-    assert tables.read_printed([]) == {}
+    (tmp_path / "t.csv").write_text("row,column,printed,n,amplified_to\nM1,error,2.40,30000,\nM1,distortion,100,256,0.1\n")
+    wanted = {("M1", "error"): Number("2.40", 30000, None), ("M1", "distortion"): Number("100", 256, 0.1)}
+    assert tables.read_paper([tmp_path / "t.csv"]) == wanted
+    assert tables.read_paper([]) == {}

@@ -156,7 +156,7 @@ def test_every_artifact_carries_its_provenance(finished):
 
 def test_logs_benchmarks_and_figures_are_left(finished):
     assert "iteration" in (finished / "results/logs/train/M1.log").read_text()
-    assert "success" in (finished / "results/logs/attack/test/M1.log").read_text()
+    assert "found" in (finished / "results/logs/attack/test/M1.log").read_text()
     assert (finished / "results/benchmarks/train/M1.tsv").read_text().startswith("s\t")
     for name in ("training", "adversarial_table4"):
         assert (finished / f"results/figures/{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -92,7 +92,7 @@ def content_hash(file: h5py.File) -> str:
         values = np.asarray(file[name][()], order="C")
         header = [name, values.dtype.str, list(values.shape), _plain(file[name].attrs)]
         digest.update(json.dumps(header).encode())
-        digest.update(values.tobytes())
+        digest.update(np.atleast_1d(values).view(np.uint8).data)
     record = {key: value for key, value in _plain(file.attrs).items() if key not in VOLATILE | {_IDENTITY}}
     digest.update(json.dumps(record, sort_keys=True).encode())
     return digest.hexdigest()

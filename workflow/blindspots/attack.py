@@ -17,10 +17,10 @@ from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS, Evaluati
 NOT_FOUND, ALREADY = 3, 4
 STATUS = {
     CONVERGED: "converged",
-    OUT_OF_EVALUATIONS: "found, but the minimisation at the last c used up its evaluations",
-    NO_DESCENT: "found, but the minimisation at the last c could not descend further",
+    OUT_OF_EVALUATIONS: "found with the evaluations at its c used up",
+    NO_DESCENT: "found where no step at its c descended further",
     NOT_FOUND: "no adversarial example found",
-    ALREADY: "the image was classified as the target before",
+    ALREADY: "classified as the target before",
 }
 
 
@@ -50,11 +50,11 @@ def minimum_distortion(
     norm: str = "l2",
     bounds: tuple[float, float] = (0.0, 1.0),
     c_tolerance: float = 0.01,
-    c_growth: float = 2.0,
-    max_searches: int = 20,
+    c_growth: float = 1.3,
+    max_searches: int = 30,
     tolerance: float = 1e-3,
     max_evaluations: int = 200,
-    history: int = 8,
+    history: int = 6,
     margin: float = 1e-4,
     batch: int = 500,
     report: Callable[..., None] = lambda message, *values: None,
@@ -62,6 +62,7 @@ def minimum_distortion(
     """The nearest images that `model` classifies as `targets`.
 
     model:           returns logits (b, k); in evaluation mode.
+    bounds:          the box, the smallest and the largest pixel value.
     images, targets: (b, ...) within the bounds; (b,) class labels.
     norm:            the penalty on r: "l2" for the paper's c‖r‖₂, "squared_l2" for c‖r‖₂².
     c_tolerance:     the search over c ends when the largest c that succeeds and the smallest that fails differ by at
@@ -72,13 +73,23 @@ def minimum_distortion(
                      batch sizes and devices, does not undo it.
     batch:           images worked on together; bounds the memory, 2 (history + 8) floats for each of their pixels.
 
+    report:          called after each batch with a message and its values, as a logger's `info` is.
+
+    Returns an `Adversarial`. A minimum is a local one: the best that the search came to. `STATUS` says in words what a
+    result's status codes mean.
+
     Raises ValueError for input that no attack can be made on.
     """
     _check(model, images, targets, norm, bounds)
+    for name, number in {"history": history, "batch": batch, "max_searches": max_searches}.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}: it has to be 1 at least")
+    if c_growth <= 1:
+        raise ValueError(f"c_growth is {c_growth}: it has to be larger than 1")
     parts = []
     for start in range(0, len(images), batch):
         chosen = slice(start, start + batch)
-        problem = _Problem(model, images[chosen], targets[chosen], norm, bounds)
+        problem = _Problem(model, images[chosen], targets[chosen].long(), norm, bounds)
         parts.append(_search(problem, c_tolerance, c_growth, max_searches, tolerance, max_evaluations, history, margin))
         _report(report, parts, len(images))
     return _joined(parts)
@@ -98,6 +109,8 @@ def nearest_distortion(
     The options are those of `minimum_distortion`. The evaluations are those of all the classes together.
     Raises ValueError for an image without an allowed class.
     """
+    if len(allowed) != len(images) or not len(images):
+        raise ValueError(f"{len(images)} images with {len(allowed)} rows of allowed targets: give one row for each image")
     if not allowed.any(dim=1).all():
         raise ValueError(f"image {int(allowed.any(dim=1).int().argmin())} has no allowed target class")
     parts, targets = [], []
@@ -243,14 +256,26 @@ def _positive(values: Tensor) -> Tensor:
 def _check(model: nn.Module, images: Tensor, targets: Tensor, norm: str, bounds: tuple[float, float]) -> None:
     if norm not in ("l2", "squared_l2"):
         raise ValueError(f"norm is {norm!r}: use 'l2' or 'squared_l2'")
+    if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
+        raise ValueError(f"images and targets are {type(images).__name__} and {type(targets).__name__}: give tensors")
+    if not bounds[0] < bounds[1]:
+        raise ValueError(f"bounds are {bounds}: give the smaller one first")
     if model.training:
         raise ValueError("the model is in training mode: call model.eval() first")
-    if len(images) != len(targets):
-        raise ValueError(f"{len(images)} images with {len(targets)} targets: give one target for each image")
-    if not ((images >= bounds[0]) & (images <= bounds[1])).all():
-        raise ValueError(f"an image has a value outside [{bounds[0]}, {bounds[1]}], or NaN: scale the images or give bounds")
     if not len(images):
         raise ValueError("there are no images to attack")
-    classes = model(images[:1]).shape[-1]
-    if not ((targets >= 0) & (targets < classes)).all():
-        raise ValueError(f"a target is not one of the model's {classes} classes")
+    if not images.is_floating_point():
+        raise ValueError(f"the images are {images.dtype}: make them floating-point numbers within the bounds")
+    if not ((images >= bounds[0]) & (images <= bounds[1])).all():
+        raise ValueError(f"an image has a value outside [{bounds[0]}, {bounds[1]}], or NaN: scale the images or give bounds")
+    if targets.shape != images.shape[:1] or targets.is_floating_point() or targets.is_complex():
+        raise ValueError(
+            f"the targets are {targets.dtype} {tuple(targets.shape)}: give one class for each of {len(images)} images"
+        )
+    logits = model(images[:1])
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ValueError(f"the model returns {type(logits).__name__}: it has to return a tensor of (b, k) logits")
+    if logits.isnan().any():
+        raise ValueError("the model returns NaN for the first image: no attack can be made on it")
+    if not ((targets >= 0) & (targets < logits.shape[1])).all():
+        raise ValueError(f"a target is not one of the model's {logits.shape[1]} classes")

@@ -3,16 +3,25 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from blindspots.splits import split
+
+
+def _no_truth_value(value: Any) -> Any:
+    """Python counts true as 1; a number in the configuration is not meant so."""
+    if isinstance(value, bool):
+        raise ValueError(f"input should be a number, got {value}")
+    return value
+
 
 Device = Literal["auto", "cpu", "cuda"]
 ImageSet = Literal["train", "test"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, BeforeValidator(_no_truth_value), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(_no_truth_value), Field(gt=0)]
 
 
 class ConfigError(Exception):
@@ -34,11 +43,24 @@ class Files(Section):
     test_images: File
     test_labels: File
 
+    @model_validator(mode="after")
+    def _four_files(self):
+        names = [file.name for _, file in self]
+        if len(set(names)) < len(names):
+            raise ValueError(f"one name stands for two files: {', '.join(names)}")
+        return self
+
 
 class Folder(Section):
     kind: Literal["folder"]
     path: str | None = None
     variable: str | None = None
+
+    @model_validator(mode="after")
+    def _names_a_place(self):
+        if not (self.path or self.variable):
+            raise ValueError("give a path, or the environment variable that has it")
+        return self
 
 
 class Mirror(Section):
@@ -54,9 +76,10 @@ class Npm(Section):
 
 
 class Data(Section):
-    classes: Annotated[int, Field(ge=3)]  # a target is neither the label nor the network's answer
-    image_shape: tuple[PositiveInt, PositiveInt]
-    train_size: PositiveInt
+    classes: Annotated[Count, Field(ge=3)]  # a target is neither the label nor the network's answer
+    image_shape: tuple[Count, Count]
+    train_size: Count
+    test_size: Count
     files: Files
     sources: Annotated[list[Annotated[Folder | Mirror | Npm, Field(discriminator="kind")]], Field(min_length=1)]
 
@@ -68,11 +91,18 @@ class Splits(Section):
 
 class FullyConnected(Section):
     kind: Literal["fully_connected"]
-    units: Annotated[list[PositiveInt], Field(min_length=1)]
+    units: Annotated[list[Count], Field(min_length=1)]
     activation: Literal["sigmoid", "relu", "tanh"]
     trained_on: str
     weight_decay: list[NonNegative]
     seed: Seed
+
+    @property
+    def classes(self) -> int:
+        return self.units[-1]
+
+    def connection_weights(self, pixels: int) -> int:
+        return sum(fan_in * fan_out for fan_in, fan_out in zip([pixels, *self.units], self.units, strict=False))
 
     @model_validator(mode="after")
     def _one_decay_a_layer(self):
@@ -84,28 +114,28 @@ class FullyConnected(Section):
 class Training(Section):
     decay_convention: Literal["half", "per_unit", "plain"]
     gradient_tolerance: Positive
-    max_iterations: PositiveInt
-    history: PositiveInt
+    max_iterations: Count
+    history: Count
     device: Device
-    threads: PositiveInt
+    threads: Count
 
 
 class Attack(Section):
     target: Literal["random", "nearest", "second", "given"]
     given_targets: str | None
-    sample: PositiveInt | Literal["all"]
+    sample: Count | Literal["all"]
     seed: Seed
     norm: Literal["l2", "squared_l2"]
-    c_tolerance: Positive
+    c_tolerance: Annotated[Positive, Field(le=1)]
     c_growth: Annotated[float, Field(gt=1, allow_inf_nan=False)]
-    max_searches: PositiveInt
+    max_searches: Count
     tolerance: Positive
-    max_evaluations: PositiveInt
-    history: PositiveInt
+    max_evaluations: Count
+    history: Count
     margin: NonNegative
-    batch: PositiveInt
+    batch: Count
     device: Device
-    threads: PositiveInt
+    threads: Count
 
     @model_validator(mode="after")
     def _given_targets_when_given(self):
@@ -125,7 +155,7 @@ class Amplification(Section):
 
 class Evaluation(Section):
     device: Device
-    threads: PositiveInt
+    threads: Count
 
 
 class BaselineTable(Section):
@@ -197,13 +227,16 @@ class Config(Section):
         parts = [*self.splits.parts, "train"]
         for name, network in self.networks.items():
             _known(f"networks.{name}.trained_on", network.trained_on, parts)
-            if network.units[-1] != self.data.classes:
+            if network.classes != self.data.classes:
                 raise ValueError(
-                    f"networks.{name}.units: the last layer has {network.units[-1]} units for {self.data.classes} classes"
+                    f"networks.{name}: {network.classes} units in the last layer, for {self.data.classes} classes"
                 )
             if not any(name in table.networks for table in self.tables.values()):
                 raise ValueError(f"networks.{name}: no table has this network; add it to one under tables or remove it")
         for name, table in self.tables.items():
+            size = {"train": self.data.train_size, "test": self.data.test_size}[table.distorted]
+            if self.attack.sample != "all" and self.attack.sample > size:
+                raise ValueError(f"attack.sample: {self.attack.sample} images, but the {table.distorted} set has {size}")
             _unique(f"tables.{name}.networks", table.networks)
             if isinstance(table, TransferTable):
                 _unique(f"tables.{name}.blocks", [row.name for row in table.rows()])
@@ -219,9 +252,18 @@ class Config(Section):
 def validated(raw: Mapping[str, Any]) -> Config:
     """The checked configuration. Raises ConfigError with one line that names every wrong key."""
     try:
-        return Config.model_validate(raw)
+        return Config.model_validate(_with_nulls(raw))
     except ValidationError as error:
         raise ConfigError("; ".join(_line(problem, raw) for problem in error.errors())) from None
+
+
+def _with_nulls(value: Any) -> Any:
+    """What follows --config on the command line comes with its nulls as text."""
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(item) for item in value]
+    return None if value == "null" else value
 
 
 def _known(key: str, name: str, names) -> None:

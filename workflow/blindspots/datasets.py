@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from blindspots import artifacts
+from blindspots.step import StepError
 
 
 class Images(NamedTuple):
@@ -17,7 +18,9 @@ def read(path: Path, part: str, indices: np.ndarray | slice = slice(None)) -> Im
     """Images of the part `train` or `test` of the data artifact, all or those of the given indices."""
     with artifacts.read(path) as file:
         pixels, labels = file[f"{part}/images"][()], file[f"{part}/labels"][()]
-    return Images(pixels[indices].astype(np.float32) / 255, labels[indices])
+    scaled = pixels[indices].astype(np.float32)
+    scaled /= 255
+    return Images(scaled, labels[indices])
 
 
 def read_split(path: Path, name: str) -> np.ndarray | slice:
@@ -29,9 +32,9 @@ def read_split(path: Path, name: str) -> np.ndarray | slice:
 
 
 def sample(images: int, size: int | str, seed: int) -> np.ndarray:
-    """The sorted indices of a random sample, or of all the images if `size` is "all"."""
+    """The sorted indices of a random sample, or of all images for the size "all". Raises StepError if it is too large."""
     if size == "all":
         return np.arange(images)
     if size > images:
-        raise ValueError(f"a sample of {size} is larger than the set of {images} images")
+        raise StepError(f"attack.sample: {size} images are more than the {images} of the set: ask for fewer, or for all")
     return np.sort(np.random.default_rng(seed).choice(images, size, replace=False))

@@ -13,8 +13,11 @@ def prepare(step: Step, name: str) -> torch.device:
     Raises StepError if CUDA is asked for and there is none.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if step.threads > os.cpu_count():
+        raise StepError(f"threads: {step.threads} are asked for, but this machine has {os.cpu_count()} cores: ask for fewer")
     torch.set_num_threads(step.threads)
     torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.allow_tf32 = False  # its rounding is larger than the margin of an adversarial example
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise StepError("device: cuda is asked for, but torch finds no CUDA device here: use auto or cpu")

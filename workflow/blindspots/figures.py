@@ -34,9 +34,9 @@ def image_pairs(blocks: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
     return figure
 
 
-def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Loss, gradient norm and training error of every network against the L-BFGS iteration."""
-    panels = {"loss": "loss with decay", "gradient_norm": "gradient norm", "error": "training error (%)"}
+def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance: float) -> Figure:
+    """Loss, largest gradient component (with its tolerance) and training error of every network by L-BFGS iteration."""
+    panels = {"loss": "loss with decay", "gradient_max": "largest gradient component", "error": "training error (%)"}
     figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.6), layout="constrained")
     for axis, (key, label) in zip(axes, panels.items(), strict=True):
         for name, history in histories.items():
@@ -45,6 +45,7 @@ def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]]) -> Figure
         axis.set(xlabel="L-BFGS iteration", title=label)
         axis.set_yscale("symlog", linthresh=0.01) if key == "error" else axis.set_yscale("log")
         axis.grid(alpha=0.3)
+    axes[1].axhline(tolerance, color="gray", linestyle=":")
     axes[0].legend()
     return figure
 

@@ -10,9 +10,10 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grimp
+from packaging.requirements import Requirement
 
 PACKAGES = ("blindspots", "scripts")
 WORKFLOW = Path(__file__).parents[1]
@@ -41,12 +42,20 @@ def fingerprint(module: str) -> Fingerprint:
 
 
 def normalised(source: str) -> str:
-    """The source as its syntax tree reads, without comments, formatting and docstrings."""
+    """The source's syntax tree as text, without comments, formatting and docstrings, the same in every Python version."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
             node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
-    return ast.unparse(tree)
+    return json.dumps(_plain(tree))
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as lists. Empty fields are left out: newer versions of Python have more of them."""
+    if isinstance(node, ast.AST):
+        fields = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return [type(node).__name__, *fields]
+    return [_plain(item) for item in node] if isinstance(node, list) else repr(node)
 
 
 @cache
@@ -68,5 +77,6 @@ def _source_hash(module: str) -> str:
 
 
 def _pinned(imports: set[str]) -> dict[str, str]:
-    pins = dict(line.split("==") for line in LOCK.read_text().split())
-    return {name: pins[name] for name in sorted(imports) if name in pins}
+    lines = (line.partition("#")[0].strip() for line in LOCK.read_text(encoding="utf-8").splitlines())
+    pins = {requirement.name.lower(): str(requirement.specifier) for requirement in map(Requirement, filter(None, lines))}
+    return {name: pins[name] for name in sorted(imports - {"grimp"}) if name in pins}  # grimp only finds the imports

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 CONVERGED, OUT_OF_EVALUATIONS, NO_DESCENT = 0, 1, 2
-STATUS = {CONVERGED: "converged", OUT_OF_EVALUATIONS: "evaluations used up", NO_DESCENT: "no descent"}
 
 _SUFFICIENT_DECREASE = 1e-4
 _SMALLEST_STEP = 1e-8
@@ -54,6 +53,7 @@ def minimize_in_box(
 
     objective:         (points (r, n), rows (r,)) -> Evaluation, where rows says which of the b problems the points are of.
     inverse_curvature: (b,) the length of the first step for a gradient of norm 1.
+    history:           passes of the loop whose pairs (s, y) are kept; a pass that only shortened a step has none.
     tolerance:         a row has converged when the projected gradient ‖clip(x - g) - x‖₂ is at most this times its scale.
     """
     rows = torch.arange(len(start), device=start.device)
@@ -93,7 +93,7 @@ def minimize_in_box(
         trial = (x + step[:, None] * direction).clamp_(lower, upper)
         new_value, new_gradient, new_scale = objective(trial, rows)
         s = trial - x
-        predicted = torch.linalg.vecdot(gradient, s)
+        predicted = torch.linalg.vecdot(gradient, s).clamp_max(0)
         rounding = 4 * torch.finfo(x.dtype).eps * value.abs()
         accepted = new_value <= value + _SUFFICIENT_DECREASE * predicted + rounding
 

@@ -1,6 +1,7 @@
 """The paper's networks, as torch modules that return logits."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from blindspots import artifacts
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
-def fully_connected(inputs: int, units: Sequence[int], activation: str) -> nn.Sequential:
+def fully_connected(image_shape: Sequence[int], units: Sequence[int], activation: str) -> nn.Sequential:
     """The paper's FC: linear maps with an activation between them; with one entry in `units`, its softmax classifier.
 
-    Input of any shape (B, ...) with `inputs` values an image; output (B, units[-1]) logits.
+    Input (b, *image_shape); output (b, units[-1]) logits.
     """
     layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in zip([inputs, *units[:-1]], units, strict=True):
+    for fan_in, fan_out in zip([math.prod(image_shape), *units[:-1]], units, strict=True):
         layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 
@@ -27,17 +28,18 @@ def fully_connected(inputs: int, units: Sequence[int], activation: str) -> nn.Se
 KINDS = {"fully_connected": fully_connected}
 
 
-def build(definition: Mapping[str, Any], inputs: int) -> nn.Module:
+def build(definition: Mapping[str, Any], image_shape: Sequence[int]) -> nn.Module:
     """An uninitialised network from its definition: `kind`, and that kind's own keys."""
     arguments = {key: value for key, value in definition.items() if key != "kind"}
-    return KINDS[definition["kind"]](inputs, **arguments)
+    return KINDS[definition["kind"]](image_shape, **arguments)
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Glorot's uniform weights and zero biases, drawn in the order of the layers."""
     for layer in weight_layers(network):
         nn.init.xavier_uniform_(layer.weight, generator=generator)
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def weight_layers(network: nn.Module) -> list[nn.Module]:
@@ -53,6 +55,6 @@ def frozen(network: nn.Module) -> nn.Module:
 def read(path: Path) -> nn.Module:
     """The trained network of an artifact, frozen."""
     with artifacts.read(path) as file:
-        network = build(json.loads(file.attrs["settings"])["network"], int(file["inputs"][()]))
+        network = build(json.loads(file.attrs["settings"])["network"], file["image_shape"][()].tolist())
         network.load_state_dict({name: torch.from_numpy(values[()]) for name, values in file["parameters"].items()})
     return frozen(network)

@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import platformdirs
@@ -44,15 +44,22 @@ def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path
         missing = [name for name, value in content.items() if value is None]
         if not missing:
             break
-        label = " ".join(str(value) for value in source.values() if value)
+        label = " ".join([source["kind"], *(str(value) for key, value in source.items() if value and key != "kind")])
+        problems = []
         try:
-            found = KINDS[source["kind"]](source, missing)
-            for name in missing:
-                content[name] = _verified(name, found[name], checksums)
-                _to_cache(cache / checksums[name], content[name])
-            log.info("%s: obtained %s", label, ", ".join(missing))
+            for name, found in KINDS[source["kind"]](source, missing):
+                try:
+                    content[name] = _verified(name, found, checksums)
+                    _to_cache(cache / checksums[name], content[name])
+                except SourceError as error:
+                    problems.append(str(error))
         except SourceError as error:
-            reasons.append(f"{label}: {error}")
+            problems.append(str(error))
+        obtained = [name for name in missing if content[name] is not None]
+        if obtained:
+            log.info("%s: obtained %s", label, ", ".join(obtained))
+        if problems:
+            reasons.append(f"{label}: {', '.join(problems)}")
             log.warning("source %s", reasons[-1])
     missing = [name for name, value in content.items() if value is None]
     if missing:
@@ -64,7 +71,7 @@ def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path
     return content
 
 
-def from_folder(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
+def from_folder(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """IDX files in a local folder, plain or gzipped: `path`, or else the environment variable `variable`."""
     path = source.get("path") or os.environ.get(source.get("variable") or "")
     if not path:
@@ -72,24 +79,28 @@ def from_folder(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
-    return {name: _read_either(folder, name) for name in names}
+    present = [name for name in names if (folder / name).is_file() or (folder / f"{name}.gz").is_file()]
+    for name in present:
+        yield name, _read_either(folder, name)
+    if len(present) < len(names):
+        missing = ", ".join(name for name in names if name not in present)
+        raise SourceError(f"{folder} lacks {missing}, plain and gzipped")
 
 
-def from_mirror(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
+def from_mirror(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Gzipped IDX files under `url`, as the public mirrors of MNIST have them."""
-    found = {}
     for name in names:
         url = f"{source['url'].rstrip('/')}/{name}.gz"
         log.info("downloading %s", url)
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-                found[name] = response.read()
+                found = response.read()
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise SourceError(f"{url}: {_one_line(error)}") from error
-    return found
+        yield name, found
 
 
-def from_npm(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
+def from_npm(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Files in `folder` of the npm package `package` at `version`, through the npm client's own configuration."""
     specification = f"{source['package']}@{source['version']}"
     log.info("npm pack %s", specification)
@@ -106,12 +117,13 @@ def from_npm(source: Mapping, names: Sequence[str]) -> dict[str, bytes]:
             raise SourceError(f"npm pack {specification} failed: {_npm_reason(run)}")
         try:
             with tarfile.open(archives[0]) as archive:
-                return {name: archive.extractfile(f"{source['folder']}/{name}").read() for name in names}
+                found = [(name, archive.extractfile(f"{source['folder']}/{name}").read()) for name in names]
         except (KeyError, OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise SourceError(f"{specification} lacks a file or is damaged: {_one_line(error)}") from error
+        yield from found
 
 
-KINDS: dict[str, Callable[[Mapping, Sequence[str]], dict[str, bytes]]] = {
+KINDS: dict[str, Callable[[Mapping, Sequence[str]], Iterator[tuple[str, bytes]]]] = {
     "folder": from_folder,
     "mirror": from_mirror,
     "npm": from_npm,
@@ -130,13 +142,11 @@ def _npm_reason(run: subprocess.CompletedProcess) -> str:
 
 
 def _read_either(folder: Path, name: str) -> bytes:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            try:
-                return path.read_bytes()
-            except OSError as error:
-                raise SourceError(f"{path} cannot be read: {error}") from error
-    raise SourceError(f"{folder} has neither {name} nor {name}.gz")
+    path = folder / name if (folder / name).is_file() else folder / f"{name}.gz"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error}") from error
 
 
 def _verified(name: str, content: bytes, checksums: Mapping[str, str]) -> bytes:

@@ -1,11 +1,9 @@
 """The frame around each program of the workflow: arguments, log and progress, threads, provenance, one-line errors."""
 
 import argparse
-import ctypes
 import json
 import logging
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -28,14 +26,16 @@ class StepError(Exception):
 class Step:
     """One run of a program.
 
-    Attributes: `settings` (dict), `threads` (int), `output` (list of paths), and `inputs`, the paths of each input role.
+    Attributes: `settings` (dict), `unrecorded` (dict, what cannot change the result), `threads` (int), `output` (list of
+    paths), and `inputs`, the paths of each input role.
     """
 
     def __init__(self, program: str, arguments: argparse.Namespace, roles: Sequence[str]):
         self.program = program
         self.settings: dict[str, Any] = dict(arguments.settings)
         self.code = self.settings.pop("code", None)
-        self.threads: int = arguments.threads
+        self.unrecorded: dict[str, Any] = arguments.unrecorded
+        self.threads: int = self.settings.get("threads", 1)
         self.output: list[Path] = arguments.output
         self.inputs: dict[str, list[Path]] = {role: getattr(arguments, role) for role in roles}
         self.device = "cpu"  # as the record names it
@@ -64,7 +64,7 @@ class Step:
             "code_modules": made_by.modules,
             "packages": _installed(made_by.packages),
             "git_commit": _git("rev-parse", "HEAD"),
-            "git_dirty": _git("status", "--porcelain") not in ("", None),
+            "git_dirty": None if (changes := _git("status", "--porcelain")) is None else changes != "",
             "device": self.device,
             "threads": self.threads,
             "host": platform.node(),
@@ -83,13 +83,12 @@ def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: S
         parser.add_argument(f"--{role}", nargs="*", type=Path, required=True, metavar="FILE")
     parser.add_argument("--output", nargs="+", type=Path, required=True, metavar="FILE")
     parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="the step's named parameters")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--unrecorded", type=json.loads, default={}, metavar="JSON", help="what cannot change the result")
     parser.add_argument("--log", type=Path, metavar="FILE", help="also write the log to this file")
     arguments = parser.parse_args(argv)
     _start_log(arguments.log, label=f"{module.rpartition('.')[2]} {arguments.output[0].stem}")
     step = Step(module, arguments, roles)
     try:
-        _end_with_parent()
         if step.code not in (None, fingerprint(module).sha256):
             raise StepError(f"the code of {module} has changed since the workflow started: run the command again")
         body(step)
@@ -113,12 +112,6 @@ class Progress:
         if time.monotonic() >= self._next:
             log.info(message, *values)
             self._next = time.monotonic() + self._seconds
-
-
-def _end_with_parent() -> None:
-    """On Linux, end this program when the one that started it is killed, so that none goes on unwatched."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
 def _start_log(path: Path | None, label: str) -> None:

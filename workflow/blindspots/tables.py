@@ -1,8 +1,10 @@
 """Tables of cells: each a number with its sample, interval, paper value, verdict, and the dataset it was computed from."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import markdown
@@ -33,13 +35,25 @@ class Cell:
     dataset: str
 
 
-Printed = Mapping[tuple[str, str], tuple[str, int]]  # (row, column) -> (the printed number, the images behind it)
+class Number(NamedTuple):
+    """A number as the paper prints it, the images behind it, and the stddev that the row's images are amplified to."""
+
+    printed: str
+    n: int
+    amplified_to: float | None
 
 
-def read_printed(paths: Sequence[Path]) -> Printed:
+Paper = Mapping[tuple[str, str], Number]  # (row, column) -> number
+
+
+def read_paper(paths: Sequence[Path]) -> Paper:
     """The paper's numbers of a table from its file, or none where the paper has no such table."""
-    lines = [line for path in paths for line in pd.read_csv(path, dtype={"printed": str}).itertuples()]
-    return {(line.row, line.column): (line.printed, line.n) for line in lines}
+    frames = [pd.read_csv(path, dtype={"printed": str}) for path in paths]
+    return {
+        (line.row, line.column): Number(line.printed, line.n, None if pd.isna(line.amplified_to) else line.amplified_to)
+        for frame in frames
+        for line in frame.itertuples()
+    }
 
 
 @dataclass(frozen=True)
@@ -47,27 +61,32 @@ class Table:
     """Makes the cells of one table. With `comparable` false no verdict is given."""
 
     name: str
-    printed: Printed
+    paper: Paper
     comparable: bool
 
-    def rate(self, row: str, column: str, path: Path, file: h5py.File, dataset: str) -> Cell:
+    def rate(self, row: str, column: str, path: Path, file: h5py.File, dataset: str, comparable: bool = True) -> Cell:
         """The share of true values in a dataset, in percent."""
         events = file[dataset][()]
         share = statistics.rate(events)
         percent = Estimate(100 * share.value, share.n, 100 * share.low, 100 * share.high)
-        return self._cell(row, column, "%", percent, events, statistics.compare_rate, path, dataset)
+        return self._cell(row, column, "%", percent, events, statistics.compare_rate, path, dataset, comparable)
 
-    def mean(self, row: str, column: str, unit: str, path: Path, file: h5py.File, dataset: str) -> Cell:
+    def mean(
+        self, row: str, column: str, unit: str, path: Path, file: h5py.File, dataset: str, comparable: bool = True
+    ) -> Cell:
         """The mean of a dataset's values that are not NaN."""
         values = file[dataset][()]
         values = values[~np.isnan(values)]
-        return self._cell(row, column, unit, statistics.mean(values), values, statistics.compare_mean, path, dataset)
+        estimate = statistics.mean(values)
+        return self._cell(row, column, unit, estimate, values, statistics.compare_mean, path, dataset, comparable)
 
-    def _cell(self, row, column, unit, estimate, values, compare, path, dataset) -> Cell:
-        paper, paper_n = self.printed.get((row, column), (None, None))
-        verdict = compare(values, paper, paper_n) if self.comparable and paper else NOT_COMPARABLE
-        numbers = (estimate.value, unit, estimate.n, estimate.low, estimate.high)
-        return Cell(self.name, row, column, *numbers, paper, paper_n, verdict, str(path), dataset)
+    def _cell(self, row, column, unit, estimate, values, compare, path, dataset, comparable) -> Cell:
+        number = self.paper.get((row, column))
+        judged = self.comparable and comparable and number is not None
+        verdict = compare(values, number.printed, number.n) if judged else NOT_COMPARABLE
+        printed, n = (number.printed, number.n) if number else (None, None)
+        measured = (estimate.value, unit, estimate.n, estimate.low, estimate.high)
+        return Cell(self.name, row, column, *measured, printed, n, verdict, str(path), dataset)
 
 
 def write(
@@ -89,7 +108,17 @@ def write(
     _write(every_cell, frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
     _write(layout, _in_layout(frame, map(_rounded, cells)).to_csv(lineterminator="\n"))
     _write(text, described)
-    _write(page, PAGE.format(title=title, body=markdown.markdown(described, extensions=["tables"])))
+    _write(
+        page,
+        PAGE.format(title=title, body=markdown.markdown(described, extensions=["tables"]).replace(" · p ", "<br>paper ")),
+    )
+
+
+def attack_note(file: h5py.File) -> str:
+    """How the adversarial examples of an artifact were made."""
+    settings = json.loads(file.attrs["settings"])
+    choices = {"target": settings["target"], "norm": settings["search"]["norm"], "sample": settings["sample"]["size"]}
+    return f"The attack: {', '.join(f'{key} {value}' for key, value in choices.items())} ({settings['images']} images)."
 
 
 VERDICT_NOTE = (
@@ -101,7 +130,7 @@ VERDICT_NOTE = (
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2em; max-width: 75em }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2em }} h1 {{ font-size: 1.4em }} li {{ max-width: 60em }}
 table {{ border-collapse: collapse }}
 th, td {{ padding: .4em .8em; border-bottom: 1px solid #ccc; text-align: left; white-space: nowrap }}
 </style></head><body>

@@ -7,8 +7,6 @@ x itself.
 import torch
 from torch import Tensor
 
-POLICIES = ("random", "second", "nearest", "given")
-
 
 def random_targets(labels: Tensor, predicted: Tensor, classes: int, seed: int) -> Tensor:
     """A uniformly random class among the others, (b,).

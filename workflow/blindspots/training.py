@@ -24,6 +24,7 @@ class Iteration(NamedTuple):
 
     loss: float  # the total loss: mean cross-entropy plus decay
     gradient_norm: float  # ‖∇ total loss‖₂
+    gradient_max: float  # its largest component, which convergence is judged by
     error: float  # fraction of the training images misclassified
     evaluations: int  # gradients computed so far
 
@@ -39,7 +40,7 @@ def decay(network: nn.Module, weights: Sequence[float], convention: str) -> Tens
 
     Biases do not decay. weights: one λ for each layer with connection weights; raises ValueError if the count differs.
     """
-    layers = weight_layers(network)
+    layers = [layer for layer in weight_layers(network) if layer.weight.requires_grad]
     if len(layers) != len(weights):
         raise ValueError(f"{len(weights)} weight decays for {len(layers)} layers with weights: give one for each")
     divisor = DECAY_DIVISORS[convention]
@@ -63,12 +64,12 @@ def fit(
 ) -> Trained:
     """Train `network` in place on images (n, ...) and labels (n,) and return the record of every iteration.
 
-    Converged means: the largest component of the total loss's gradient is at most `gradient_tolerance`, or no step along
-    the L-BFGS direction lowers the loss any more in the precision of the arithmetic.
+    Converged means: the largest component of the total loss's gradient is at most `gradient_tolerance`. It may also end
+    because no step lowers the loss any more in the arithmetic's precision, or at `max_iterations`: the message says why.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     states: list[Iteration] = []
-    latest = Iteration(float("nan"), float("nan"), float("nan"), 0)
+    latest = Iteration(*[float("nan")] * 4, 0)
     part_size = _PART[images.device.type]
 
     def total_loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -83,14 +84,15 @@ def fit(
             gradient += _flat(torch.autograd.grad(share, parameters))
             loss += share.item()
             wrong += int((logits.argmax(1) != truth).sum())
-        latest = Iteration(loss, gradient.norm().item(), wrong / len(images), latest.evaluations + 1)
+        size, largest = gradient.norm().item(), gradient.abs().max().item()
+        latest = Iteration(loss, size, largest, wrong / len(images), latest.evaluations + 1)
         return latest.loss, gradient.double().cpu().numpy()
 
     def after_iteration(intermediate_result) -> None:
         # L-BFGS-B accepts the point that it evaluated last, so `latest` describes it.
         states.append(latest)
-        line = "iteration %d: loss %.6f, gradient norm %.2e, training error %.2f %%"
-        report(line, len(states), latest.loss, latest.gradient_norm, 100 * latest.error)
+        line = "iteration %d: loss %.6f, gradient norm %.2e (largest component %.2e), training error %.2f %%"
+        report(line, len(states), latest.loss, latest.gradient_norm, latest.gradient_max, 100 * latest.error)
 
     start = _flat([parameter.detach() for parameter in parameters]).double().cpu().numpy()
     options = {
@@ -102,7 +104,7 @@ def fit(
     }
     result = minimize(total_loss, start, jac=True, method="L-BFGS-B", callback=after_iteration, options=options)
     _assign(parameters, torch.from_numpy(result.x))
-    return Trained(states or [latest], bool(result.success), str(result.message))
+    return Trained(states or [latest], bool(np.abs(result.jac).max() <= gradient_tolerance), str(result.message))
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """Make the nearest adversarial example for every image of a set against one network."""
 
+import h5py
 import numpy as np
 import torch
 
@@ -7,7 +8,7 @@ from blindspots import attack, datasets, networks, targets
 from blindspots.artifacts import Dataset
 from blindspots.device import prepare
 from blindspots.distortions import distortion
-from blindspots.evaluation import classify
+from blindspots.evaluation import classify, logits
 from blindspots.step import Progress, Step, StepError, log, run
 
 
@@ -16,11 +17,7 @@ def body(step: Step) -> None:
     device = prepare(step, settings["device"])
     network = networks.read(step.input("network")).to(device)
     originals, labels = datasets.read(step.input("data"), settings["images"])
-    try:
-        index = datasets.sample(len(originals), settings["sample"], settings["seed"])
-    except ValueError as error:
-        raise StepError(f"attack.sample: {error}") from error
-
+    index = datasets.sample(len(originals), **settings["sample"])
     x = torch.from_numpy(originals[index]).to(device)
     y = torch.from_numpy(labels[index]).long().to(device)
     predicted = classify(network, x)
@@ -35,7 +32,7 @@ def body(step: Step) -> None:
             )
             target = everywhere[torch.from_numpy(index)].to(device)
         case "second":
-            target = targets.second_targets(network(x), y)
+            target = targets.second_targets(logits(network, x), y)
         case "given":
             target = _given(step, labels)[torch.from_numpy(index)].to(device)
         case "nearest":
@@ -58,7 +55,7 @@ def body(step: Step) -> None:
         result.gradient_evaluations.double().mean(),
         (predicted != y).sum(),
     )
-    legend = ", ".join(f"{number}: {text}" for number, text in attack.STATUS.items())
+    statuses = h5py.enum_dtype({text: code for code, text in attack.STATUS.items()}, basetype=np.uint8)
     step.write(
         {
             "index": Dataset(index, f"(n,) places in the {settings['images']} set"),
@@ -71,7 +68,7 @@ def body(step: Step) -> None:
             "c": Dataset(result.c.cpu(), "(n,) the penalty weight that it was found with"),
             "residual": Dataset(result.residual.cpu(), "(n,) projected gradient relative to the penalty's"),
             "gradient_evaluations": Dataset(result.gradient_evaluations.cpu(), "(n,)"),
-            "status": Dataset(_small(result.status), f"(n,) {legend}"),
+            "status": Dataset(_small(result.status).astype(statuses), "(n,) how the search ended, an enumeration"),
         }
     )
 

@@ -9,7 +9,7 @@ def body(step: Step) -> None:
     files = step.settings["files"]
     checksums = {file["name"]: file["sha256"] for file in files.values()}
     try:
-        content = sources.obtain(checksums, step.settings["sources"], sources.default_cache())
+        content = sources.obtain(checksums, step.unrecorded["sources"], sources.default_cache())
         arrays = {role: idx.parse(content[file["name"]]) for role, file in files.items()}
     except (sources.SourceError, ValueError) as error:
         raise StepError(str(error)) from error
@@ -28,8 +28,8 @@ def _check(part, images, labels, settings) -> None:
         raise StepError(f"the {part} images are {images.shape} with labels {labels.shape}; data.image_shape is {expected}")
     if labels.max() >= settings["classes"]:
         raise StepError(f"the {part} labels go up to {labels.max()}; data.classes is {settings['classes']}")
-    if part == "train" and len(images) != settings["train_size"]:
-        raise StepError(f"there are {len(images)} training images; data.train_size is {settings['train_size']}")
+    if len(images) != settings[f"{part}_size"]:
+        raise StepError(f"there are {len(images)} {part} images; data.{part}_size is {settings[f'{part}_size']}")
 
 
 def main(argv=None) -> int:

@@ -10,7 +10,7 @@ from blindspots.step import Step, run
 def body(step: Step) -> None:
     settings = step.settings
     originals, labels = datasets.read(step.input("data"), settings["images"])
-    index = datasets.sample(len(originals), settings["sample"], settings["sample_seed"])
+    index = datasets.sample(len(originals), **settings["sample"])
     noisy = distortions.add_noise(originals[index], settings["stddev"], settings["seed"], settings["clip"])
     step.write(
         {

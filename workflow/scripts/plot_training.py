@@ -1,5 +1,7 @@
 """Loss, gradient norm and training error of every network against the iteration."""
 
+import json
+
 from blindspots import artifacts, figures
 from blindspots.step import Step, log, run
 
@@ -8,8 +10,9 @@ def body(step: Step) -> None:
     histories = {}
     for name, path in zip(step.settings["networks"], step.inputs["networks"], strict=True):
         with artifacts.read(path) as file:
+            tolerance = json.loads(file.attrs["settings"])["training"]["gradient_tolerance"]
             histories[name] = {key: values[()] for key, values in file["history"].items()}
-    figures.save(figures.training_curves(histories), step.output[0])
+    figures.save(figures.training_curves(histories, tolerance), step.output[0])
     log.info("wrote %s", step.output[0])
 
 

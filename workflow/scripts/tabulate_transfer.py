@@ -4,27 +4,35 @@ import numpy as np
 
 from blindspots import artifacts
 from blindspots.step import Step, log, run
-from blindspots.tables import VERDICT_NOTE, Table, read_printed, write
+from blindspots.tables import VERDICT_NOTE, Table, attack_note, read_paper, write
 
 
 def body(step: Step) -> None:
     settings = step.settings
-    table = Table(settings["table"], read_printed(step.inputs["paper"]), settings["comparable"])
+    table = Table(settings["table"], read_paper(step.inputs["paper"]), settings["comparable"])
     evaluation = step.input("evaluation")
-    cells, labels, lost = [], {}, []
+    cells, labels, failures = [], {}, {}
     with artifacts.read(evaluation) as file:
         for row, path in zip(settings["rows"], step.inputs["distorted"], strict=True):
-            labels[row["name"]] = _label(row, path)
-            lost.append((row["name"], int(file[f"failures/{row['name']}"][()])))
+            name = row["name"]
+            labels[name] = _label(row, path)
+            if row["network"] and row["stddev"] is None:
+                with artifacts.read(path) as examples:
+                    how = attack_note(examples)
+            failures[name] = int(file[f"failures/{name}"][()])
             for column in settings["columns"]:
-                dataset = f"misclassified/{row['name']}/{column}"
-                cells.append(table.rate(row["name"], column, evaluation, file, dataset))
+                comparable = not failures[name] and _amplified_alike(row, table.paper.get((name, column)))
+                cells.append(table.rate(name, column, evaluation, file, f"misclassified/{name}/{column}", comparable))
 
-    failures = ", ".join(f"{count} of {name}" for name, count in lost if count)
-    note = f"Images for which no adversarial example was found, and which no rate counts: {failures or 'none'}."
+    missed = ", ".join(f"{count} of {name}" for name, count in failures.items() if count)
+    note = f"Images for which no adversarial example was found, and which no rate counts: {missed or 'none'}."
     title = f"{table.name}: error of each network (column) on the images distorted for each (row)"
-    write(step.output, title, cells, row_labels=labels, column_labels={}, notes=[note, VERDICT_NOTE])
+    write(step.output, title, cells, row_labels=labels, column_labels={}, notes=[how, note, VERDICT_NOTE])
     log.info("wrote %s", step.output[0])
+
+
+def _amplified_alike(row: dict, number) -> bool:
+    return row["network"] is None or number is None or number.amplified_to == row["stddev"]
 
 
 def _label(row: dict, path) -> str:
