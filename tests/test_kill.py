@@ -28,6 +28,13 @@ def jobs(process: psutil.Process, rule: str) -> list[psutil.Process]:
     return found
 
 
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -51,8 +58,7 @@ def test_the_same_command_recovers_from_a_kill(clone, finished, rule, delay, vic
         run.communicate()
     assert run.returncode != 0
     # No job outlives a killed Snakemake: it would go on writing beside the next run's.
-    psutil.wait_procs(started, timeout=1)
-    assert not any(process.is_running() for process in started)
+    wait_for(lambda: not any(alive(process) for process in started), seconds=1)
 
     again = snakemake(clone, *SMALL, *TABLES)
     assert again.returncode == 0, again.stderr
