@@ -16,7 +16,7 @@ from conftest import ROOT, SMALL, TABLES, copy_code, snakemake
 
 from blindspots import artifacts, networks
 from blindspots.fingerprint import fingerprint
-from scripts import attack
+from scripts import attack, tabulate_transfer
 
 ROWS = ["M1", "M1_prime", "M2", "noise_0.06", "M1_amplified", "M1_prime_amplified", "M2_amplified", "noise_0.1"]
 CELL_COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,paper,paper_n,verdict,artifact,dataset"
@@ -79,6 +79,20 @@ def test_adversarial_examples_are_what_they_claim(finished):
         assert size[success] == pytest.approx(result["distortion"][success])
         assert np.isnan(result["distortion"][~success]).all()
         assert (result["images"][~success] == originals[~success]).all()
+
+
+def test_a_transfer_table_may_have_amplified_rows_alone(finished, tmp_path):
+    rows = [{"name": f"{name}_amplified", "network": name, "stddev": 0.1} for name in ("M1", "M2")]
+    settings = {"table": "table4", "rows": rows, "columns": ["M1", "M2"], "comparable": True}
+    arguments = {
+        "--evaluation": [finished / "results/evaluation/table4.h5"],
+        "--distorted": [finished / f"results/amplified/test/{row['network']}_0.1.h5" for row in rows],
+        "--paper": [],
+        "--output": [tmp_path / name for name in ("t.csv", "t.md", "t.html", "t.cells.csv")],
+        "--settings": [json.dumps(settings)],
+    }
+    assert tabulate_transfer.main([str(part) for option, values in arguments.items() for part in (option, *values)]) == 0
+    assert list(pd.read_csv(tmp_path / "t.csv", index_col="row").index) == ["M1_amplified", "M2_amplified"]
 
 
 @pytest.mark.parametrize("policy", ["second", "nearest", "given"])

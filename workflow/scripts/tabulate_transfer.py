@@ -11,23 +11,23 @@ def body(step: Step) -> None:
     settings = step.settings
     table = Table(settings["table"], read_paper(step.inputs["paper"]), settings["comparable"])
     evaluation = step.input("evaluation")
-    cells, labels, failures = [], {}, {}
+    cells, labels, failures, notes = [], {}, {}, []
     with artifacts.read(evaluation) as file:
         for row, path in zip(settings["rows"], step.inputs["distorted"], strict=True):
             name = row["name"]
             labels[name] = _label(row, path)
-            if row["network"] and row["stddev"] is None:
+            if row["network"] and row["stddev"] is None and not notes:
                 with artifacts.read(path) as examples:
-                    how = attack_note(examples)
+                    notes.append(attack_note(examples))
             failures[name] = int(file[f"failures/{name}"][()])
             for column in settings["columns"]:
                 comparable = not failures[name] and _amplified_alike(row, table.paper.get((name, column)))
                 cells.append(table.rate(name, column, evaluation, file, f"misclassified/{name}/{column}", comparable))
 
     missed = ", ".join(f"{count} of {name}" for name, count in failures.items() if count)
-    note = f"Images for which no adversarial example was found, and which no rate counts: {missed or 'none'}."
+    notes.append(f"Images for which no adversarial example was found, and which no rate counts: {missed or 'none'}.")
     title = f"{table.name}: error of each network (column) on the images distorted for each (row)"
-    write(step.output, title, cells, row_labels=labels, column_labels={}, notes=[how, note, VERDICT_NOTE])
+    write(step.output, title, cells, row_labels=labels, column_labels={}, notes=[*notes, VERDICT_NOTE])
     log.info("wrote %s", step.output[0])
 
 
