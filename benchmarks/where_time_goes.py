@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from blindspots import artifacts, datasets, networks, training
-from blindspots.attack import minimum_distortion
+from blindspots.attack import METHODS, minimum_distortion
 
 RESULTS = Path("results")
 IMAGES = 1000
@@ -86,17 +86,24 @@ def phases(path: Path, peak: float) -> list[dict]:
 
     attack_flops = count_flops(attack_gradient) / 500
     attack_seconds = typical_seconds(attack_gradient) / 500
-    start = time.perf_counter()
-    result = minimum_distortion(network, batch, target)
-    whole = (time.perf_counter() - start) / result.gradient_evaluations.sum().item()
+    whole = {method: seconds_per_gradient(network, batch, target, method) for method in METHODS}
 
     name = path.stem
     return [
         row(name, "training: one gradient", 1e3 * gradient, flops / gradient / 1e9, peak),
         row(name, "training: all, per gradient", 1e3 * per_evaluation, flops / per_evaluation / 1e9, peak),
         row(name, "attack: one image's gradient", 1e3 * attack_seconds, attack_flops / attack_seconds / 1e9, peak),
-        row(name, "attack: all, per gradient", 1e3 * whole, attack_flops / whole / 1e9, peak),
+        *(
+            row(name, f"attack: all of {method}, per gradient", 1e3 * seconds, attack_flops / seconds / 1e9, peak)
+            for method, seconds in whole.items()
+        ),
     ]
+
+
+def seconds_per_gradient(network, images, targets, method: str) -> float:
+    start = time.perf_counter()
+    result = minimum_distortion(network, images, targets, method=method)
+    return (time.perf_counter() - start) / result.gradient_evaluations.sum().item()
 
 
 def row(network: str, phase: str, milliseconds: float, rate: float, peak: float) -> dict:

@@ -1,6 +1,7 @@
 # Needs: the data and trained networks.
-# Makes: results/adversarial/{images}/{network}.h5, the nearest adversarial examples; results/amplified/, the same
-# distortions at one standard deviation; results/noise/, Gaussian noise to compare them with.
+# Makes: results/adversarial/{images}/{network}.h5, the nearest adversarial examples by the paper's procedure;
+# results/refined/, the same brought to local minima of the distortion; results/amplified/, the paper's distortions at one
+# standard deviation; results/noise/, Gaussian noise to compare them with.
 
 
 rule attack:
@@ -27,6 +28,32 @@ rule attack:
     shell:
         "exec python -m scripts.attack --data {input.data:q} --network {input.network:q} --targets {input.targets:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule refine:
+    input:
+        data="results/data.h5",
+        network="results/networks/{network}.h5",
+        adversarial="results/adversarial/{images}/{network}.h5",
+    output:
+        "results/refined/{images}/{network}.h5",
+    log:
+        "results/logs/refine/{images}/{network}.log",
+    benchmark:
+        "results/benchmarks/refine/{images}/{network}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: CONFIG.attack.threads
+    resources:
+        cpu=cpu,
+        mem_mb=2000,
+    params:
+        settings=refine_settings,
+    message:
+        "Refining the adversarial examples for {wildcards.network} on the {wildcards.images} images"
+    shell:
+        "exec python -m scripts.refine --data {input.data:q} --network {input.network:q}"
+        " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule amplify:

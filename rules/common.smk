@@ -96,9 +96,24 @@ def attack_settings(wildcards):
         target=CONFIG.attack.target,
         sample=sample(),
         seed=CONFIG.attack.seed,
-        search=plain(CONFIG.attack, "target", "given_targets", "sample", "seed"),
+        lbfgs=plain(CONFIG.attack.lbfgs),
+        **in_batches(),
         **machine(CONFIG.attack),
     )
+
+
+def refine_settings(wildcards):
+    return settings(
+        "refine",
+        images=wildcards.images,
+        sqp=plain(CONFIG.attack.sqp),
+        **in_batches(),
+        **machine(CONFIG.attack),
+    )
+
+
+def in_batches():
+    return {"margin": CONFIG.attack.margin, "batch": CONFIG.attack.batch}
 
 
 def amplify_settings(wildcards):
@@ -124,6 +139,11 @@ def network_artifacts(names):
 def adversarial_artifacts(wildcards):
     table = CONFIG.tables[wildcards.table]
     return [f"results/adversarial/{table.distorted}/{name}.h5" for name in table.networks]
+
+
+def refined_artifacts(wildcards):
+    table = CONFIG.tables[wildcards.table]
+    return [f"results/refined/{table.distorted}/{name}.h5" for name in table.networks]
 
 
 def evaluated_networks(wildcards):

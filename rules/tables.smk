@@ -6,6 +6,7 @@ rule tabulate_baseline:
     input:
         originals="results/evaluation/originals.h5",
         adversarial=adversarial_artifacts,
+        refined=refined_artifacts,
         networks=evaluated_networks,
         paper=papers_numbers,
     output:
@@ -35,13 +36,15 @@ rule tabulate_baseline:
         "Making {wildcards.table}"
     shell:
         "exec python -m scripts.tabulate_baseline --originals {input.originals:q} --adversarial {input.adversarial:q}"
-        " --networks {input.networks:q} --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --refined {input.refined:q} --networks {input.networks:q} --paper {input.paper:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule tabulate_transfer:
     input:
         evaluation="results/evaluation/{table}.h5",
         distorted=distorted_artifacts,
+        refined=refined_artifacts,
         paper=papers_numbers,
     output:
         layout="results/{table}.csv",
@@ -70,4 +73,4 @@ rule tabulate_transfer:
         "Making {wildcards.table}"
     shell:
         "exec python -m scripts.tabulate_transfer --evaluation {input.evaluation:q} --distorted {input.distorted:q}"
-        " --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --refined {input.refined:q} --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -6,7 +6,8 @@ import pytest
 from conftest import SMALL, planned_rules, snakemake
 
 AFTER_EXAMPLES = {"evaluate_distorted", "tabulate_transfer", "plot_adversarial"}
-AFTER_ATTACK = {"amplify", "tabulate_baseline"} | AFTER_EXAMPLES
+AFTER_ATTACK = {"refine", "amplify", "tabulate_baseline"} | AFTER_EXAMPLES
+AFTER_REFINEMENT = {"tabulate_baseline", "tabulate_transfer"}
 AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training"} | AFTER_ATTACK
 EVERYTHING = {"fetch", "split", "noise", "train"} | AFTER_TRAINING
 
@@ -16,12 +17,13 @@ MODULES = {
     "blindspots/training.py": {"train"} | AFTER_TRAINING,
     "blindspots/lbfgs.py": {"attack"} | AFTER_ATTACK,
     "blindspots/targets.py": {"attack"} | AFTER_ATTACK,
-    "blindspots/distortions.py": {"attack", "noise"} | AFTER_ATTACK,
+    "blindspots/distortions.py": {"attack", "evaluate_originals", "noise"} | AFTER_ATTACK,
     "blindspots/evaluation.py": {"attack", "evaluate_originals"} | AFTER_ATTACK,
     "blindspots/statistics.py": {"tabulate_baseline", "tabulate_transfer"},
     "blindspots/figures.py": {"plot_adversarial", "plot_training"},
     "blindspots/config.py": set(),
     "blindspots/step.py": EVERYTHING,
+    "scripts/refine.py": {"refine"} | AFTER_REFINEMENT,
     "scripts/noise.py": {"noise"} | AFTER_EXAMPLES,
     "scripts/tabulate_baseline.py": {"tabulate_baseline"},
 }
@@ -34,7 +36,8 @@ SETTINGS = {
         "max_iterations: 2000\n  history: 11",
         {"train"} | AFTER_TRAINING,
     ),
-    "attack.c_tolerance": ("c_tolerance: 0.01", "c_tolerance: 0.02", {"attack"} | AFTER_ATTACK),
+    "attack.lbfgs.c_tolerance": ("c_tolerance: 0.01", "c_tolerance: 0.02", {"attack"} | AFTER_ATTACK),
+    "attack.sqp.exploration": ("exploration: 50", "exploration: 0", {"refine"} | AFTER_REFINEMENT),
     "noise.clip": ("seed: 0\n  clip: false # to [0, 1]", "seed: 0\n  clip: true # to [0, 1]", {"noise"} | AFTER_EXAMPLES),
     "evaluation.device": (
         "evaluation:\n  device: auto",

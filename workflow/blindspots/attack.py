@@ -1,38 +1,50 @@
-"""D(x, l): the nearest image to x that a network calls l, by the paper's procedure (Section 4.1).
+"""D(x, l): the nearest image to x that a network calls l (Section 4.1), for any network that returns logits."""
 
-For a penalty weight c, box-constrained L-BFGS minimises c|r| + loss(x + r, l) over x + r in the box; a line search over
-c looks for the smallest distortion that succeeds. (The paper prints 'minimum c': c weighs |r|, so a larger c gives a
-smaller distortion, and what is looked for is the largest c that still succeeds.)
-"""
-
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import psutil
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS, Evaluation, minimize_in_box
+from blindspots import penalty, sqp
+from blindspots import targets as policies
+from blindspots.evaluation import logits, outcome
+from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS
+from blindspots.penalty import LBFGS
+from blindspots.problem import Found, Problem
+from blindspots.sqp import SQP
 
 NOT_FOUND, ALREADY = 3, 4
 STATUS = {
     CONVERGED: "converged",
-    OUT_OF_EVALUATIONS: "found with the evaluations at its c used up",
-    NO_DESCENT: "found where no step at its c descended further",
+    OUT_OF_EVALUATIONS: "found with its evaluations used up",
+    NO_DESCENT: "found where no step descended further",
     NOT_FOUND: "no adversarial example found",
     ALREADY: "classified as the target before",
 }
+METHODS = {"sqp": SQP(), "lbfgs": LBFGS()}
+POLICIES = ("random", "second", "nearest")
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_FLOATS = 40  # for each pixel of the images in work, by either method
+_NEAR_THE_CACHE = 64 * 2**20  # bytes: on a CPU, more at once are no faster,
+_AT_LEAST = 32  # but fewer images than this are slower
 
 
 class Adversarial(NamedTuple):
     """The result of an attack on b images.
 
-    images (b, ...): x + r, or the original image where none was found; success (b,) bool; distortion (b,): root mean square
-    of r, NaN where none was found; c (b,): the penalty weight it was found with; residual (b,): the projected gradient
-    of the penalised problem relative to that of the penalty; gradient_evaluations (b,); status (b,): keys of `STATUS`.
+    images (b, ...): x + r, or the original image where none was found; targets (b,); success (b,) bool; distortion (b,):
+    root mean square of r, NaN where none was found; c (b,): the penalty weight it was found with, NaN for "sqp"; residual
+    (b,): how far from optimal it is, 0 at a minimum, for "lbfgs" the projected gradient of the penalised problem relative
+    to that of the penalty, for "sqp" and `refine` the length of the last quadratic step relative to ‖r‖ (the KKT
+    conditions of min ‖r‖ itself), NaN where there was no step; gradient_evaluations (b,); status (b,): keys of `STATUS`.
     """
 
     images: Tensor
+    targets: Tensor
     success: Tensor
     distortion: Tensor
     c: Tensor
@@ -41,241 +53,243 @@ class Adversarial(NamedTuple):
     status: Tensor
 
 
-@torch.no_grad()
+Report = Callable[..., None]
+
+
 def minimum_distortion(
     model: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | str,
     *,
-    norm: str = "l2",
+    method: str | SQP | LBFGS = "sqp",
+    labels: Tensor | None = None,
+    seed: int = 0,
     bounds: tuple[float, float] = (0.0, 1.0),
-    c_tolerance: float = 0.01,
-    c_growth: float = 1.3,
-    max_searches: int = 30,
-    tolerance: float = 1e-3,
-    max_evaluations: int = 200,
-    history: int = 6,
     margin: float = 1e-4,
-    batch: int = 500,
-    report: Callable[..., None] = lambda message, *values: None,
+    batch: int | None = None,
+    report: Report = lambda message, *values: None,
 ) -> Adversarial:
     """The nearest images that `model` classifies as `targets`.
 
-    model:           returns logits (b, k); in evaluation mode.
-    bounds:          the box, the smallest and the largest pixel value.
-    images, targets: (b, ...) within the bounds; (b,) class labels.
-    norm:            the penalty on r: "l2" for the paper's c‖r‖₂, "squared_l2" for c‖r‖₂².
-    c_tolerance:     the search over c ends when the largest c that succeeds and the smallest that fails differ by at
-                     most this fraction, or after `max_searches` values of c; until both exist, c moves by `c_growth`, its
-                     square, its cube, and so on.
-    tolerance, max_evaluations, history: of the minimisation at each c (see `minimize_in_box`).
-    margin:          a success needs the target's logit to lead by this much, so that rounding, which differs between
-                     batch sizes and devices, does not undo it.
-    batch:           images worked on together; bounds the memory, 2 (history + 8) floats for each of their pixels.
+    model:   returns logits (b, k); in evaluation mode, on the images' device and of their dtype.
+    images:  (b, ...), float32 or float64, within the bounds.
+    targets: (b,) class labels; or a policy: "random" (uniformly, by the seed), "second" (the most likely other class), or
+             "nearest" (the other class with the smallest distortion, for k - 1 times the work).
+    method:  "sqp", the nearest minimum that we know how to find; "lbfgs", the paper's procedure; or either with options of
+             its own, as in method=SQP(exploration=0).
+    labels:  (b,) the true classes, which a policy then does not choose either; what the model says it never chooses.
+    bounds:  the box, the smallest and the largest pixel value.
+    margin:  a success needs the target's logit to lead by this much, so that rounding, which differs between batch sizes
+             and devices, does not undo it.
+    batch:   images worked on together, which bounds the memory; by itself as many as fit.
+    report:  called after each batch with a message and its values, as a logger's `info` is.
 
-    report:          called after each batch with a message and its values, as a logger's `info` is.
-
-    Returns an `Adversarial`. A minimum is a local one: the best that the search came to. `STATUS` says in words what a
-    result's status codes mean.
+    Returns an `Adversarial`. A minimum is a local one: the best that the search came to. Success and distortion are
+    measured on the images, apart from the search.
 
     Raises ValueError for input that no attack can be made on.
     """
-    _check(model, images, targets, norm, bounds)
-    for name, number in {"history": history, "batch": batch, "max_searches": max_searches}.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}: it has to be 1 at least")
-    if c_growth <= 1:
-        raise ValueError(f"c_growth is {c_growth}: it has to be larger than 1")
-    parts = []
-    for start in range(0, len(images), batch):
-        chosen = slice(start, start + batch)
-        problem = _Problem(model, images[chosen], targets[chosen].long(), norm, bounds)
-        parts.append(_search(problem, c_tolerance, c_growth, max_searches, tolerance, max_evaluations, history, margin))
-        _report(report, parts, len(images))
-    return _joined(parts)
+    options = _options(method)
+    classes = _checked(model, images, bounds, margin, batch)
+    batch = batch or _images_at_once(model, images)
+    if isinstance(targets, str):
+        targets, allowed = _chosen(model, images, targets, labels, classes, seed, batch)
+    else:
+        _check_classes("target", targets, images, classes)
+        targets, allowed = targets.long(), None
+
+    def attacked(part: slice) -> Adversarial:
+        problem = Problem(model, images[part], targets[part], bounds, margin)
+        return _result(problem, lambda rest, rows: _search(rest, options))
+
+    def nearest(part: slice) -> Adversarial:
+        image, target = allowed[part].nonzero().unbind(1)  # every pair of an image and a class that it may become
+        problem = Problem(model, images[part][image], target, bounds, margin)
+        return _nearest_of(_result(problem, lambda rest, rows: _search(rest, options)), allowed[part])
+
+    if allowed is None:
+        return _in_batches(attacked, len(images), batch, report)
+    return _in_batches(nearest, len(images), max(1, batch // (classes - 1)), report)
 
 
-def nearest_distortion(
+def refine(
     model: nn.Module,
     images: Tensor,
-    allowed: Tensor,
+    adversarial: Tensor,
+    targets: Tensor,
     *,
-    batch: int = 500,
-    report: Callable[..., None] = lambda message, *values: None,
-    **options,
-) -> tuple[Adversarial, Tensor]:
-    """The smallest minimum distortion over the (b, k) allowed target classes of each image, and that class (b,).
+    method: SQP = METHODS["sqp"],
+    bounds: tuple[float, float] = (0.0, 1.0),
+    margin: float = 1e-4,
+    batch: int | None = None,
+    report: Report = lambda message, *values: None,
+) -> Adversarial:
+    """From (b, ...) adversarial images of any origin on to the local minima of the distortion that they lead to.
 
-    The options are those of `minimum_distortion`. The evaluations are those of all the classes together.
-    Raises ValueError for an image without an allowed class.
+    An image that the model does not classify as its target stays the original, without success. No image ends further away.
+    For the rest see `minimum_distortion`.
     """
-    if len(allowed) != len(images) or not len(images):
-        raise ValueError(f"{len(images)} images with {len(allowed)} rows of allowed targets: give one row for each image")
-    if not allowed.any(dim=1).all():
-        raise ValueError(f"image {int(allowed.any(dim=1).int().argmin())} has no allowed target class")
-    parts, targets = [], []
-    for start in range(0, len(images), batch):
-        part, target = _nearest(model, images[start : start + batch], allowed[start : start + batch], batch, options)
-        parts.append(part)
-        targets.append(target)
-        _report(report, parts, len(images))
-    return _joined(parts), torch.cat(targets)
+    classes = _checked(model, images, bounds, margin, batch)
+    _check_classes("target", targets, images, classes)
+    if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape or adversarial.dtype != images.dtype:
+        raise ValueError(f"the adversarial images are not {images.dtype} {tuple(images.shape)}, as the originals are")
+    _check_bounds("an adversarial image", adversarial, bounds)
+
+    def refined(part: slice) -> Adversarial:
+        problem = Problem(model, images[part], targets[part].long(), bounds, margin)
+        start = adversarial[part].flatten(1)
+        of_the_target = problem.leads(start, problem.rows).amin(1) > 0
+        return _result(problem, lambda rest, rows: sqp.refined(rest, start[rows], method), of_the_target)
+
+    return _in_batches(refined, len(images), batch or _images_at_once(model, images), report)
 
 
-def _nearest(model: nn.Module, images: Tensor, allowed: Tensor, batch: int, options: dict) -> tuple[Adversarial, Tensor]:
-    image, target = allowed.nonzero().unbind(1)  # every pair of an image and a class that it may become
-    every = minimum_distortion(model, images[image], target, batch=batch, **options)
+def _options(method: str | SQP | LBFGS) -> SQP | LBFGS:
+    if isinstance(method, SQP | LBFGS):
+        return method
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}: use one of {', '.join(METHODS)}, or SQP(...) or LBFGS(...)")
+    return METHODS[method]
+
+
+def _search(problem: Problem, options: SQP | LBFGS) -> Found:
+    return penalty.search(problem, options) if isinstance(options, LBFGS) else sqp.nearest(problem, options)
+
+
+def _chosen(model, images, policy, labels, classes, seed, batch) -> tuple[Tensor | None, Tensor | None]:
+    """The targets that a policy chooses (b,), or for "nearest" all the classes that it may choose from, (b, k)."""
+    if policy not in POLICIES:
+        raise ValueError(f"targets are {policy!r}: give class labels or one of {', '.join(POLICIES)}")
+    said = logits(model, images, batch)
+    predicted = said.argmax(1)
+    if labels is None:
+        labels = predicted
+    _check_classes("label", labels, images, classes)
+    match policy:
+        case "random":
+            return policies.random_targets(labels.long(), predicted, classes, seed), None
+        case "second":
+            return policies.second_targets(said, labels.long()), None
+        case _:
+            allowed = policies.other_classes(labels.long(), predicted, classes)
+            if not allowed.any(dim=1).all():
+                raise ValueError(f"no class of {classes} is left as a target beside the label and the prediction")
+            return None, allowed
+
+
+def _in_batches(attacked: Callable[[slice], Adversarial], total: int, batch: int, report: Report) -> Adversarial:
+    parts = []
+    for first in range(0, total, batch):
+        with torch.no_grad():
+            parts.append(attacked(slice(first, first + batch)))
+        distortions = torch.cat([part.distortion for part in parts])
+        report("%d of %d images, mean distortion %.4f", len(distortions), total, distortions.nanmean().item())
+    return Adversarial(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _result(problem: Problem, search: Callable[[Problem, Tensor], Found], todo: Tensor | None = None) -> Adversarial:
+    """What `search` finds for the images that are not of their target's class before, among those to do, (b,) bool."""
+    already = problem.leads(problem.x, problem.rows).amin(1) > 0
+    points, unknown = problem.x.clone(), torch.full_like(problem.x[:, 0], torch.nan)
+    c, residual = unknown.clone(), unknown.clone()
+    status = torch.where(already, ALREADY, NOT_FOUND)
+    rows = problem.rows[~already if todo is None else ~already & todo]
+    if len(rows):
+        rest = problem.subset(rows)
+        found = search(rest, rows)
+        points[rows], c[rows], residual[rows], status[rows] = found.points, found.c, found.residual, found.status
+        problem.gradient_evaluations[rows] += rest.gradient_evaluations
+
+    original, adversarial = problem.x.view(-1, *problem.shape), points.view(-1, *problem.shape)
+    success, distortion = outcome(problem.model, original, adversarial, problem.targets, (problem.lower, problem.upper))
+    kept = success.view(-1, *[1] * len(problem.shape))
+    return Adversarial(
+        torch.where(kept, adversarial, original),
+        problem.targets,
+        success,
+        distortion,
+        torch.where(success, c, unknown),
+        torch.where(success, residual, unknown),
+        problem.gradient_evaluations,
+        torch.where(success, status, NOT_FOUND),
+    )
+
+
+def _nearest_of(every: Adversarial, allowed: Tensor) -> Adversarial:
+    """Of the results for all allowed pairs of (b, k), each image's nearest; the evaluations are those of all of them."""
     size = every.distortion.nan_to_num(torch.inf)
     sizes = size.new_full(allowed.shape, torch.inf).masked_scatter(allowed, size)
     first = allowed & (sizes == sizes.amin(1, keepdim=True))
     nearest = (first & (first.cumsum(1) == 1))[allowed]
     evaluations = torch.zeros_like(allowed, dtype=torch.long).masked_scatter(allowed, every.gradient_evaluations).sum(1)
-    best = Adversarial(*(values[nearest] for values in every))
-    return best._replace(gradient_evaluations=evaluations), target[nearest]
+    return Adversarial(*(values[nearest] for values in every))._replace(gradient_evaluations=evaluations)
 
 
-def _joined(parts: list[Adversarial]) -> Adversarial:
-    return Adversarial(*(torch.cat(values) for values in zip(*parts, strict=True)))
+def _images_at_once(model: nn.Module, images: Tensor) -> int:
+    """As many as half of the free memory holds, and on a CPU no more than is fastest; a power of two, so that the
+    parting, which changes the rounding, hardly depends on what else is running."""
+    kept = []
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        model(images[:1].clone().requires_grad_())
+    activations = sum(tensor.nbytes for tensor in kept if tensor.data_ptr() not in own)
+    an_image = _FLOATS * images[0].nbytes + 2 * activations
+    if images.is_cuda:
+        room = torch.cuda.mem_get_info(images.device)[0] / 2
+    else:
+        room = min(psutil.virtual_memory().available / 2, max(_NEAR_THE_CACHE, an_image * _AT_LEAST))
+    return 2 ** max(0, math.floor(math.log2(room / an_image)))
 
 
-def _report(report: Callable[..., None], parts: list[Adversarial], total: int) -> None:
-    distortions = torch.cat([part.distortion for part in parts])
-    report("%d of %d images, mean distortion %.4f", len(distortions), total, distortions.nanmean().item())
-
-
-class _Problem:
-    """The penalised problem for one batch of images, as (b, n) rows."""
-
-    def __init__(self, model, images, targets, norm, bounds):
-        self.model, self.targets, self.norm = model, targets, norm
-        self.lower, self.upper = bounds
-        self.shape = images.shape
-        self.x = images.flatten(1)
-
-    def loss(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """loss(x + r, l): (b,) cross-entropies towards the target, and their (b, n) gradients."""
-        with torch.enable_grad():
-            points = points.detach().requires_grad_()
-            logits = self.model(points.view(-1, *self.shape[1:]))
-            losses = cross_entropy(logits, self.targets[rows], reduction="none")
-            (gradient,) = torch.autograd.grad(losses.sum(), points)
-        return losses.detach(), gradient
-
-    def objective(self, c: Tensor) -> Callable[[Tensor, Tensor], Evaluation]:
-        """c|r| + loss(x + r, l) as a function of x + r, for one c a row; its scale is the norm of the penalty's gradient."""
-
-        def penalised(points: Tensor, rows: Tensor) -> Evaluation:
-            losses, gradient = self.loss(points, rows)
-            r = points - self.x[rows]
-            size = r.norm(dim=1)
-            if self.norm == "squared_l2":
-                slope = 2 * c[rows] * size
-                return Evaluation(losses + c[rows] * size**2, gradient + 2 * c[rows][:, None] * r, _positive(slope))
-            combined = gradient + (c[rows] / _positive(size))[:, None] * r
-            combined = torch.where((size > 0)[:, None], combined, self._smallest_subgradient(points, gradient, c[rows]))
-            return Evaluation(losses + c[rows] * size, combined, c[rows])
-
-        return penalised
-
-    def _smallest_subgradient(self, points: Tensor, gradient: Tensor, c: Tensor) -> Tensor:
-        """At r = 0, where ‖r‖₂ has a kink: the loss's gradient shortened by c, or 0 where r = 0 is the minimum."""
-        outwards = ((points <= self.lower) & (gradient > 0)) | ((points >= self.upper) & (gradient < 0))
-        size = (gradient * ~outwards).norm(dim=1)
-        return gradient * (1 - c / _positive(size)).clamp_min(0)[:, None]
-
-    def lead(self, points: Tensor) -> Tensor:
-        """By how much the target's logit leads the others: (b,)."""
-        logits = self.model(points.view(self.shape))
-        target = logits.gather(1, self.targets[:, None])
-        return (target - logits.scatter(1, self.targets[:, None], -torch.inf).amax(1, keepdim=True)).squeeze(1)
-
-    def subset(self, rows: Tensor) -> "_Problem":
-        images = self.x[rows].view(-1, *self.shape[1:])
-        return _Problem(self.model, images, self.targets[rows], self.norm, (self.lower, self.upper))
-
-
-def _search(problem: _Problem, c_tolerance, c_growth, max_searches, tolerance, max_evaluations, history, margin):
-    """The line search over c, for every image of the batch at once: move c until it is bracketed, then bisect."""
-    x, size = problem.x, len(problem.x)
-    lead = problem.lead(x)
-    already = lead > 0
-    loss, gradient = problem.loss(x, torch.arange(size, device=x.device))
-    slope = _positive(gradient.norm(dim=1))
-    reach = _positive(loss) / slope  # how far away the loss would be zero if it went on like this
-
-    best, reached = x.clone(), already.clone()
-    distance = torch.where(already, 0, torch.inf).to(x)
-    c = slope / 2 if problem.norm == "l2" else slope / (4 * reach)
-    best_c, residual = torch.full_like(c, torch.nan), torch.full_like(c, torch.nan)
-    succeeds, fails = torch.zeros_like(c), torch.full_like(c, torch.inf)
-    evaluations = torch.ones(size, dtype=torch.long, device=x.device)
-    status = torch.where(already, ALREADY, NOT_FOUND)
-
-    rows = (~already).nonzero().squeeze(1)
-    for search in range(1, max_searches + 1):
-        if not len(rows):
-            break
-        part = problem.subset(rows)
-        warm = reached[rows]
-        curvature = distance[rows] / c[rows] if problem.norm == "l2" else 0.5 / c[rows]
-        minimum = minimize_in_box(
-            part.objective(c[rows]),
-            best[rows],
-            torch.where(warm, curvature, reach[rows] / slope[rows]),
-            lower=problem.lower,
-            upper=problem.upper,
-            history=history,
-            tolerance=tolerance,
-            max_evaluations=max_evaluations,
-        )
-        evaluations[rows] += minimum.evaluations
-        success = part.lead(minimum.x) >= margin
-        succeeds[rows] = torch.where(success, c[rows], succeeds[rows])
-        fails[rows] = torch.where(success, fails[rows], c[rows])
-
-        far = (minimum.x - part.x).norm(dim=1)
-        nearer = success & (far < distance[rows])
-        better = rows[nearer]
-        best[better], distance[better], best_c[better] = minimum.x[nearer], far[nearer], c[better]
-        residual[better], status[better] = minimum.residual[nearer], minimum.status[nearer]
-        reached[better] = True
-
-        factor = c_growth**search
-        bisected = (succeeds * fails).sqrt()
-        c = torch.where(fails.isinf(), factor * succeeds, torch.where(succeeds > 0, bisected, fails / factor))
-        rows = rows[fails[rows] > (1 + c_tolerance) * succeeds[rows]]
-
-    root_mean_square = torch.where(reached, distance / x[0].numel() ** 0.5, torch.nan)
-    return Adversarial(best.view(problem.shape), reached, root_mean_square, best_c, residual, evaluations, status)
-
-
-def _positive(values: Tensor) -> Tensor:
-    return values.clamp_min(torch.finfo(values.dtype).tiny)
-
-
-def _check(model: nn.Module, images: Tensor, targets: Tensor, norm: str, bounds: tuple[float, float]) -> None:
-    if norm not in ("l2", "squared_l2"):
-        raise ValueError(f"norm is {norm!r}: use 'l2' or 'squared_l2'")
-    if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
-        raise ValueError(f"images and targets are {type(images).__name__} and {type(targets).__name__}: give tensors")
+def _checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None) -> int:
+    """The number of classes, if an attack can be made."""
     if not bounds[0] < bounds[1]:
         raise ValueError(f"bounds are {bounds}: give the smaller one first")
+    if not margin >= 0:
+        raise ValueError(f"margin is {margin}: it has to be 0 or larger")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch is {batch}: it has to be 1 at least")
     if model.training:
         raise ValueError("the model is in training mode: call model.eval() first")
+    for name, values in model.state_dict().items():
+        if values.is_floating_point() and not values.isfinite().all():
+            raise ValueError(f"the model's {name} has a value that is NaN or infinite")
+    if not isinstance(images, Tensor):
+        raise ValueError(f"the images are {type(images).__name__}: give a tensor")
     if not len(images):
         raise ValueError("there are no images to attack")
-    if not images.is_floating_point():
-        raise ValueError(f"the images are {images.dtype}: make them floating-point numbers within the bounds")
-    if not ((images >= bounds[0]) & (images <= bounds[1])).all():
-        raise ValueError(f"an image has a value outside [{bounds[0]}, {bounds[1]}], or NaN: scale the images or give bounds")
-    if targets.shape != images.shape[:1] or targets.is_floating_point() or targets.is_complex():
+    if images.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"the targets are {targets.dtype} {tuple(targets.shape)}: give one class for each of {len(images)} images"
+            f"the images are {images.dtype}: give float32 or float64 within the bounds, and a model that takes it"
         )
-    logits = model(images[:1])
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ValueError(f"the model returns {type(logits).__name__}: it has to return a tensor of (b, k) logits")
-    if logits.isnan().any():
-        raise ValueError("the model returns NaN for the first image: no attack can be made on it")
-    if not ((targets >= 0) & (targets < logits.shape[1])).all():
-        raise ValueError(f"a target is not one of the model's {logits.shape[1]} classes")
+    _check_bounds("an image", images, bounds)
+    with torch.no_grad():
+        try:
+            said = model(images[:100])
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"the model does not take {images.dtype} images {tuple(images.shape[1:])}: {reason}") from error
+    if not isinstance(said, Tensor) or said.ndim != 2 or len(said) != len(images[:100]) or said.shape[1] < 2:
+        shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
+        raise ValueError(f"the model returns {shape} for {len(images[:100])} images: it has to return (b, k) logits, k ≥ 2")
+    if not said.isfinite().all():
+        raise ValueError("the model returns NaN or infinite logits: no attack can be made on it")
+    if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
+        raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
+    return said.shape[1]
+
+
+def _check_bounds(what: str, images: Tensor, bounds: tuple[float, float]) -> None:
+    if not ((images >= bounds[0]) & (images <= bounds[1])).all():
+        raise ValueError(f"{what} has a value outside [{bounds[0]}, {bounds[1]}], or NaN: scale the images or give bounds")
+
+
+def _check_classes(what: str, classes: Tensor, images: Tensor, k: int) -> None:
+    if not isinstance(classes, Tensor) or classes.dtype not in _INTEGERS or classes.shape != images.shape[:1]:
+        given = f"{classes.dtype} {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
+        raise ValueError(f"the {what}s are {given}: give one class for each of {len(images)} images, as integers")
+    if classes.device != images.device:
+        raise ValueError(f"the {what}s are on {classes.device}, the images on {images.device}: move them together")
+    wrong = (classes < 0) | (classes >= k)
+    if wrong.any():
+        raise ValueError(f"{what} {int(classes[wrong][0])} is none of the model's {k} classes, 0 to {k - 1}")

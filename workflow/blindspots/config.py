@@ -120,11 +120,9 @@ class Training(Section):
     threads: Count
 
 
-class Attack(Section):
-    target: Literal["random", "nearest", "second", "given"]
-    given_targets: str | None
-    sample: Count | Literal["all"]
-    seed: Seed
+class LBFGS(Section):
+    """Options of the paper's procedure, as in `blindspots.penalty`."""
+
     norm: Literal["l2", "squared_l2"]
     c_tolerance: Annotated[Positive, Field(le=1)]
     c_growth: Annotated[float, Field(gt=1, allow_inf_nan=False)]
@@ -132,6 +130,24 @@ class Attack(Section):
     tolerance: Positive
     max_evaluations: Count
     history: Count
+
+
+class SQP(Section):
+    """Options of the refinement, as in `blindspots.sqp`."""
+
+    exploration: Annotated[int, BeforeValidator(_no_truth_value), Field(ge=0)]
+    competitors: Count
+    tolerance: Positive
+    max_rounds: Count
+
+
+class Attack(Section):
+    target: Literal["random", "nearest", "second", "given"]
+    given_targets: str | None
+    sample: Count | Literal["all"]
+    seed: Seed
+    lbfgs: LBFGS
+    sqp: SQP
     margin: NonNegative
     batch: Count
     device: Device

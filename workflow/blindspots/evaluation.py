@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from blindspots.distortions import distortion
+
 
 @torch.no_grad()
 def logits(network: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
@@ -13,3 +15,17 @@ def logits(network: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
 def classify(network: nn.Module, images: Tensor) -> Tensor:
     """The class with the largest logit for each of (n, ...) images: (n,) int64."""
     return logits(network, images).argmax(1)
+
+
+def outcome(
+    network: nn.Module, originals: Tensor, adversarial: Tensor, targets: Tensor, bounds: tuple[float, float] = (0.0, 1.0)
+) -> tuple[Tensor, Tensor]:
+    """What an attack came to, measured on its (n, ...) images alone.
+
+    Success (n,) bool: the network calls the image the target, and no pixel is out of bounds. Distortion (n,), NaN without
+    success.
+    """
+    inside = ((adversarial >= bounds[0]) & (adversarial <= bounds[1])).flatten(1).all(dim=1)
+    success = (classify(network, adversarial) == targets) & inside
+    size = torch.from_numpy(distortion(originals.cpu().numpy(), adversarial.cpu().numpy())).to(originals)
+    return success, torch.where(success, size, torch.nan)

@@ -3,7 +3,8 @@
 minimise ½‖u - x‖² subject to G u ≥ b and lower ≤ u ≤ upper, for (r, n) points x and (r, p) inequalities with p small.
 For multipliers λ ≥ 0 the inner minimiser is u(λ) = clip(x + Gᵀλ), so the dual is a concave, once differentiable, piecewise
 quadratic function of p variables with gradient b - G u(λ). Newton's method on its pieces, projected onto λ ≥ 0, ends on
-the piece that holds the maximum.
+the piece that holds the maximum. Every pass of the loop evaluates each unfinished row once, at a whole step or a shorter
+one.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 _RIDGE = 1e-6  # of the dual's mean curvature, for pieces on which the inequalities are dependent
-_HALVINGS = 20
+_SHORTER = 0.25
+_SHORTEST = 1e-5
+_DROP_BELOW = 0.7  # copy the unfinished rows together when fewer than this share of the batch is unfinished
 
 
 class Projection(NamedTuple):
@@ -25,42 +28,70 @@ class Projection(NamedTuple):
     violation: Tensor
 
 
-def project(x: Tensor, normals: Tensor, offsets: Tensor, lower: float, upper: float, iterations: int = 30) -> Projection:
-    """Project (r, n) points onto {u : normals u ≥ offsets} within the box; normals (r, p, n), offsets (r, p)."""
-    multipliers = torch.zeros_like(offsets)
-    point, value, ascent = _inner(x, normals, offsets, multipliers, lower, upper)
+def project(
+    x: Tensor,
+    normals: Tensor,
+    offsets: Tensor,
+    lower: float,
+    upper: float,
+    *,
+    start: Tensor | None = None,
+    tolerance: float = 1e-9,
+    iterations: int = 50,
+) -> Projection:
+    """Project (r, n) points onto {u : normals u ≥ offsets} within the box; normals (r, p, n), offsets (r, p).
+
+    start:     multipliers (r, p) to begin with, 0 otherwise.
+    tolerance: a row is done when the dual's gradient has shrunk to this fraction of the largest violation at x.
+    """
+    rows = torch.arange(len(x), device=x.device)
+    result = Projection(x.clone(), torch.zeros_like(offsets), torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0]))
     identity = torch.eye(offsets.shape[1], dtype=x.dtype, device=x.device)
-    for _ in range(iterations):
+    multipliers = torch.zeros_like(offsets) if start is None else start
+    point, value, ascent = _inner(x, normals, offsets, multipliers, lower, upper)
+    at_zero = offsets - (normals @ x[:, :, None])[:, :, 0]
+    rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(offsets.abs(), (offsets - at_zero).abs()).amax(1)
+    small = tolerance * at_zero.clamp_min(0).amax(1) + rounding
+    length = torch.ones_like(value)
+    finished = torch.zeros_like(value, dtype=torch.bool)
+
+    for iteration in range(iterations + 1):
         moving = (multipliers > 0) | (ascent > 0)
+        residual = _residual(multipliers, ascent)
+        stop = ~finished & ((residual <= small) | (length < _SHORTEST) | (iteration == iterations))
+        if stop.any():
+            for part, values in zip(result, (point, multipliers, value, ascent.amax(1)), strict=True):
+                part[rows[stop]] = values[stop]
+            finished |= stop
+            if finished.all():
+                break
+            if (~finished).sum() < _DROP_BELOW * len(rows):
+                state = (rows, x, normals, offsets, small, multipliers, point, value, ascent, length, moving, residual)
+                rows, x, normals, offsets, small, multipliers, point, value, ascent, length, moving, residual = (
+                    part[~finished] for part in state
+                )
+                finished = finished[~finished]
+
         inside = (point > lower) & (point < upper)
         curvature = (normals * inside[:, None]) @ normals.mT
         ridge = _RIDGE * curvature.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(x.dtype).tiny
         both = moving[:, :, None] & moving[:, None, :]
         system = torch.where(both, curvature + ridge[:, None, None] * identity, identity)
-        step = torch.linalg.solve(system, ascent * moving)
+        step = torch.linalg.solve_ex(system, ascent * moving).result  # not finite, and so not taken, where it is singular
 
-        rounding = 8 * torch.finfo(x.dtype).eps * value.abs()
-        residual = _residual(multipliers, ascent)
-        length = torch.ones_like(value)
-        accepted = torch.zeros_like(value, dtype=torch.bool)
-        state = (multipliers, point, value, ascent)
-        for _ in range(_HALVINGS):
-            trial = (multipliers + length[:, None] * step).clamp_min(0)
-            trial_point, trial_value, trial_ascent = _inner(x, normals, offsets, trial, lower, upper)
-            # Near the maximum the value no longer tells points apart in this precision, but its gradient does.
-            higher = trial_value > value + rounding
-            flatter = (trial_value >= value - rounding) & (_residual(trial, trial_ascent) < residual / 2)
-            better = ~accepted & (higher | flatter)
-            news = (trial, trial_point, trial_value, trial_ascent)
-            state = tuple(torch.where(_like(better, new), new, old) for new, old in zip(news, state, strict=True))
-            accepted |= better
-            if accepted.all():
-                break
-            length = length / 2
-        multipliers, point, value, ascent = state
-        if not accepted.any():
-            break
-    return Projection(point, multipliers, value, ascent.amax(1))
+        trial = (multipliers + length[:, None] * step).clamp_min(0)
+        trial_point, trial_value, trial_ascent = _inner(x, normals, offsets, trial, lower, upper)
+        # Near the maximum the value no longer tells points apart in this precision, but its gradient does.
+        noise = 8 * torch.finfo(x.dtype).eps * value.abs()
+        flatter = (trial_value >= value - noise) & (_residual(trial, trial_ascent) < residual / 2)
+        better = (trial_value > value + noise) | flatter
+        multipliers, point, ascent = (
+            torch.where(better[:, None], new, old)
+            for new, old in ((trial, multipliers), (trial_point, point), (trial_ascent, ascent))
+        )
+        value = torch.where(better, trial_value, value)
+        length = torch.where(better, 1.0, _SHORTER * length)
+    return result
 
 
 def _residual(multipliers: Tensor, ascent: Tensor) -> Tensor:
@@ -68,12 +99,9 @@ def _residual(multipliers: Tensor, ascent: Tensor) -> Tensor:
     return torch.where((multipliers > 0) | (ascent > 0), ascent.abs(), 0).amax(1)
 
 
-def _like(mask: Tensor, values: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (values.ndim - 1))
-
-
 def _inner(x, normals, offsets, multipliers, lower, upper) -> tuple[Tensor, Tensor, Tensor]:
     """u(λ), the dual's value there, and its gradient b - G u."""
-    point = (x + (multipliers[:, None, :] @ normals)[:, 0]).clamp(lower, upper)
+    point = torch.baddbmm(x[:, None], multipliers[:, None], normals)[:, 0].clamp_(lower, upper)
     ascent = offsets - (normals @ point[:, :, None])[:, :, 0]
-    return point, 0.5 * (point - x).square().sum(1) + torch.linalg.vecdot(multipliers, ascent), ascent
+    r = point - x
+    return point, 0.5 * torch.linalg.vecdot(r, r) + torch.linalg.vecdot(multipliers, ascent), ascent

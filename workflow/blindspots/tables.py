@@ -117,8 +117,14 @@ def write(
 def attack_note(file: h5py.File) -> str:
     """How the adversarial examples of an artifact were made."""
     settings = json.loads(file.attrs["settings"])
-    choices = {"target": settings["target"], "norm": settings["search"]["norm"], "sample": settings["sample"]["size"]}
+    choices = {"target": settings["target"], "norm": settings["lbfgs"]["norm"], "sample": settings["sample"]["size"]}
     return f"The attack: {', '.join(f'{key} {value}' for key, value in choices.items())} ({settings['images']} images)."
+
+
+REFINED_NOTE = (
+    "The paper's procedure weighs the cross-entropy against |r| and stops a little away from the minimum; refined are the "
+    "same examples brought to local minima of |r| under f(x + r) = l itself, with the box. The paper has no such number."
+)
 
 
 VERDICT_NOTE = (

@@ -3,10 +3,11 @@
 import json
 
 import h5py
+import numpy as np
 
 from blindspots import artifacts
 from blindspots.step import Step, log, run
-from blindspots.tables import VERDICT_NOTE, Table, attack_note, read_paper, write
+from blindspots.tables import REFINED_NOTE, VERDICT_NOTE, Table, attack_note, read_paper, write
 
 
 def body(step: Step) -> None:
@@ -23,16 +24,31 @@ def body(step: Step) -> None:
             cells.append(table.mean(network, "distortion", "rms", path, file, "distortion", complete))
             notes.append(f"{network}: {_outcome(file)}")
             how = attack_note(file)
+    for network, path in zip(settings["networks"], step.inputs["refined"], strict=True):
+        with artifacts.read(path) as file:
+            cells.append(table.mean(network, "refined", "rms", path, file, "distortion", comparable=False))
+            notes.append(f"{network}, refined: {_optimality(file)}")
     for network, path in zip(settings["networks"], step.inputs["networks"], strict=True):
         with artifacts.read(path) as file:
             if not file["converged"][()]:
                 notes.append(f"{network} did NOT converge: {file['converged'].attrs['meaning']}.")
 
     labels = {f"error_{part}": f"Error on {part}" for part in settings["errors_on"]}
-    labels["distortion"] = "Min. av. distortion"
+    labels |= {"distortion": "Min. av. distortion", "refined": "Refined"}
     title = f"{table.name}: the networks and their minimum distortions"
-    write(step.output, title, cells, row_labels={}, column_labels=labels, notes=[how, *notes, VERDICT_NOTE])
+    write(step.output, title, cells, row_labels={}, column_labels=labels, notes=[how, REFINED_NOTE, *notes, VERDICT_NOTE])
     log.info("wrote %s", step.output[0])
+
+
+def _optimality(file) -> str:
+    success, status, residual = (file[name][()] for name in ("success", "status", "residual"))
+    codes = h5py.check_enum_dtype(file["status"].dtype)
+    converged = (status == codes["converged"]) & success
+    limit = json.loads(file.attrs["settings"])["sqp"]["tolerance"]
+    return (
+        f"{converged.sum()} of {success.sum()} satisfy the optimality conditions to {limit:g} of the distortion; "
+        f"the median residual is {np.nanmedian(residual):.1g}."
+    )
 
 
 def _outcome(file) -> str:
@@ -53,7 +69,7 @@ def _outcome(file) -> str:
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.tabulate_baseline", ("originals", "adversarial", "networks", "paper"), argv)
+    return run(body, "scripts.tabulate_baseline", ("originals", "adversarial", "refined", "networks", "paper"), argv)
 
 
 if __name__ == "__main__":

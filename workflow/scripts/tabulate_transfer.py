@@ -1,5 +1,7 @@
 """The error of every network on the images distorted for each network (the paper's Tables 2 and 4)."""
 
+from pathlib import Path
+
 import numpy as np
 
 from blindspots import artifacts
@@ -11,11 +13,12 @@ def body(step: Step) -> None:
     settings = step.settings
     table = Table(settings["table"], read_paper(step.inputs["paper"]), settings["comparable"])
     evaluation = step.input("evaluation")
+    refined = dict(zip(settings["columns"], step.inputs["refined"], strict=True))
     cells, labels, failures, notes = [], {}, {}, []
     with artifacts.read(evaluation) as file:
         for row, path in zip(settings["rows"], step.inputs["distorted"], strict=True):
             name = row["name"]
-            labels[name] = _label(row, path)
+            labels[name] = _label(row, path, refined)
             if row["network"] and row["stddev"] is None and not notes:
                 with artifacts.read(path) as examples:
                     notes.append(attack_note(examples))
@@ -35,17 +38,22 @@ def _amplified_alike(row: dict, number) -> bool:
     return row["network"] is None or number is None or number.amplified_to == row["stddev"]
 
 
-def _label(row: dict, path) -> str:
+def _label(row: dict, path: Path, refined: dict[str, Path]) -> str:
     if row["network"] is None:
         return f"Gaussian noise, stddev = {row['stddev']:g}"
     if row["stddev"] is not None:
         return f"Distorted for {row['network']}, amplified to stddev = {row['stddev']:g}"
+    found, nearer = (_mean_distortion(source) for source in (path, refined[row["network"]]))
+    return f"Distorted for {row['network']} (av. stddev = {found:.4f}, refined {nearer:.4f})"
+
+
+def _mean_distortion(path: Path) -> float:
     with artifacts.read(path) as file:
-        return f"Distorted for {row['network']} (av. stddev = {np.nanmean(file['distortion'][()]):.3f})"
+        return np.nanmean(file["distortion"][()])
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.tabulate_transfer", ("evaluation", "distorted", "paper"), argv)
+    return run(body, "scripts.tabulate_transfer", ("evaluation", "distorted", "refined", "paper"), argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""Adversarial examples as the programs pass them on: one layout, whatever made them."""
+
+import h5py
+import numpy as np
+import torch
+from torch import nn
+
+from blindspots.artifacts import Dataset
+from blindspots.attack import STATUS, Adversarial
+from blindspots.datasets import Images
+from blindspots.evaluation import classify, outcome
+from blindspots.step import log
+
+_STATUSES = h5py.enum_dtype({text: code for code, text in STATUS.items()}, basetype=np.uint8)
+
+
+def layout(network: nn.Module, part: str, index: np.ndarray, originals: Images, result: Adversarial) -> dict[str, Dataset]:
+    """The datasets of an artifact with the examples for (n,) places of the set `part`.
+
+    What counts is measured here, on the returned images, and not taken from the attack's own bookkeeping.
+    """
+    x = torch.from_numpy(originals.pixels).to(result.images)
+    success, size = (values.cpu().numpy() for values in outcome(network, x, result.images, result.targets))
+    predicted = classify(network, x).cpu().numpy()
+    log.info(
+        "found %d of %d, mean distortion %.4f, %.1f gradient evaluations an image; %d images were misclassified before",
+        success.sum(),
+        len(success),
+        np.nanmean(size),
+        result.gradient_evaluations.double().mean(),
+        (predicted != originals.labels).sum(),
+    )
+    return {
+        "index": Dataset(index, f"(n,) places in the {part} set"),
+        "labels": Dataset(originals.labels, "(n,) classes"),
+        "predicted": Dataset(predicted.astype(np.uint8), "(n,) what the network says of the original"),
+        "target": Dataset(_small(result.targets), "(n,) the target class l"),
+        "images": Dataset(result.images.cpu(), "(n, height, width) x + r in [0, 1], the original where none was found"),
+        "success": Dataset(success, "(n,) the network calls x + r the target"),
+        "distortion": Dataset(size, "(n,) root mean square of r, NaN where none was found"),
+        "residual": Dataset(result.residual.cpu(), "(n,) how far from optimal, 0 at a minimum (see the settings' method)"),
+        "gradient_evaluations": Dataset(result.gradient_evaluations.cpu(), "(n,)"),
+        "status": Dataset(_small(result.status).astype(_STATUSES), "(n,) how the search ended, an enumeration"),
+    }
+
+
+def _small(values: torch.Tensor) -> np.ndarray:
+    return values.cpu().numpy().astype(np.uint8)

@@ -1,0 +1,205 @@
+"""A local minimum of the distortion itself, under the constraint that defines it, by sequential quadratic steps.
+
+The penalised problem of the paper's procedure ends a little away from min ‖r‖ subject to f(x + r) = l: what c weighs is
+the cross-entropy, not the constraint. A sequential quadratic step takes up the constraint: linearise the margins of the
+target over its nearest competitors, and project x onto what that allows within the box, exactly. (Nocedal and Wright,
+*Numerical Optimization*, 2006, Chapter 18.) Three stages use it:
+
+- `reach`   goes to the target's class, to the nearest point that the linearised margins allow, and on until it is there;
+- `explore` goes many small steps with a gradient averaged over noise and over the steps before: the networks' kinks make
+            many shallow local minima, out of which an exact gradient leads no way;
+- `descend` ends in a local minimum, and says how nearly it satisfies the optimality (KKT) conditions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS
+from blindspots.penalty import LBFGS, search
+from blindspots.problem import Found, Problem
+from blindspots.projection import project
+
+_OVERSHOOT = 1.05  # of steps towards the target's class, which the curvature tends to cut short
+_REACHING_ROUNDS = 10
+_ROUGH, _EXACT = 1e-2, 1e-4  # tolerances of the projections
+
+# The exploration, of which the first and the last step are given: the share of the way to x that a step goes, how many
+# times the distance the noise is long, and how much a new gradient counts in the average.
+_SHARE = (0.6, 0.06)
+_NOISE = 2.0
+_WEIGHT = 0.5
+
+_LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100)
+
+_BISECTIONS = 8
+_PATIENCE = 4  # rounds after which more competitors are linearised
+_LEAST_DAMPING = 1e-3
+
+
+@dataclass(frozen=True)
+class SQP:
+    """Options of the sequential quadratic method.
+
+    exploration: steps of `explore`, a gradient each. With 0 the method is fastest, and for smooth networks, whose
+                 attacks end in the same minimum from everywhere, nearly as good.
+    competitors: how many of the other classes are linearised at first, the nearest ones; each costs a gradient a round.
+                 Images that are not done after some rounds get twice as many, and so on.
+    tolerance:   an image is done when the quadratic step is at most this fraction of its distortion.
+    max_rounds:  quadratic steps of `descend`.
+    """
+
+    exploration: int = 50
+    competitors: int = 3
+    tolerance: float = 5e-3
+    max_rounds: int = 12
+
+    def __post_init__(self):
+        for name, least in {"exploration": 0, "competitors": 1, "max_rounds": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it has to be {least} at least")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance is {self.tolerance}: it has to be larger than 0")
+
+
+def nearest(problem: Problem, options: SQP) -> Found:
+    """All three stages, from the images themselves. Where the target's class is not reached so, the paper's procedure
+    looks for it."""
+    points, reached = explore(problem, reach(problem, options.competitors), options.exploration)
+    missed = problem.rows[~reached]
+    if len(missed):
+        rest = problem.subset(missed)
+        found = search(rest, _LOOSE)
+        points[missed], reached[missed] = found.points, found.reached
+        problem.gradient_evaluations[missed] += rest.gradient_evaluations
+    return descend(problem, points, reached, options)
+
+
+def refined(problem: Problem, points: Tensor, options: SQP) -> Found:
+    """The last two stages, from (b, n) points that are of the target's class; never further from x."""
+    explored, found = explore(problem, points, options.exploration)
+    keep = found & (problem.distance(explored, problem.rows) < problem.distance(points, problem.rows))
+    points = torch.where(keep[:, None], explored, points)
+    return descend(problem, points, torch.ones_like(keep), options)
+
+
+def reach(problem: Problem, competitors: int) -> Tensor:
+    """Points (b, n) of the target's class near x, as far as a few linearised steps find them."""
+    points, rows = problem.x.clone(), problem.rows
+    for _ in range(_REACHING_ROUNDS):
+        rows = rows[~problem.holds(points[rows], rows)]
+        if not len(rows):
+            break
+        here = points[rows]
+        linear = problem.linearised(here, rows, competitors)
+        offsets = linear.offsets(here) + 2 * problem.margin
+        there = project(here, linear.gradients, offsets, problem.lower, problem.upper, tolerance=_ROUGH).point
+        points[rows] = (here + _OVERSHOOT * (there - here)).clamp_(problem.lower, problem.upper)
+    return points
+
+
+def explore(problem: Problem, points: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The nearest points (b, n) of the target's class on a path of small averaged steps, and whether there were any (b,).
+
+    A step goes a share of the way back to x, and then to where the smallest lead, linearised with the average gradient,
+    is just positive. The noise at a step is the same for all images: an image's result does not depend on the others.
+    """
+    rows, pixels = problem.rows, problem.x.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    nearest, distance = points.clone(), torch.full_like(points[:, 0], torch.inf)
+    average = None
+    for step in range(steps):
+        away = problem.distance(points, rows)
+        better = (away < distance) & problem.holds(points, rows)
+        nearest, distance = torch.where(better[:, None], points, nearest), torch.where(better, away, distance)
+
+        first, last = _SHARE
+        cooled = (last / first) ** (step / steps)
+        noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
+        around = (points + (_NOISE * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
+        linear = problem.linearised(around, rows, 1)
+        gradient = linear.gradients[:, 0]
+        average = gradient if average is None else average + _WEIGHT * (gradient - average)
+
+        goal = points + first * cooled * (problem.x - points)
+        offsets = torch.linalg.vecdot(average, around) - linear.leads[:, 0] + 10 * problem.margin
+        points = _onto_half_space(goal, average, offsets, problem.lower, problem.upper)
+    better = (problem.distance(points, rows) < distance) & problem.holds(points, rows)
+    return torch.where(better[:, None], points, nearest), better | distance.isfinite()
+
+
+def _onto_half_space(goal: Tensor, normal: Tensor, offset: Tensor, lower: float, upper: float) -> Tensor:
+    """As `project` for a single inequality, by two steps of Newton's method: near enough on a path of many points."""
+    multiplier = torch.zeros_like(offset)
+    for _ in range(2):
+        unbounded = torch.addcmul(goal, multiplier[:, None], normal)
+        point = unbounded.clamp(lower, upper)
+        slope = torch.linalg.vecdot(normal * (point == unbounded), normal)
+        newton = (multiplier + (offset - torch.linalg.vecdot(normal, point)) / slope).clamp_min(0)
+        multiplier = torch.where(newton.isfinite(), newton, multiplier)  # no slope: no way on
+    return torch.addcmul(goal, multiplier[:, None], normal).clamp_(lower, upper)
+
+
+def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> Found:
+    """Quadratic steps from the (b, n) points that have reached (b,) the target's class to local minima of the distortion.
+
+    A step is corrected once for the curvature of the margins, and goes as far as the network still answers l. Where the
+    curvature is too large for that to lead nearer, it is damped: not x is projected, but a point on the way to it. The
+    residual is the length of the last step before its correction as a fraction of the distortion: 0 at a point that
+    satisfies the optimality conditions.
+    """
+    lower, upper = problem.lower, problem.upper
+    points, rows = points.clone(), problem.rows
+    distance = problem.distance(points, rows)
+    residual, damping = torch.full_like(distance, torch.nan), torch.ones_like(distance)
+    status = torch.full_like(rows, OUT_OF_EVALUATIONS)
+    classes = problem.leads(points[:1], rows[:1]).shape[1]
+    multipliers = points.new_zeros(len(points), classes)  # of every class: the competitors of the next round may be others
+
+    rows = rows[reached]
+    for completed in range(options.max_rounds):
+        if not len(rows):
+            break
+        here, damped = points[rows], damping[rows][:, None]
+        linear = problem.linearised(here, rows, options.competitors * 2 ** (completed // _PATIENCE))
+        # Twice the margin, of which the linearisation may be wrong by half.
+        offsets = linear.offsets(here) + 2 * problem.margin
+        goal = here + damped * (problem.x[rows] - here)
+        warm = multipliers[rows].gather(1, linear.classes) * damped
+        quadratic = project(goal, linear.gradients, offsets, lower, upper, start=warm, tolerance=_EXACT)
+        residual[rows] = (quadratic.point - here).norm(dim=1) / (damping[rows] * distance[rows])
+
+        missing = 2 * problem.margin - problem.leads(quadratic.point, rows).gather(1, linear.classes)
+        offsets = offsets + missing.clamp_min(0)
+        start = quadratic.multipliers
+        corrected = project(goal, linear.gradients, offsets, lower, upper, start=start, tolerance=_EXACT)
+        multipliers[rows] = multipliers[rows].scatter(1, linear.classes, corrected.multipliers / damped)
+
+        there = _as_far_as_it_holds(problem, rows, here, corrected.point)
+        size = problem.distance(there, rows)
+        nearer = size < distance[rows]
+        worthwhile = size < distance[rows] * (1 - 0.1 * options.tolerance**2 * damping[rows])
+        points[rows[nearer]], distance[rows[nearer]] = there[nearer], size[nearer]
+        damping[rows] = torch.where(worthwhile, (2 * damping[rows]).clamp_max(1), damping[rows] / 4)
+
+        converged, stuck = residual[rows] <= options.tolerance, damping[rows] < _LEAST_DAMPING
+        status[rows] = torch.where(converged, CONVERGED, torch.where(stuck, NO_DESCENT, OUT_OF_EVALUATIONS))
+        rows = rows[~(converged | stuck)]
+    return Found(points, reached, torch.full_like(distance, torch.nan), residual, status)
+
+
+def _as_far_as_it_holds(problem: Problem, rows: Tensor, here: Tensor, there: Tensor) -> Tensor:
+    """The last points (r, n) on the ways from here to there, found by bisection, that are of the target's class."""
+    cut = (~problem.holds(there, rows)).nonzero().squeeze(1)
+    if not len(cut):
+        return there
+    start, step = here[cut], there[cut] - here[cut]
+    low, high = torch.zeros_like(step[:, 0]), torch.ones_like(step[:, 0])
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        holds = problem.holds(start + middle[:, None] * step, rows[cut])
+        low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
+    there = there.clone()
+    there[cut] = (start + low[:, None] * step).clamp_(problem.lower, problem.upper)
+    return there

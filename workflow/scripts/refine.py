@@ -1,0 +1,38 @@
+"""From the adversarial examples against one network on to the local minima of the distortion that they lead to."""
+
+import torch
+
+from blindspots import artifacts, datasets, networks
+from blindspots.attack import refine
+from blindspots.device import prepare
+from blindspots.examples import layout
+from blindspots.sqp import SQP
+from blindspots.step import Progress, Step, run
+
+
+def body(step: Step) -> None:
+    settings = step.settings
+    device = prepare(step, settings["device"])
+    network = networks.read(step.input("network")).to(device)
+    with artifacts.read(step.input("adversarial")) as file:
+        index, images, target = file["index"][()], file["images"][()], file["target"][()]
+    originals = datasets.read(step.input("data"), settings["images"], index)
+    result = refine(
+        network,
+        torch.from_numpy(originals.pixels).to(device),
+        torch.from_numpy(images).to(device),
+        torch.from_numpy(target).long().to(device),
+        method=SQP(**settings["sqp"]),
+        margin=settings["margin"],
+        batch=settings["batch"],
+        report=Progress(),
+    )
+    step.write(layout(network, settings["images"], index, originals, result))
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.refine", ("data", "network", "adversarial"), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
