@@ -36,7 +36,7 @@ SETTINGS = {
         "max_iterations: 2000\n  history: 11",
         {"train"} | AFTER_TRAINING,
     ),
-    "attack.lbfgs.c_tolerance": ("c_tolerance: 0.01", "c_tolerance: 0.02", {"attack"} | AFTER_ATTACK),
+    "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack"} | AFTER_ATTACK),
     "attack.sqp.exploration": ("exploration: 50", "exploration: 0", {"refine"} | AFTER_REFINEMENT),
     "noise.clip": ("seed: 0\n  clip: false # to [0, 1]", "seed: 0\n  clip: true # to [0, 1]", {"noise"} | AFTER_EXAMPLES),
     "evaluation.device": (

@@ -139,7 +139,11 @@ def refine(
         problem = Problem(model, images[part], targets[part].long(), bounds, margin)
         start = adversarial[part].flatten(1)
         of_the_target = problem.leads(start, problem.rows).amin(1) > 0
-        return _result(problem, lambda rest, rows: sqp.refined(rest, start[rows], method), of_the_target)
+
+        def search(rest: Problem, rows: Tensor) -> Found:
+            return sqp.minima(rest, start[rows], torch.ones_like(rows, dtype=torch.bool), method)
+
+        return _result(problem, search, of_the_target)
 
     return _in_batches(refined, len(images), batch or _images_at_once(model, images), report)
 

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from blindspots.rows import where
+
 CONVERGED, OUT_OF_EVALUATIONS, NO_DESCENT = 0, 1, 2
 
 _SUFFICIENT_DECREASE = 1e-4
@@ -61,18 +63,19 @@ def minimize_in_box(
     result = Minimum(x.clone(), x.new_zeros(len(x)), rows.clone(), rows.clone())
 
     value, gradient, scale = objective(x, rows)
-    free = _free(x, gradient, lower, upper)
+    projected = _projected(x, gradient, lower, upper)
     gamma = inverse_curvature.clone()
+    free = _free(projected)
     direction = -gamma[:, None] * gradient * free
     step = torch.ones_like(gamma)
-    pairs_s = x.new_zeros(history, *x.shape)
-    pairs_y = x.new_zeros(history, *x.shape)
+    pairs_s = x.new_empty(history, *x.shape)
+    pairs_y = x.new_empty(history, *x.shape)
     rho = x.new_zeros(history, len(x))  # 1 / sᵀy, and 0 for a slot in which a row stored no pair
     stalls = torch.zeros_like(step)
     finished = torch.zeros_like(step, dtype=torch.bool)
 
     for evaluations in range(1, max_evaluations + 1):
-        residual = (x - (x - gradient).clamp(lower, upper)).norm(dim=1) / scale
+        residual = projected.norm(dim=1) / scale
         converged, stuck = residual <= tolerance, (step < _SMALLEST_STEP) | (stalls >= _STALLS)
         stop = ~finished & (converged | stuck | (evaluations == max_evaluations))
         if stop.any():
@@ -85,7 +88,9 @@ def minimize_in_box(
                 break
             if (~finished).sum() < _DROP_BELOW * len(rows):
                 going = ~finished
-                rows, x, value, gradient, free = (part[going] for part in (rows, x, value, gradient, free))
+                rows, x, value, gradient, projected, free = (
+                    part[going] for part in (rows, x, value, gradient, projected, free)
+                )
                 scale, gamma, direction, step, stalls = (part[going] for part in (scale, gamma, direction, step, stalls))
                 pairs_s, pairs_y, rho = pairs_s[:, going], pairs_y[:, going], rho[:, going]
                 finished = finished[going]
@@ -101,30 +106,34 @@ def minimize_in_box(
         s_y, y_y = torch.linalg.vecdot(s, y), torch.linalg.vecdot(y, y)
         curved = accepted & (s_y > 1e-8 * y_y.sqrt() * s.norm(dim=1))
         slot = (evaluations - 1) % history
-        pairs_s[slot], pairs_y[slot] = s, torch.where(curved[:, None], y, 0)
+        pairs_s[slot], pairs_y[slot] = s, y * curved[:, None]
         rho[slot] = torch.where(curved, 1 / s_y, 0)
         gamma = torch.where(curved, s_y / y_y, gamma)
 
-        moved = accepted[:, None]
-        x, gradient = torch.where(moved, trial, x), torch.where(moved, new_gradient, gradient)
+        x, gradient = where(accepted, trial, x), where(accepted, new_gradient, gradient)
         shorter = step * _interpolated(predicted, new_value - value)
         stalls = torch.where(accepted & (new_value >= value), stalls + 1, torch.where(accepted, 0, stalls))
         value, scale = torch.where(accepted, new_value, value), torch.where(accepted, new_scale, scale)
         step = torch.where(accepted, 1.0, shorter)
 
-        free = _free(x, gradient, lower, upper)
+        projected = _projected(x, gradient, lower, upper)
+        free = _free(projected)
         reduced = gradient * free
         newest_first = [(slot - age) % history for age in range(min(evaluations, history))]
-        quasi_newton = -_inverse_hessian_times(reduced, pairs_s, pairs_y, rho, gamma, newest_first) * free
-        uphill = torch.linalg.vecdot(quasi_newton, reduced) >= 0
-        quasi_newton = torch.where(uphill[:, None], -gamma[:, None] * reduced, quasi_newton)
-        direction = torch.where(moved, quasi_newton, direction)
+        quasi_newton = _inverse_hessian_times(reduced, pairs_s, pairs_y, rho, gamma, newest_first).mul_(free)
+        downhill = torch.linalg.vecdot(quasi_newton, reduced) > 0
+        direction = where(accepted, where(downhill, quasi_newton, gamma[:, None] * reduced).neg_(), direction)
     return result
 
 
-def _free(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
-    """The variables outside the binding set."""
-    return ~(((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0)))
+def _projected(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
+    """The projected gradient, 0 in the binding set: the variables at a bound whose gradient points out of the box."""
+    return x - (x - gradient).clamp_(lower, upper)
+
+
+def _free(projected: Tensor) -> Tensor:
+    """1 for each variable outside the binding set, else 0, as numbers."""
+    return projected.sign().abs_()
 
 
 def _interpolated(predicted: Tensor, change: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class LBFGS:
     """
 
     norm: str = "l2"
-    c_tolerance: float = 0.01
+    c_tolerance: float = 1e-3
     c_growth: float = 1.3
     max_searches: int = 30
     tolerance: float = 1e-3

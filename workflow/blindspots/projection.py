@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from blindspots.rows import inside, where
+
 _RIDGE = 1e-6  # of the dual's mean curvature, for pieces on which the inequalities are dependent
 _SHORTER = 0.25
 _SHORTEST = 1e-5
@@ -72,8 +74,7 @@ def project(
                 )
                 finished = finished[~finished]
 
-        inside = (point > lower) & (point < upper)
-        curvature = (normals * inside[:, None]) @ normals.mT
+        curvature = (normals * inside(point, lower, upper)[:, None]) @ normals.mT
         ridge = _RIDGE * curvature.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(x.dtype).tiny
         both = moving[:, :, None] & moving[:, None, :]
         system = torch.where(both, curvature + ridge[:, None, None] * identity, identity)
@@ -86,8 +87,7 @@ def project(
         flatter = (trial_value >= value - noise) & (_residual(trial, trial_ascent) < residual / 2)
         better = (trial_value > value + noise) | flatter
         multipliers, point, ascent = (
-            torch.where(better[:, None], new, old)
-            for new, old in ((trial, multipliers), (trial_point, point), (trial_ascent, ascent))
+            where(better, new, old) for new, old in ((trial, multipliers), (trial_point, point), (trial_ascent, ascent))
         )
         value = torch.where(better, trial_value, value)
         length = torch.where(better, 1.0, _SHORTER * length)

@@ -20,6 +20,7 @@ from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS
 from blindspots.penalty import LBFGS, search
 from blindspots.problem import Found, Problem
 from blindspots.projection import project
+from blindspots.rows import inside, where
 
 _OVERSHOOT = 1.05  # of steps towards the target's class, which the curvature tends to cut short
 _REACHING_ROUNDS = 10
@@ -42,18 +43,17 @@ _LEAST_DAMPING = 1e-3
 class SQP:
     """Options of the sequential quadratic method.
 
-    exploration: steps of `explore`, a gradient each. With 0 the method is fastest, and for smooth networks, whose
-                 attacks end in the same minimum from everywhere, nearly as good.
+    exploration: steps of `explore`, a gradient each, for images where the quadratic steps do not converge.
     competitors: how many of the other classes are linearised at first, the nearest ones; each costs a gradient a round.
                  Images that are not done after some rounds get twice as many, and so on.
     tolerance:   an image is done when the quadratic step is at most this fraction of its distortion.
-    max_rounds:  quadratic steps of `descend`.
+    max_rounds:  quadratic steps, and as many again after an exploration.
     """
 
     exploration: int = 50
     competitors: int = 3
     tolerance: float = 5e-3
-    max_rounds: int = 12
+    max_rounds: int = 8
 
     def __post_init__(self):
         for name, least in {"exploration": 0, "competitors": 1, "max_rounds": 1}.items():
@@ -64,24 +64,36 @@ class SQP:
 
 
 def nearest(problem: Problem, options: SQP) -> Found:
-    """All three stages, from the images themselves. Where the target's class is not reached so, the paper's procedure
-    looks for it."""
-    points, reached = explore(problem, reach(problem, options.competitors), options.exploration)
-    missed = problem.rows[~reached]
+    """From the images themselves: the minima that the target's class is first reached at, or that exploration finds."""
+    points = reach(problem, options.competitors)
+    return minima(problem, points, problem.holds(points, problem.rows), options)
+
+
+def minima(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> Found:
+    """Local minima from (b, n) points, of which some have reached (b,) the target's class; those end no further from x.
+
+    Where the quadratic steps do not converge, the network has kinks there, and other minima are near: it is explored. Where
+    the class has not been reached at all, the paper's procedure looks for it in the end.
+    """
+    found = descend(problem, points, reached, options)
+    rough = problem.rows[~reached | (found.status != CONVERGED)]
+    if not len(rough) or (not options.exploration and reached.all()):
+        return found
+    rest = problem.subset(rough)
+    points, reached = found.points[rough], reached[rough]
+    explored, better = explore(rest, points, reached, options.exploration)
+    points, reached = where(better, explored, points), reached | better
+    missed = rest.rows[~reached]
     if len(missed):
-        rest = problem.subset(missed)
-        found = search(rest, _LOOSE)
-        points[missed], reached[missed] = found.points, found.reached
-        problem.gradient_evaluations[missed] += rest.gradient_evaluations
-    return descend(problem, points, reached, options)
-
-
-def refined(problem: Problem, points: Tensor, options: SQP) -> Found:
-    """The last two stages, from (b, n) points that are of the target's class; never further from x."""
-    explored, found = explore(problem, points, options.exploration)
-    keep = found & (problem.distance(explored, problem.rows) < problem.distance(points, problem.rows))
-    points = torch.where(keep[:, None], explored, points)
-    return descend(problem, points, torch.ones_like(keep), options)
+        last = rest.subset(missed)
+        penalised = search(last, _LOOSE)
+        points[missed], reached[missed] = penalised.points, penalised.reached
+        rest.gradient_evaluations[missed] += last.gradient_evaluations
+    again = descend(rest, points, reached, options)
+    problem.gradient_evaluations[rough] += rest.gradient_evaluations
+    for whole, part in zip(found, again, strict=True):
+        whole[rough] = part
+    return found
 
 
 def reach(problem: Problem, competitors: int) -> Tensor:
@@ -99,21 +111,24 @@ def reach(problem: Problem, competitors: int) -> Tensor:
     return points
 
 
-def explore(problem: Problem, points: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The nearest points (b, n) of the target's class on a path of small averaged steps, and whether there were any (b,).
+def explore(problem: Problem, points: Tensor, reached: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The nearest points (b, n) of the target's class on a path of small averaged steps, and whether they are nearer (b,)
+    than where the path began, for those that had reached the class there.
 
     A step goes a share of the way back to x, and then to where the smallest lead, linearised with the average gradient,
     is just positive. The noise at a step is the same for all images: an image's result does not depend on the others.
     """
     rows, pixels = problem.rows, problem.x.shape[1]
     generator = torch.Generator().manual_seed(0)
-    nearest, distance = points.clone(), torch.full_like(points[:, 0], torch.inf)
+    nearest, distance = points.clone(), torch.where(reached, problem.distance(points, rows), torch.inf)
+    improved = torch.zeros_like(reached)
     average = None
-    for step in range(steps):
+    for step in range(steps + 1):
         away = problem.distance(points, rows)
         better = (away < distance) & problem.holds(points, rows)
-        nearest, distance = torch.where(better[:, None], points, nearest), torch.where(better, away, distance)
-
+        nearest[better], distance[better], improved[better] = points[better], away[better], True
+        if step == steps:
+            break
         first, last = _SHARE
         cooled = (last / first) ** (step / steps)
         noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
@@ -125,17 +140,15 @@ def explore(problem: Problem, points: Tensor, steps: int) -> tuple[Tensor, Tenso
         goal = points + first * cooled * (problem.x - points)
         offsets = torch.linalg.vecdot(average, around) - linear.leads[:, 0] + 10 * problem.margin
         points = _onto_half_space(goal, average, offsets, problem.lower, problem.upper)
-    better = (problem.distance(points, rows) < distance) & problem.holds(points, rows)
-    return torch.where(better[:, None], points, nearest), better | distance.isfinite()
+    return nearest, improved
 
 
 def _onto_half_space(goal: Tensor, normal: Tensor, offset: Tensor, lower: float, upper: float) -> Tensor:
     """As `project` for a single inequality, by two steps of Newton's method: near enough on a path of many points."""
     multiplier = torch.zeros_like(offset)
     for _ in range(2):
-        unbounded = torch.addcmul(goal, multiplier[:, None], normal)
-        point = unbounded.clamp(lower, upper)
-        slope = torch.linalg.vecdot(normal * (point == unbounded), normal)
+        point = torch.addcmul(goal, multiplier[:, None], normal).clamp_(lower, upper)
+        slope = torch.linalg.vecdot(normal * inside(point, lower, upper), normal)
         newton = (multiplier + (offset - torch.linalg.vecdot(normal, point)) / slope).clamp_min(0)
         multiplier = torch.where(newton.isfinite(), newton, multiplier)  # no slope: no way on
     return torch.addcmul(goal, multiplier[:, None], normal).clamp_(lower, upper)
