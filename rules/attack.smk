@@ -1,7 +1,7 @@
 # Needs: the data and trained networks.
 # Makes: results/adversarial/{images}/{network}.h5, the nearest adversarial examples by the paper's procedure;
-# results/refined/, the same brought to local minima of the distortion; results/amplified/, the paper's distortions at one
-# standard deviation; results/noise/, Gaussian noise to compare them with.
+# results/refined/, the same brought to local minima of the distortion; results/amplified/, either at one standard
+# deviation; results/noise/, Gaussian noise to compare them with.
 
 
 rule attack:
@@ -59,13 +59,13 @@ rule refine:
 rule amplify:
     input:
         data="results/data.h5",
-        adversarial="results/adversarial/{images}/{network}.h5",
+        adversarial="results/{examples}/{images}/{network}.h5",
     output:
-        "results/amplified/{images}/{network}_{stddev}.h5",
+        "results/amplified/{examples}/{images}/{network}_{stddev}.h5",
     log:
-        "results/logs/amplify/{images}/{network}_{stddev}.log",
+        "results/logs/amplify/{examples}/{images}/{network}_{stddev}.log",
     benchmark:
-        "results/benchmarks/amplify/{images}/{network}_{stddev}.tsv"
+        "results/benchmarks/amplify/{examples}/{images}/{network}_{stddev}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:

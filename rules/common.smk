@@ -31,6 +31,7 @@ TRANSFER_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(t
 wildcard_constraints:
     network="|".join(CONFIG.networks),
     images="train|test",
+    examples="adversarial|refined",
     stddev=r"[0-9.]+(e-[0-9]+)?",
 
 
@@ -159,18 +160,9 @@ def baseline_networks():
     return sorted({name for table in BASELINE_TABLES for name in CONFIG.tables[table].networks})
 
 
-def distorted_artifact(images, row):
-    """The artifact with the images of a row of a transfer table."""
-    if row.network is None:
-        return f"results/noise/{images}/{row.stddev}.h5"
-    if row.stddev is None:
-        return f"results/adversarial/{images}/{row.network}.h5"
-    return f"results/amplified/{images}/{row.network}_{row.stddev}.h5"
-
-
 def distorted_artifacts(wildcards):
     table = CONFIG.tables[wildcards.table]
-    return [distorted_artifact(table.distorted, row) for row in table.rows()]
+    return [row.artifact(table.examples, table.distorted) for row in table.rows()]
 
 
 def evaluate_distorted_settings(wildcards):
@@ -198,6 +190,7 @@ def transfer_settings(wildcards):
     return settings(
         "tabulate_transfer",
         table=wildcards.table,
+        examples=table.examples,
         rows=[row._asdict() for row in table.rows()],
         columns=table.networks,
         comparable=CONFIG.compare_with_paper,
@@ -218,8 +211,8 @@ def pictured_rows(table):
 
 
 def pictured_artifacts(wildcards):
-    images = CONFIG.tables[wildcards.table].distorted
-    return [distorted_artifact(images, row) for row in pictured_rows(wildcards.table)]
+    table = CONFIG.tables[wildcards.table]
+    return [row.artifact(table.examples, table.distorted) for row in pictured_rows(wildcards.table)]
 
 
 def picture_settings(wildcards):

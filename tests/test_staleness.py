@@ -7,7 +7,7 @@ from conftest import SMALL, planned_rules, snakemake
 
 AFTER_EXAMPLES = {"evaluate_distorted", "tabulate_transfer", "plot_adversarial"}
 AFTER_ATTACK = {"refine", "amplify", "tabulate_baseline"} | AFTER_EXAMPLES
-AFTER_REFINEMENT = {"tabulate_baseline", "tabulate_transfer"}
+AFTER_REFINEMENT = {"amplify", "tabulate_baseline"} | AFTER_EXAMPLES
 AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training"} | AFTER_ATTACK
 EVERYTHING = {"fetch", "split", "noise", "train"} | AFTER_TRAINING
 

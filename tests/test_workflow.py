@@ -83,10 +83,11 @@ def test_adversarial_examples_are_what_they_claim(finished):
 
 def test_a_transfer_table_may_have_amplified_rows_alone(finished, tmp_path):
     rows = [{"name": f"{name}_amplified", "network": name, "stddev": 0.1} for name in ("M1", "M2")]
-    settings = {"table": "table4", "rows": rows, "columns": ["M1", "M2"], "comparable": True}
+    settings = {"table": "table4", "examples": "adversarial", "rows": rows, "columns": ["M1", "M2"], "comparable": True}
     arguments = {
         "--evaluation": [finished / "results/evaluation/table4.h5"],
-        "--distorted": [finished / f"results/amplified/test/{row['network']}_0.1.h5" for row in rows],
+        "--distorted": [finished / f"results/amplified/adversarial/test/{row['network']}_0.1.h5" for row in rows],
+        "--refined": [finished / f"results/refined/test/{name}.h5" for name in ("M1", "M2")],
         "--paper": [],
         "--output": [tmp_path / name for name in ("t.csv", "t.md", "t.html", "t.cells.csv")],
         "--settings": [json.dumps(settings)],
@@ -135,7 +136,7 @@ def test_images_without_an_adversarial_example_are_counted_and_not_rated(finishe
 
 def test_amplified_examples_and_noise_have_the_stated_size(finished):
     for name in ("M1", "M1_prime", "M2"):
-        result = datasets(finished / f"results/amplified/test/{name}_0.1.h5")
+        result = datasets(finished / f"results/amplified/adversarial/test/{name}_0.1.h5")
         assert result["distortion"][result["success"]] == pytest.approx(0.1, rel=1e-5)
     assert datasets(finished / "results/noise/test/0.06.h5")["distortion"].mean() == pytest.approx(0.06, rel=0.01)
 

@@ -197,6 +197,14 @@ class Row(NamedTuple):
     network: str | None
     stddev: float | None
 
+    def artifact(self, examples: str, images: str) -> str:
+        """The artifact with the row's images."""
+        if self.network is None:
+            return f"results/noise/{images}/{self.stddev}.h5"
+        if self.stddev is None:
+            return f"results/{examples}/{images}/{self.network}.h5"
+        return f"results/amplified/{examples}/{images}/{self.network}_{self.stddev}.h5"
+
 
 class TransferTable(Section):
     """The error of each network on the images distorted for each (the paper's Tables 2 and 4)."""
@@ -204,6 +212,7 @@ class TransferTable(Section):
     kind: Literal["transfer"]
     networks: Annotated[list[str], Field(min_length=1)]
     distorted: ImageSet
+    examples: Literal["adversarial", "refined"]
     blocks: Annotated[list[Block], Field(min_length=1)]
 
     def rows(self) -> list[Row]:

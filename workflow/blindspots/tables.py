@@ -117,6 +117,9 @@ def write(
 def attack_note(file: h5py.File) -> str:
     """How the adversarial examples of an artifact were made."""
     settings = json.loads(file.attrs["settings"])
+    if "sqp" in settings:
+        choices = ", ".join(f"{key} {value}" for key, value in settings["sqp"].items())
+        return f"The examples of the paper's procedure, refined: {choices} ({settings['images']} images)."
     choices = {"target": settings["target"], "norm": settings["lbfgs"]["norm"], "sample": settings["sample"]["size"]}
     return f"The attack: {', '.join(f'{key} {value}' for key, value in choices.items())} ({settings['images']} images)."
 

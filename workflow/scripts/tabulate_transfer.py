@@ -18,7 +18,7 @@ def body(step: Step) -> None:
     with artifacts.read(evaluation) as file:
         for row, path in zip(settings["rows"], step.inputs["distorted"], strict=True):
             name = row["name"]
-            labels[name] = _label(row, path, refined)
+            labels[name] = _label(row, path, settings["examples"], refined)
             if row["network"] and row["stddev"] is None and not notes:
                 with artifacts.read(path) as examples:
                     notes.append(attack_note(examples))
@@ -38,13 +38,14 @@ def _amplified_alike(row: dict, number) -> bool:
     return row["network"] is None or number is None or number.amplified_to == row["stddev"]
 
 
-def _label(row: dict, path: Path, refined: dict[str, Path]) -> str:
+def _label(row: dict, path: Path, examples: str, refined: dict[str, Path]) -> str:
     if row["network"] is None:
         return f"Gaussian noise, stddev = {row['stddev']:g}"
+    row_of = f"Distorted for {row['network']}" + (", refined" if examples == "refined" else "")
     if row["stddev"] is not None:
-        return f"Distorted for {row['network']}, amplified to stddev = {row['stddev']:g}"
-    found, nearer = (_mean_distortion(source) for source in (path, refined[row["network"]]))
-    return f"Distorted for {row['network']} (av. stddev = {found:.4f}, refined {nearer:.4f})"
+        return f"{row_of}, amplified to stddev = {row['stddev']:g}"
+    nearer = "" if examples == "refined" else f", refined {_mean_distortion(refined[row['network']]):.4f}"
+    return f"{row_of} (av. stddev = {_mean_distortion(path):.4f}{nearer})"
 
 
 def _mean_distortion(path: Path) -> float:
