@@ -37,7 +37,7 @@ SETTINGS = {
         {"train"} | AFTER_TRAINING,
     ),
     "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack"} | AFTER_ATTACK),
-    "attack.sqp.exploration": ("exploration: 50", "exploration: 0", {"refine"} | AFTER_REFINEMENT),
+    "attack.sqp.exploration": ("exploration: 100", "exploration: 0", {"refine"} | AFTER_REFINEMENT),
     "noise.clip": ("seed: 0\n  clip: false # to [0, 1]", "seed: 0\n  clip: true # to [0, 1]", {"noise"} | AFTER_EXAMPLES),
     "evaluation.device": (
         "evaluation:\n  device: auto",

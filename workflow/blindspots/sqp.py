@@ -50,7 +50,7 @@ class SQP:
     max_rounds:  quadratic steps, and as many again after an exploration.
     """
 
-    exploration: int = 50
+    exploration: int = 100
     competitors: int = 3
     tolerance: float = 5e-3
     max_rounds: int = 8
