@@ -1,6 +1,6 @@
 # Needs: the data and trained networks.
 # Makes: results/adversarial/{images}/{network}.h5, the nearest adversarial examples by the paper's procedure;
-# results/refined/, the same brought to local minima of the distortion; results/amplified/, either at one standard
+# results/refined/, the same brought to local minima of the distortion; results/exact/, the minima for linear networks; results/amplified/, either at one standard
 # deviation; results/noise/, Gaussian noise to compare them with.
 
 
@@ -53,6 +53,34 @@ rule refine:
         "Refining the adversarial examples for {wildcards.network} on the {wildcards.images} images"
     shell:
         "exec python -m scripts.refine --data {input.data:q} --network {input.network:q}"
+        " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule exact:
+    input:
+        data="results/data.h5",
+        network="results/networks/{network}.h5",
+        adversarial="results/adversarial/{images}/{network}.h5",
+    output:
+        "results/exact/{images}/{network}.h5",
+    log:
+        "results/logs/exact/{images}/{network}.log",
+    benchmark:
+        "results/benchmarks/exact/{images}/{network}.tsv"
+    wildcard_constraints:
+        network=any_of(LINEAR_NETWORKS),
+    conda:
+        "../envs/environment.yaml"
+    threads: CONFIG.attack.threads
+    resources:
+        cpu=cpu,
+        mem_mb=2000,
+    params:
+        settings=exact_settings,
+    message:
+        "The exact minima for {wildcards.network} on the {wildcards.images} images"
+    shell:
+        "exec python -m scripts.exact --data {input.data:q} --network {input.network:q}"
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 

@@ -25,6 +25,7 @@ if CONFIG.attack.given_targets and not Path(CONFIG.attack.given_targets).is_file
     sys.exit(f"Error in the configuration: attack.given_targets: {CONFIG.attack.given_targets} is no file in {Path.cwd()}")
 
 BASELINE_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, BaselineTable)]
+LINEAR_NETWORKS = [name for name, network in CONFIG.networks.items() if network.linear]
 TRANSFER_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, TransferTable)]
 
 
@@ -113,6 +114,10 @@ def refine_settings(wildcards):
     )
 
 
+def exact_settings(wildcards):
+    return settings("exact", images=wildcards.images, margin=CONFIG.attack.margin, **machine(CONFIG.attack))
+
+
 def in_batches():
     return {"margin": CONFIG.attack.margin, "batch": CONFIG.attack.batch}
 
@@ -145,6 +150,11 @@ def adversarial_artifacts(wildcards):
 def refined_artifacts(wildcards):
     table = CONFIG.tables[wildcards.table]
     return [f"results/refined/{table.distorted}/{name}.h5" for name in table.networks]
+
+
+def exact_artifacts(wildcards):
+    table = CONFIG.tables[wildcards.table]
+    return [f"results/exact/{table.distorted}/{name}.h5" for name in table.networks if name in LINEAR_NETWORKS]
 
 
 def evaluated_networks(wildcards):
@@ -180,6 +190,7 @@ def baseline_settings(wildcards):
         "tabulate_baseline",
         table=wildcards.table,
         networks=table.networks,
+        linear=[name for name in table.networks if name in LINEAR_NETWORKS],
         errors_on=table.errors_on,
         comparable=CONFIG.compare_with_paper,
     )
@@ -193,6 +204,7 @@ def transfer_settings(wildcards):
         examples=table.examples,
         rows=[row._asdict() for row in table.rows()],
         columns=table.networks,
+        average_distortion=table.average_distortion,
         comparable=CONFIG.compare_with_paper,
     )
 

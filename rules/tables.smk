@@ -7,6 +7,7 @@ rule tabulate_baseline:
         originals="results/evaluation/originals.h5",
         adversarial=adversarial_artifacts,
         refined=refined_artifacts,
+        exact=exact_artifacts,
         networks=evaluated_networks,
         paper=papers_numbers,
     output:
@@ -36,7 +37,7 @@ rule tabulate_baseline:
         "Making {wildcards.table}"
     shell:
         "exec python -m scripts.tabulate_baseline --originals {input.originals:q} --adversarial {input.adversarial:q}"
-        " --refined {input.refined:q} --networks {input.networks:q} --paper {input.paper:q}"
+        " --refined {input.refined:q} --exact {input.exact:q} --networks {input.networks:q} --paper {input.paper:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 

@@ -83,7 +83,14 @@ def test_adversarial_examples_are_what_they_claim(finished):
 
 def test_a_transfer_table_may_have_amplified_rows_alone(finished, tmp_path):
     rows = [{"name": f"{name}_amplified", "network": name, "stddev": 0.1} for name in ("M1", "M2")]
-    settings = {"table": "table4", "examples": "adversarial", "rows": rows, "columns": ["M1", "M2"], "comparable": True}
+    settings = {
+        "table": "table4",
+        "examples": "adversarial",
+        "average_distortion": True,
+        "rows": rows,
+        "columns": ["M1", "M2"],
+        "comparable": True,
+    }
     arguments = {
         "--evaluation": [finished / "results/evaluation/table4.h5"],
         "--distorted": [finished / f"results/amplified/adversarial/test/{row['network']}_0.1.h5" for row in rows],

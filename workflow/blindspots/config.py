@@ -101,6 +101,10 @@ class FullyConnected(Section):
     def classes(self) -> int:
         return self.units[-1]
 
+    @property
+    def linear(self) -> bool:
+        return len(self.units) == 1
+
     def connection_weights(self, pixels: int) -> int:
         return sum(fan_in * fan_out for fan_in, fan_out in zip([pixels, *self.units], self.units, strict=False))
 
@@ -213,6 +217,7 @@ class TransferTable(Section):
     networks: Annotated[list[str], Field(min_length=1)]
     distorted: ImageSet
     examples: Literal["adversarial", "refined"]
+    average_distortion: bool
     blocks: Annotated[list[Block], Field(min_length=1)]
 
     def rows(self) -> list[Row]:

@@ -168,7 +168,7 @@ def _described_table(title: str, frame: pd.DataFrame, row_labels, column_labels,
 def _in_layout(frame: pd.DataFrame, texts) -> pd.DataFrame:
     """The texts of the cells, in the paper's rows and columns."""
     wide = frame.assign(text=list(texts)).pivot(index="row", columns="column", values="text")
-    return wide.loc[frame["row"].unique(), frame["column"].unique()]
+    return wide.loc[frame["row"].unique(), frame["column"].unique()].fillna("")
 
 
 def _described(cell) -> str:

@@ -28,13 +28,16 @@ def body(step: Step) -> None:
         with artifacts.read(path) as file:
             cells.append(table.mean(network, "refined", "rms", path, file, "distortion", comparable=False))
             notes.append(f"{network}, refined: {_optimality(file)}")
+    for network, path in zip(settings["linear"], step.inputs["exact"], strict=True):
+        with artifacts.read(path) as file:
+            cells.append(table.mean(network, "exact", "rms", path, file, "distortion", comparable=False))
     for network, path in zip(settings["networks"], step.inputs["networks"], strict=True):
         with artifacts.read(path) as file:
             if not file["converged"][()]:
                 notes.append(f"{network} did NOT converge: {file['converged'].attrs['meaning']}.")
 
     labels = {f"error_{part}": f"Error on {part}" for part in settings["errors_on"]}
-    labels |= {"distortion": "Min. av. distortion", "refined": "Refined"}
+    labels |= {"distortion": "Min. av. distortion", "refined": "Refined", "exact": "Exact"}
     title = f"{table.name}: the networks and their minimum distortions"
     write(step.output, title, cells, row_labels={}, column_labels=labels, notes=[how, REFINED_NOTE, *notes, VERDICT_NOTE])
     log.info("wrote %s", step.output[0])
@@ -69,7 +72,9 @@ def _outcome(file) -> str:
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.tabulate_baseline", ("originals", "adversarial", "refined", "networks", "paper"), argv)
+    return run(
+        body, "scripts.tabulate_baseline", ("originals", "adversarial", "refined", "exact", "networks", "paper"), argv
+    )
 
 
 if __name__ == "__main__":

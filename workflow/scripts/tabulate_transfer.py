@@ -26,11 +26,22 @@ def body(step: Step) -> None:
             for column in settings["columns"]:
                 comparable = not failures[name] and _amplified_alike(row, table.paper.get((name, column)))
                 cells.append(table.rate(name, column, evaluation, file, f"misclassified/{name}/{column}", comparable))
+            if settings["average_distortion"]:
+                with artifacts.read(path) as distorted:
+                    found = not failures[name]
+                    cells.append(table.mean(name, "distortion", "rms", path, distorted, "distortion", found))
 
     missed = ", ".join(f"{count} of {name}" for name, count in failures.items() if count)
     notes.append(f"Images for which no adversarial example was found, and which no rate counts: {missed or 'none'}.")
     title = f"{table.name}: error of each network (column) on the images distorted for each (row)"
-    write(step.output, title, cells, row_labels=labels, column_labels={}, notes=[*notes, VERDICT_NOTE])
+    write(
+        step.output,
+        title,
+        cells,
+        row_labels=labels,
+        column_labels={"distortion": "Av. distortion"},
+        notes=[*notes, VERDICT_NOTE],
+    )
     log.info("wrote %s", step.output[0])
 
 

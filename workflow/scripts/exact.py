@@ -1,0 +1,41 @@
+"""The exact minimum of the distortion for every image of a set against a linear network, for the targets of its attack."""
+
+import torch
+
+from blindspots import artifacts, datasets, networks
+from blindspots.attack import NOT_FOUND, Adversarial
+from blindspots.device import prepare
+from blindspots.exact import exact_linear
+from blindspots.examples import layout
+from blindspots.lbfgs import CONVERGED
+from blindspots.step import Step, run
+
+
+def body(step: Step) -> None:
+    settings = step.settings
+    device = prepare(step, settings["device"])
+    network = networks.read(step.input("network")).to(device)
+    with artifacts.read(step.input("adversarial")) as file:
+        index, target = file["index"][()], torch.from_numpy(file["target"][()]).long().to(device)
+    originals = datasets.read(step.input("data"), settings["images"], index)
+    x = torch.from_numpy(originals.pixels).to(device)
+    exact = exact_linear(network, x, target, margin=settings["margin"])
+    result = Adversarial(
+        images=exact.images.to(x),
+        targets=target,
+        success=exact.success,
+        distortion=exact.distortion,
+        c=torch.full_like(exact.distortion, torch.nan),
+        residual=exact.gap / exact.distortion,
+        gradient_evaluations=torch.zeros_like(target),
+        status=torch.where(exact.success, CONVERGED, NOT_FOUND),
+    )
+    step.write(layout(network, settings["images"], index, originals, result))
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.exact", ("data", "network", "adversarial"), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
