@@ -40,7 +40,7 @@ def test_tables_have_the_papers_layout(finished):
     assert ((table4 >= 0) & (table4 <= 100)).all(axis=None)
     assert np.diag(table4.loc[["M1", "M1_prime", "M2"]]).tolist() == [100, 100, 100]
     table3 = pd.read_csv(finished / "results/table3.csv", index_col="row")
-    assert list(table3.columns) == ["error_P1", "error_P2", "error_test", "distortion"]
+    assert list(table3.columns) == ["error_P1", "error_P2", "error_test", "distortion", "refined"]
     assert table3.loc["M1", "error_P1"] < table3.loc["M1", "error_P2"]
 
 
@@ -186,10 +186,12 @@ def test_logs_benchmarks_and_figures_are_left(finished):
 
 def test_a_run_in_another_folder_with_one_core_gives_the_same_bytes(finished, tmp_path):
     folder = copy_code(tmp_path / "again")
-    run = snakemake(folder, *SMALL, cores=1)
+    run = snakemake(folder, *TABLES, *SMALL, cores=1)
     assert run.returncode == 0, run.stderr
-    for path in every_artifact(finished):
-        here, there = datasets(path), datasets(folder / path.relative_to(finished))
+    made = every_artifact(folder)
+    assert {path.parent.parent.name for path in made} >= {"adversarial", "refined"}
+    for path in made:
+        here, there = datasets(finished / path.relative_to(folder)), datasets(path)
         assert here.keys() == there.keys()
         for name, values in here.items():
             assert values.tobytes() == there[name].tobytes(), f"{path.name}: {name}"

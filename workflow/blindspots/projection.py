@@ -3,8 +3,9 @@
 minimise ½‖u - x‖² subject to G u ≥ b and lower ≤ u ≤ upper, for (r, n) points x and (r, p) inequalities with p small.
 For multipliers λ ≥ 0 the inner minimiser is u(λ) = clip(x + Gᵀλ), so the dual is a concave, once differentiable, piecewise
 quadratic function of p variables with gradient b - G u(λ). Newton's method on its pieces, projected onto λ ≥ 0, ends on
-the piece that holds the maximum. Every pass of the loop evaluates each unfinished row once, at a whole step or a shorter
-one.
+the piece that holds the maximum. Where a Newton step leads too far, or nowhere as all variables are at their bounds, a
+careful one follows: with Σ_j |G Gᵀ|_ij as the curvature in λ_i, which bounds that of every piece, it cannot fail to
+ascend. Every pass of the loop evaluates each unfinished row once.
 """
 
 from typing import NamedTuple
@@ -15,8 +16,6 @@ from torch import Tensor
 from blindspots.rows import inside, where
 
 _RIDGE = 1e-6  # of the dual's mean curvature, for pieces on which the inequalities are dependent
-_SHORTER = 0.25
-_SHORTEST = 1e-5
 _DROP_BELOW = 0.7  # copy the unfinished rows together when fewer than this share of the batch is unfinished
 
 
@@ -54,13 +53,12 @@ def project(
     at_zero = offsets - (normals @ x[:, :, None])[:, :, 0]
     rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(offsets.abs(), (offsets - at_zero).abs()).amax(1)
     small = tolerance * at_zero.clamp_min(0).amax(1) + rounding
-    length = torch.ones_like(value)
-    finished = torch.zeros_like(value, dtype=torch.bool)
+    careful, stuck, finished = (torch.zeros_like(value, dtype=torch.bool) for _ in range(3))
 
     for iteration in range(iterations + 1):
         moving = (multipliers > 0) | (ascent > 0)
         residual = _residual(multipliers, ascent)
-        stop = ~finished & ((residual <= small) | (length < _SHORTEST) | (iteration == iterations))
+        stop = ~finished & ((residual <= small) | stuck | (iteration == iterations))
         if stop.any():
             for part, values in zip(result, (point, multipliers, value, ascent.amax(1)), strict=True):
                 part[rows[stop]] = values[stop]
@@ -68,8 +66,8 @@ def project(
             if finished.all():
                 break
             if (~finished).sum() < _DROP_BELOW * len(rows):
-                state = (rows, x, normals, offsets, small, multipliers, point, value, ascent, length, moving, residual)
-                rows, x, normals, offsets, small, multipliers, point, value, ascent, length, moving, residual = (
+                state = (rows, x, normals, offsets, small, multipliers, point, value, ascent, careful, moving, residual)
+                rows, x, normals, offsets, small, multipliers, point, value, ascent, careful, moving, residual = (
                     part[~finished] for part in state
                 )
                 finished = finished[~finished]
@@ -80,7 +78,10 @@ def project(
         system = torch.where(both, curvature + ridge[:, None, None] * identity, identity)
         step = torch.linalg.solve_ex(system, ascent * moving).result  # not finite, and so not taken, where it is singular
 
-        trial = (multipliers + length[:, None] * step).clamp_min(0)
+        if careful.any():
+            every = (normals[careful] @ normals[careful].mT).abs().sum(2)
+            step[careful] = ascent[careful] / every
+        trial = (multipliers + step).clamp_min(0)
         trial_point, trial_value, trial_ascent = _inner(x, normals, offsets, trial, lower, upper)
         # Near the maximum the value no longer tells points apart in this precision, but its gradient does.
         noise = 8 * torch.finfo(x.dtype).eps * value.abs()
@@ -90,7 +91,8 @@ def project(
             where(better, new, old) for new, old in ((trial, multipliers), (trial_point, point), (trial_ascent, ascent))
         )
         value = torch.where(better, trial_value, value)
-        length = torch.where(better, 1.0, _SHORTER * length)
+        stuck = careful & ~better  # by rounding
+        careful = ~better
     return result
 
 
