@@ -44,13 +44,13 @@ def test_tables_have_the_papers_layout(finished):
     assert table3.loc["M1", "error_P1"] < table3.loc["M1", "error_P2"]
 
 
-@pytest.mark.parametrize("table", ["table3", "table4"])
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table4_refined"])
 def test_every_cell_can_be_computed_again_from_the_dataset_it_names(finished, table):
     path = finished / f"results/{table}.cells.csv"
     assert path.read_text().splitlines()[0] == CELL_COLUMNS
     layout = pd.read_csv(finished / f"results/{table}.csv", index_col="row")
     cells = pd.read_csv(path)
-    assert len(cells) == layout.size
+    assert len(cells) == layout.count().sum()
     for cell in cells.itertuples():
         with artifacts.read(finished / cell.artifact) as file:
             values = file[cell.dataset][()]
@@ -79,6 +79,45 @@ def test_adversarial_examples_are_what_they_claim(finished):
         assert size[success] == pytest.approx(result["distortion"][success])
         assert np.isnan(result["distortion"][~success]).all()
         assert (result["images"][~success] == originals[~success]).all()
+
+
+def test_refined_examples_are_no_further_and_those_of_linear_networks_at_the_exact_minimum(finished):
+    for part, name in [
+        ("test", "M1"),
+        ("test", "M1_prime"),
+        ("train", "N100_100_10"),
+        ("train", "softmax1"),
+        ("train", "softmax3"),
+    ]:
+        found, refined = (datasets(finished / f"results/{kind}/{part}/{name}.h5") for kind in ("adversarial", "refined"))
+        both = found["success"] & refined["success"]
+        assert both.any()
+        assert (both == found["success"]).all()
+        assert (refined["distortion"][both] <= found["distortion"][both] * (1 + 1e-6)).all()
+        assert refined["distortion"][both].mean() < found["distortion"][both].mean()
+        for key in ("index", "labels", "predicted", "target"):
+            assert (refined[key] == found[key]).all()
+        size = np.sqrt(np.square(refined["images"] - datasets_of_images(finished, part, refined["index"])).mean(axis=(1, 2)))
+        assert size[both] == pytest.approx(refined["distortion"][both], rel=1e-5)
+        if name.startswith("softmax"):
+            exact = datasets(finished / f"results/exact/{part}/{name}.h5")
+            assert exact["success"].all()
+            assert (exact["target"] == found["target"]).all()
+            assert (refined["distortion"] >= exact["distortion"] * (1 - 1e-4))[both].all()
+            assert refined["distortion"][both].mean() == pytest.approx(exact["distortion"][both].mean(), rel=1e-3)
+
+
+def datasets_of_images(folder, part, index):
+    return datasets(folder / "results/data.h5")[f"{part}/images"][index] / 255
+
+
+def test_the_average_distortion_is_the_last_column_where_the_table_has_it(finished):
+    table = pd.read_csv(finished / "results/table2.csv", index_col="row")
+    assert list(table.columns) == [*table.index[:-2], "distortion"]
+    for name in ("softmax2", "N200_200_10"):
+        found = datasets(finished / f"results/adversarial/train/{name}.h5")
+        assert table.loc[name, "distortion"] == pytest.approx(np.nanmean(found["distortion"]), abs=6e-5)
+    assert table.loc["noise_0.3", "distortion"] == pytest.approx(0.3, rel=0.02)
 
 
 def test_a_transfer_table_may_have_amplified_rows_alone(finished, tmp_path):

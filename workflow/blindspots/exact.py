@@ -63,7 +63,7 @@ def _nearest_of_class(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, 
     others = others[others != targets[:, None]].view(len(x), -1)
     normals = weight[targets][:, None] - weight[others]
     offsets = margin + bias[others] - bias[targets][:, None]
-    solution = project(x, normals, offsets, *bounds)
+    solution = project(x, normals, offsets, *bounds, iterations=500)
     size = (solution.point - x).norm(dim=1)
     scale = normals.norm(dim=2).amax(1)
     success = solution.violation <= 1e-6 * scale

@@ -3,9 +3,10 @@
 minimise ½‖u - x‖² subject to G u ≥ b and lower ≤ u ≤ upper, for (r, n) points x and (r, p) inequalities with p small.
 For multipliers λ ≥ 0 the inner minimiser is u(λ) = clip(x + Gᵀλ), so the dual is a concave, once differentiable, piecewise
 quadratic function of p variables with gradient b - G u(λ). Newton's method on its pieces, projected onto λ ≥ 0, ends on
-the piece that holds the maximum. Where a Newton step leads too far, or nowhere as all variables are at their bounds, a
-careful one follows: with Σ_j |G Gᵀ|_ij as the curvature in λ_i, which bounds that of every piece, it cannot fail to
-ascend. Every pass of the loop evaluates each unfinished row once.
+the piece that holds the maximum. Where a Newton step leads too far, or nowhere as all variables are at their bounds, it
+becomes more careful: the variables at their bounds count too, by and by as much as the others; and last with Σ_j |G Gᵀ|_ij
+as the curvature in λ_i, which bounds that of every piece, so that it cannot fail to ascend. Every pass of the loop
+evaluates each unfinished row once.
 """
 
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor
 from blindspots.rows import inside, where
 
 _RIDGE = 1e-6  # of the dual's mean curvature, for pieces on which the inequalities are dependent
+_LEAST_CAUTION = 0.02
 _DROP_BELOW = 0.7  # copy the unfinished rows together when fewer than this share of the batch is unfinished
 
 
@@ -53,7 +55,8 @@ def project(
     at_zero = offsets - (normals @ x[:, :, None])[:, :, 0]
     rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(offsets.abs(), (offsets - at_zero).abs()).amax(1)
     small = tolerance * at_zero.clamp_min(0).amax(1) + rounding
-    careful, stuck, finished = (torch.zeros_like(value, dtype=torch.bool) for _ in range(3))
+    caution = torch.zeros_like(value)  # how much a variable at its bound counts
+    stuck, finished = (torch.zeros_like(value, dtype=torch.bool) for _ in range(2))
 
     for iteration in range(iterations + 1):
         moving = (multipliers > 0) | (ascent > 0)
@@ -66,21 +69,22 @@ def project(
             if finished.all():
                 break
             if (~finished).sum() < _DROP_BELOW * len(rows):
-                state = (rows, x, normals, offsets, small, multipliers, point, value, ascent, careful, moving, residual)
-                rows, x, normals, offsets, small, multipliers, point, value, ascent, careful, moving, residual = (
+                state = (rows, x, normals, offsets, small, multipliers, point, value, ascent, caution, moving, residual)
+                rows, x, normals, offsets, small, multipliers, point, value, ascent, caution, moving, residual = (
                     part[~finished] for part in state
                 )
                 finished = finished[~finished]
 
-        curvature = (normals * inside(point, lower, upper)[:, None]) @ normals.mT
+        counted = torch.maximum(inside(point, lower, upper), caution.clamp_max(1)[:, None])
+        curvature = (normals * counted[:, None]) @ normals.mT
         ridge = _RIDGE * curvature.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(x.dtype).tiny
         both = moving[:, :, None] & moving[:, None, :]
         system = torch.where(both, curvature + ridge[:, None, None] * identity, identity)
         step = torch.linalg.solve_ex(system, ascent * moving).result  # not finite, and so not taken, where it is singular
 
-        if careful.any():
-            every = (normals[careful] @ normals[careful].mT).abs().sum(2)
-            step[careful] = ascent[careful] / every
+        last = caution > 1
+        if last.any():
+            step[last] = ascent[last] / (normals[last] @ normals[last].mT).abs().sum(2)
         trial = (multipliers + step).clamp_min(0)
         trial_point, trial_value, trial_ascent = _inner(x, normals, offsets, trial, lower, upper)
         # Near the maximum the value no longer tells points apart in this precision, but its gradient does.
@@ -91,8 +95,8 @@ def project(
             where(better, new, old) for new, old in ((trial, multipliers), (trial_point, point), (trial_ascent, ascent))
         )
         value = torch.where(better, trial_value, value)
-        stuck = careful & ~better  # by rounding
-        careful = ~better
+        stuck = last & ~better  # by rounding
+        caution = torch.where(better, torch.where(caution > _LEAST_CAUTION, caution / 10, 0), 10 * caution + _LEAST_CAUTION)
     return result
 
 
