@@ -118,7 +118,7 @@ def refine(
     adversarial: Tensor,
     targets: Tensor,
     *,
-    method: SQP = METHODS["sqp"],
+    method: str | SQP = "sqp",
     bounds: tuple[float, float] = (0.0, 1.0),
     margin: float = 1e-4,
     batch: int | None = None,
@@ -129,6 +129,9 @@ def refine(
     An image that the model does not classify as its target stays the original, without success. No image ends further away.
     For the rest see `minimum_distortion`.
     """
+    options = _options(method)
+    if not isinstance(options, SQP):
+        raise ValueError(f"method is {method!r}: the refinement is by SQP(...)")
     classes = _checked(model, images, bounds, margin, batch)
     _check_classes("target", targets, images, classes)
     if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape or adversarial.dtype != images.dtype:
@@ -141,7 +144,7 @@ def refine(
         of_the_target = problem.leads(start, problem.rows).amin(1) > 0
 
         def search(rest: Problem, rows: Tensor) -> Found:
-            return sqp.minima(rest, start[rows], torch.ones_like(rows, dtype=torch.bool), method)
+            return sqp.minima(rest, start[rows], torch.ones_like(rows, dtype=torch.bool), options)
 
         return _result(problem, search, of_the_target)
 
@@ -235,7 +238,7 @@ def _images_at_once(model: nn.Module, images: Tensor) -> int:
     kept = []
     own = {parameter.data_ptr() for parameter in model.parameters()}
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        model(images[:1].clone().requires_grad_())
+        model(images[:1].detach().clone().requires_grad_())
     activations = sum(tensor.nbytes for tensor in kept if tensor.data_ptr() not in own)
     an_image = _FLOATS * images[0].nbytes + 2 * activations
     if images.is_cuda:
@@ -253,13 +256,15 @@ def _checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], marg
         raise ValueError(f"margin is {margin}: it has to be 0 or larger")
     if batch is not None and batch < 1:
         raise ValueError(f"batch is {batch}: it has to be 1 at least")
-    if model.training:
+    if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode: call model.eval() first")
     for name, values in model.state_dict().items():
         if values.is_floating_point() and not values.isfinite().all():
             raise ValueError(f"the model's {name} has a value that is NaN or infinite")
     if not isinstance(images, Tensor):
         raise ValueError(f"the images are {type(images).__name__}: give a tensor")
+    if images.ndim < 2:
+        raise ValueError(f"the images are of shape {tuple(images.shape)}: give (b, ...), b images of one shape")
     if not len(images):
         raise ValueError("there are no images to attack")
     if images.dtype not in (torch.float32, torch.float64):
@@ -271,7 +276,7 @@ def _checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], marg
         try:
             said = model(images[:100])
         except (RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"the model does not take {images.dtype} images {tuple(images.shape[1:])}: {reason}") from error
     if not isinstance(said, Tensor) or said.ndim != 2 or len(said) != len(images[:100]) or said.shape[1] < 2:
         shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
@@ -280,6 +285,11 @@ def _checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], marg
         raise ValueError("the model returns NaN or infinite logits: no attack can be made on it")
     if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
         raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    with torch.enable_grad():
+        answer = torch.func.functional_call(model, parameters, images[:1].detach().clone().requires_grad_())
+    if not answer.requires_grad:
+        raise ValueError("the model has no gradient with respect to its images: the attack needs it")
     return said.shape[1]
 
 

@@ -76,7 +76,7 @@ def search(problem: Problem, options: LBFGS) -> Found:
             tolerance=options.tolerance,
             max_evaluations=options.max_evaluations,
         )
-        lead = problem.leads(minimum.x, rows).amin(1) - problem.margin
+        lead = problem.leads(minimum.x, rows).amin(1) - problem.margin[rows]
         far = problem.distance(minimum.x, rows)
         nearer = (lead >= 0) & (far < distance[rows])
         better = rows[nearer]

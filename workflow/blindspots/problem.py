@@ -3,11 +3,14 @@
 f(x + r) = l where the target's logit leads all others. Images are rows of n pixels here, (b, n).
 """
 
+from copy import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+_ROUNDINGS = 16
 
 
 class Linearised(NamedTuple):
@@ -37,31 +40,39 @@ class Problem:
     """D(x, l) for (b, ...) images; counts the gradients that each has cost.
 
     margin: logits by which the target has to lead, so that rounding, which differs between batch sizes and devices, does
-    not undo a success.
+    not undo a success; for each image (b,) what its logits' rounding may come to is added.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, targets: Tensor, bounds: tuple[float, float], margin: float):
-        self.model, self.targets, self.margin = model, targets, margin
+        self.model, self.targets = model, targets
         self.lower, self.upper = bounds
         self.shape = images.shape[1:]
-        self.x = images.flatten(1)
+        self.x = images.detach().flatten(1)
         self.rows = torch.arange(len(images), device=images.device)
         self.gradient_evaluations = torch.zeros_like(self.rows)
+        self.margin = margin + _ROUNDINGS * torch.finfo(images.dtype).eps * self.logits(self.x).detach().abs().amax(1)
 
     def subset(self, rows: Tensor) -> "Problem":
         """The problems `rows` alone, with a count of their own."""
-        images = self.x[rows].view(-1, *self.shape)
-        return Problem(self.model, images, self.targets[rows], (self.lower, self.upper), self.margin)
+        part = copy(self)
+        part.x, part.targets, part.margin = self.x[rows], self.targets[rows], self.margin[rows]
+        part.rows = torch.arange(len(rows), device=rows.device)
+        part.gradient_evaluations = torch.zeros_like(part.rows)
+        return part
+
+    def logits(self, points: Tensor) -> Tensor:
+        """f at (r, n) points: (r, k)."""
+        return self.model(points.view(-1, *self.shape))
 
     def leads(self, points: Tensor, rows: Tensor) -> Tensor:
         """The target's lead over each class at (r, n) points of the problems `rows`: (r, k), infinite over itself."""
-        logits = self.model(points.view(-1, *self.shape))
+        logits = self.logits(points)
         target = self.targets[rows][:, None]
         return (logits.gather(1, target) - logits).scatter(1, target, torch.inf)
 
     def holds(self, points: Tensor, rows: Tensor) -> Tensor:
         """Which points are of their target's class, by the margin: (r,) bool."""
-        return self.leads(points, rows).amin(1) >= self.margin
+        return self.leads(points, rows).amin(1) >= self.margin[rows]
 
     def linearised(self, points: Tensor, rows: Tensor, competitors: int) -> Linearised:
         """The smallest leads at (r, n) points, linearised there. Each costs a gradient."""
@@ -79,8 +90,7 @@ class Problem:
         """loss(x + r, l), the cross-entropy towards the target at (r, n) points, (r,), and its gradients (r, n)."""
         with torch.enable_grad():
             points = points.detach().requires_grad_()
-            logits = self.model(points.view(-1, *self.shape))
-            losses = cross_entropy(logits, self.targets[rows], reduction="none")
+            losses = cross_entropy(self.logits(points), self.targets[rows], reduction="none")
             (gradient,) = torch.autograd.grad(losses.sum(), points)
         self.gradient_evaluations[rows] += 1
         return losses.detach(), gradient

@@ -24,7 +24,7 @@ from blindspots.rows import inside, where
 
 _OVERSHOOT = 1.05  # of steps towards the target's class, which the curvature tends to cut short
 _REACHING_ROUNDS = 10
-_ROUGH, _EXACT = 1e-2, 1e-4  # tolerances of the projections
+_ROUGH, _EXACT = 1e-2, 0.02  # tolerances of the projections, the latter relative to that of the whole
 
 # The exploration, of which the first and the last step are given: the share of the way to x that a step goes, how many
 # times the distance the noise is long, and how much a new gradient counts in the average.
@@ -76,8 +76,9 @@ def minima(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> F
     the class has not been reached at all, the paper's procedure looks for it in the end.
     """
     found = descend(problem, points, reached, options)
-    rough = problem.rows[~reached | (found.status != CONVERGED)]
-    if not len(rough) or (not options.exploration and reached.all()):
+    kinks = (found.status != CONVERGED) & (options.exploration > 0)
+    rough = problem.rows[~reached | kinks]
+    if not len(rough):
         return found
     rest = problem.subset(rough)
     points, reached = found.points[rough], reached[rough]
@@ -105,7 +106,7 @@ def reach(problem: Problem, competitors: int) -> Tensor:
             break
         here = points[rows]
         linear = problem.linearised(here, rows, competitors)
-        offsets = linear.offsets(here) + 2 * problem.margin
+        offsets = linear.offsets(here) + 2 * problem.margin[rows][:, None]
         there = project(here, linear.gradients, offsets, problem.lower, problem.upper, tolerance=_ROUGH).point
         points[rows] = (here + _OVERSHOOT * (there - here)).clamp_(problem.lower, problem.upper)
     return points
@@ -163,6 +164,7 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     satisfies the optimality conditions.
     """
     lower, upper = problem.lower, problem.upper
+    exact = _EXACT * options.tolerance
     points, rows = points.clone(), problem.rows
     distance = problem.distance(points, rows)
     residual, damping = torch.full_like(distance, torch.nan), torch.ones_like(distance)
@@ -177,16 +179,17 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         here, damped = points[rows], damping[rows][:, None]
         linear = problem.linearised(here, rows, options.competitors * 2 ** (completed // _PATIENCE))
         # Twice the margin, of which the linearisation may be wrong by half.
-        offsets = linear.offsets(here) + 2 * problem.margin
+        margin = problem.margin[rows][:, None]
+        offsets = linear.offsets(here) + 2 * margin
         goal = here + damped * (problem.x[rows] - here)
         warm = multipliers[rows].gather(1, linear.classes) * damped
-        quadratic = project(goal, linear.gradients, offsets, lower, upper, start=warm, tolerance=_EXACT)
+        quadratic = project(goal, linear.gradients, offsets, lower, upper, start=warm, tolerance=exact)
         residual[rows] = (quadratic.point - here).norm(dim=1) / (damping[rows] * distance[rows])
 
-        missing = 2 * problem.margin - problem.leads(quadratic.point, rows).gather(1, linear.classes)
+        missing = 2 * margin - problem.leads(quadratic.point, rows).gather(1, linear.classes)
         offsets = offsets + missing.clamp_min(0)
         start = quadratic.multipliers
-        corrected = project(goal, linear.gradients, offsets, lower, upper, start=start, tolerance=_EXACT)
+        corrected = project(goal, linear.gradients, offsets, lower, upper, start=start, tolerance=exact)
         multipliers[rows] = multipliers[rows].scatter(1, linear.classes, corrected.multipliers / damped)
 
         there = _as_far_as_it_holds(problem, rows, here, corrected.point)
