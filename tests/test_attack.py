@@ -416,15 +416,16 @@ def test_the_batch_size_changes_nothing_but_rounding(method, batch, activation):
 # Invariances
 
 # The search over c amplifies rounding: a c that just succeeds or just fails changes all that follow, up to the tolerance of
-# the search and a little more where the path of the minima is steep in c, as it is for c‖r‖₂.
+# the search and a little more where the path of the minima is steep in c, as it is for c‖r‖₂. The quadratic steps hardly do:
+# nearly all results agree to 1e-12, but a projection may come to its tolerance of 1e-4 a step earlier or later.
 INVARIANT = [
     pytest.param(METHODS["l2"], (PIXELS, 5), 0.01, id="l2"),
     pytest.param(METHODS["squared_l2"], (PIXELS, 5), 5e-3, id="squared_l2"),
-    pytest.param(SQP(), (PIXELS, 5), 1e-6, id="SQP on a linear classifier"),
-    pytest.param(SQP(exploration=0), (PIXELS, 12, 4), 1e-6, id="SQP without exploration"),
+    pytest.param(SQP(), (PIXELS, 5), 2e-4, id="SQP on a linear classifier"),
+    pytest.param(SQP(exploration=0), (PIXELS, 12, 4), 2e-4, id="SQP without exploration"),
 ]
 UNCHANGED = pytest.mark.parametrize(("method", "shape", "tolerance"), INVARIANT)
-EXAMPLES = settings(max_examples=5, deadline=None)
+EXAMPLES = settings(max_examples=4, deadline=None)
 SEEDS = given(seed=st.integers(0, 10**6))
 
 
@@ -864,7 +865,7 @@ def test_log_probabilities_are_as_good_as_logits(method):
     classes = other_targets(network, images)
     logarithms = Answers(lambda logits: logits.log_softmax(1), network).eval()
     one, two = (minimum_distortion(model, images, classes, method=method) for model in (network, logarithms))
-    same(one, two, 0.01 if isinstance(method, LBFGS) else 1e-6)  # by the search over c, see the invariances
+    same(one, two, 0.01 if isinstance(method, LBFGS) else 2e-4)  # by the search over c, see the invariances
 
 
 def test_logits_that_are_all_positive_or_sum_to_one_are_accepted():
