@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the tests' networks are so small that threads only wait for each other
 
 ROOT = Path(__file__).parents[1]
 CODE = ("Snakefile", "rules", "workflow", "config", "profiles", "envs")
