@@ -161,13 +161,9 @@ def evaluated_networks(wildcards):
     return network_artifacts(CONFIG.tables[wildcards.table].networks)
 
 
-def evaluated_parts():
-    """Every part of the data on which some table gives an error, once."""
-    return sorted({part for table in BASELINE_TABLES for part in CONFIG.tables[table].errors_on})
-
-
-def baseline_networks():
-    return sorted({name for table in BASELINE_TABLES for name in CONFIG.tables[table].networks})
+def evaluate_originals_settings(wildcards):
+    table = CONFIG.tables[wildcards.table]
+    return settings("evaluate_originals", rows=table.errors_on, columns=table.networks, **machine(CONFIG.evaluation))
 
 
 def distorted_artifacts(wildcards):

@@ -1,18 +1,20 @@
 # Needs: trained networks, and original or distorted images.
-# Makes: results/evaluation/originals.h5 and results/evaluation/{table}.h5, which network misclassifies which image.
+# Makes: results/evaluation/{table}.h5, which network misclassifies which image.
 
 
 rule evaluate_originals:
     input:
         data="results/data.h5",
         splits="results/splits.h5",
-        networks=network_artifacts(baseline_networks()),
+        networks=evaluated_networks,
     output:
-        "results/evaluation/originals.h5",
+        "results/evaluation/{table}.h5",
     log:
-        "results/logs/evaluate/originals.log",
+        "results/logs/evaluate/{table}.log",
     benchmark:
-        "results/benchmarks/evaluate/originals.tsv"
+        "results/benchmarks/evaluate/{table}.tsv"
+    wildcard_constraints:
+        table=any_of(BASELINE_TABLES),
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.evaluation.threads
@@ -20,14 +22,9 @@ rule evaluate_originals:
         cpu=cpu,
         mem_mb=2000,
     params:
-        settings=settings(
-            "evaluate_originals",
-            rows=evaluated_parts(),
-            columns=baseline_networks(),
-            **machine(CONFIG.evaluation),
-        ),
+        settings=evaluate_originals_settings,
     message:
-        "Classifying the undistorted images"
+        "Classifying the undistorted images of {wildcards.table}"
     shell:
         "exec python -m scripts.evaluate_originals --data {input.data:q} --splits {input.splits:q}"
         " --networks {input.networks:q}"

@@ -4,7 +4,7 @@
 
 rule tabulate_baseline:
     input:
-        originals="results/evaluation/originals.h5",
+        originals="results/evaluation/{table}.h5",
         adversarial=adversarial_artifacts,
         refined=refined_artifacts,
         exact=exact_artifacts,

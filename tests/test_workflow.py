@@ -44,6 +44,14 @@ def test_tables_have_the_papers_layout(finished):
     assert table3.loc["M1", "error_P1"] < table3.loc["M1", "error_P2"]
 
 
+def test_tables_need_no_other_networks_than_their_own(tmp_path):
+    run = snakemake(copy_code(tmp_path), *TABLES, "-n")
+    assert run.returncode == 0, run.stderr
+    assert "Training M1_prime" in run.stdout
+    assert "softmax1" not in run.stdout
+    assert "N100_100_10" not in run.stdout
+
+
 @pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table4_refined"])
 def test_every_cell_can_be_computed_again_from_the_dataset_it_names(finished, table):
     path = finished / f"results/{table}.cells.csv"
