@@ -1,5 +1,7 @@
 """The paper's procedure: its penalised objective against SciPy, its search over c against closed forms."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,9 +18,9 @@ NORMS = ("l2", "squared_l2")
 PIXELS = 16
 
 
-def small_network(seed=0, shape=(PIXELS, 12, 4), scale=3.0):
-    """A random sigmoid network, with weights large enough that its answers differ between images."""
-    network = networks.fully_connected(shape[:1], shape[1:], "sigmoid").double()
+def small_network(seed=0, shape=(PIXELS, 12, 4), scale=3.0, activation="sigmoid"):
+    """A random network, with weights large enough that its answers differ between images."""
+    network = networks.fully_connected(shape[:1], shape[1:], activation).double()
     networks.initialise(network, torch.Generator().manual_seed(seed))
     for layer in networks.weight_layers(network):
         layer.weight.data *= scale
@@ -171,6 +173,18 @@ def test_the_distortion_is_no_coarser_than_the_search_over_c(norm):
     assert sizes[0] >= sizes[1] >= sizes[2]
     assert sizes[0] >= 1.005 * sizes[1]
     assert sizes[1] <= 1.01 * sizes[2]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_more_searches_are_never_further(norm):
+    # With kinks, where not every success is nearer than those before.
+    network, images = small_network(scale=1.5, activation="relu"), random_images(20, PIXELS, seed=0)
+    targets, sizes = other_targets(network, images), []
+    for searches in range(2, 24, 2):
+        method = LBFGS(norm=norm, c_tolerance=1e-4, max_searches=searches, max_evaluations=30)
+        sizes.append(minimum_distortion(network, images, targets, method=method).distortion.nan_to_num(torch.inf).numpy())
+    assert (sizes[-1] < sizes[0]).any()
+    assert all((later <= sooner).all() for sooner, later in itertools.pairwise(sizes))
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -68,6 +68,9 @@ def test_what_no_point_of_the_box_satisfies_keeps_its_violation():
     x, normals, _ = problem(3, inequalities=1)
     beyond = normals.clamp_min(0).sum(2) + 1  # the most that the box allows, and 1 more
     assert (project(x, normals, beyond, 0, 1).violation >= 1 - 1e-9).all()
+    # Also beside others that are satisfied everywhere.
+    normals, beyond = normals.expand(-1, 3, -1).clone(), torch.cat([beyond, beyond - 1e3, beyond - 1e3], dim=1)
+    assert (project(x, normals, beyond, 0, 1).violation >= 1 - 1e-9).all()
 
 
 def test_inequalities_that_say_the_same_twice_are_no_trouble():
