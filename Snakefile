@@ -18,7 +18,8 @@ localrules:
 rule all:
     input:
         [f"results/{table}.csv" for table in CONFIG.tables],
-        [f"results/figures/adversarial_{table}.png" for table in TRANSFER_TABLES],
+        [f"results/{table}.png" for table in TRANSFER_TABLES],
+        [f"results/figures/filters_{name}.png" for name in PRETRAINED_NETWORKS],
         "results/figures/training.png",
 
 

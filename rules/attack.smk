@@ -1,20 +1,21 @@
 # Needs: the data and trained networks.
-# Makes: results/adversarial/{images}/{network}.h5, the nearest adversarial examples by the paper's procedure;
-# results/refined/, the same brought to local minima of the distortion; results/exact/, the minima for linear networks; results/amplified/, either at one standard
-# deviation; results/noise/, Gaussian noise to compare them with.
+# Makes: results/adversarial/{images}/{network}/{shard}.h5, the nearest adversarial examples by the paper's procedure, in
+# shards of a set's images; results/refined/, the same brought to local minima of the distortion; results/exact/, the minima
+# for linear networks; results/amplified/, either at one standard deviation; results/noise/, Gaussian noise to compare them
+# with. And of each results/{kind}/{images}/{network}.h5, the shards as one, without their images.
 
 
 rule attack:
     input:
         data="results/data.h5",
-        network="results/networks/{network}.h5",
+        network=attacked_network,
         targets=CONFIG.attack.given_targets or [],
     output:
-        "results/adversarial/{images}/{network}.h5",
+        "results/adversarial/{images}/{variant}{network}/{shard}.h5",
     log:
-        "results/logs/attack/{images}/{network}.log",
+        "results/logs/attack/{images}/{variant}{network}/{shard}.log",
     benchmark:
-        "results/benchmarks/attack/{images}/{network}.tsv"
+        "results/benchmarks/attack/{images}/{variant}{network}/{shard}.tsv"
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.attack.threads
@@ -24,7 +25,7 @@ rule attack:
     params:
         settings=attack_settings,
     message:
-        "Attacking {wildcards.network} on the {wildcards.images} images"
+        "Attacking {wildcards.variant}{wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
         "exec python -m scripts.attack --data {input.data:q} --network {input.network:q} --targets {input.targets:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
@@ -33,14 +34,14 @@ rule attack:
 rule refine:
     input:
         data="results/data.h5",
-        network="results/networks/{network}.h5",
-        adversarial="results/adversarial/{images}/{network}.h5",
+        network=attacked_network,
+        adversarial="results/adversarial/{images}/{variant}{network}/{shard}.h5",
     output:
-        "results/refined/{images}/{network}.h5",
+        "results/refined/{images}/{variant}{network}/{shard}.h5",
     log:
-        "results/logs/refine/{images}/{network}.log",
+        "results/logs/refine/{images}/{variant}{network}/{shard}.log",
     benchmark:
-        "results/benchmarks/refine/{images}/{network}.tsv"
+        "results/benchmarks/refine/{images}/{variant}{network}/{shard}.tsv"
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.attack.threads
@@ -50,7 +51,7 @@ rule refine:
     params:
         settings=refine_settings,
     message:
-        "Refining the adversarial examples for {wildcards.network} on the {wildcards.images} images"
+        "Refining the adversarial examples for {wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
         "exec python -m scripts.refine --data {input.data:q} --network {input.network:q}"
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
@@ -59,14 +60,14 @@ rule refine:
 rule exact:
     input:
         data="results/data.h5",
-        network="results/networks/{network}.h5",
-        adversarial="results/adversarial/{images}/{network}.h5",
+        network=attacked_network,
+        adversarial="results/adversarial/{images}/{variant}{network}/{shard}.h5",
     output:
-        "results/exact/{images}/{network}.h5",
+        "results/exact/{images}/{variant}{network}/{shard}.h5",
     log:
-        "results/logs/exact/{images}/{network}.log",
+        "results/logs/exact/{images}/{variant}{network}/{shard}.log",
     benchmark:
-        "results/benchmarks/exact/{images}/{network}.tsv"
+        "results/benchmarks/exact/{images}/{variant}{network}/{shard}.tsv"
     wildcard_constraints:
         network=any_of(LINEAR_NETWORKS),
     conda:
@@ -78,7 +79,7 @@ rule exact:
     params:
         settings=exact_settings,
     message:
-        "The exact minima for {wildcards.network} on the {wildcards.images} images"
+        "The exact minima for {wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
         "exec python -m scripts.exact --data {input.data:q} --network {input.network:q}"
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
@@ -87,13 +88,13 @@ rule exact:
 rule amplify:
     input:
         data="results/data.h5",
-        adversarial="results/{examples}/{images}/{network}.h5",
+        adversarial=amplified_shard,
     output:
-        "results/amplified/{examples}/{images}/{network}_{stddev}.h5",
+        "results/amplified/{examples}/{images}/{variant}{network}_{stddev}/{shard}.h5",
     log:
-        "results/logs/amplify/{examples}/{images}/{network}_{stddev}.log",
+        "results/logs/amplify/{examples}/{images}/{variant}{network}_{stddev}/{shard}.log",
     benchmark:
-        "results/benchmarks/amplify/{examples}/{images}/{network}_{stddev}.tsv"
+        "results/benchmarks/amplify/{examples}/{images}/{variant}{network}_{stddev}/{shard}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
@@ -102,7 +103,7 @@ rule amplify:
     params:
         settings=amplify_settings,
     message:
-        "Amplifying the distortions for {wildcards.network} to {wildcards.stddev}"
+        "Amplifying the distortions for {wildcards.network} to {wildcards.stddev}, {wildcards.shard}"
     shell:
         "exec python -m scripts.amplify --data {input.data:q} --adversarial {input.adversarial:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
@@ -112,11 +113,11 @@ rule noise:
     input:
         data="results/data.h5",
     output:
-        "results/noise/{images}/{stddev}.h5",
+        "results/noise/{images}/{variant}{stddev}/{shard}.h5",
     log:
-        "results/logs/noise/{images}/{stddev}.log",
+        "results/logs/noise/{images}/{variant}{stddev}/{shard}.log",
     benchmark:
-        "results/benchmarks/noise/{images}/{stddev}.tsv"
+        "results/benchmarks/noise/{images}/{variant}{stddev}/{shard}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
@@ -125,7 +126,32 @@ rule noise:
     params:
         settings=noise_settings,
     message:
-        "Adding Gaussian noise of stddev {wildcards.stddev} to the {wildcards.images} images"
+        "Adding Gaussian noise of stddev {wildcards.stddev} to the {wildcards.images} images, {wildcards.shard}"
     shell:
         "exec python -m scripts.noise --data {input.data:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule gather:
+    input:
+        gathered_shards,
+    output:
+        "results/{kind}/{images}/{variant}{name}.h5",
+    log:
+        "results/logs/gather/{kind}/{images}/{variant}{name}.log",
+    benchmark:
+        "results/benchmarks/gather/{kind}/{images}/{variant}{name}.tsv"
+    wildcard_constraints:
+        kind="adversarial|refined|exact|noise|amplified/[a-z]+",
+        name=r"[\w.-]+",
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=500,
+    params:
+        settings=settings("gather"),
+    message:
+        "Gathering {wildcards.kind}/{wildcards.images}/{wildcards.variant}{wildcards.name}"
+    shell:
+        "exec python -m scripts.gather --shards {input:q} --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -1,4 +1,8 @@
-# Needs: config. Makes: CONFIG, the checked configuration; the settings and the inputs that the rules name.
+# Needs: config. Makes: CONFIG, the checked configuration, and VARIANTS of it; the settings and the inputs that the rules
+# name.
+#
+# A variant is the experiment with something changed: other seeds (`replicates`) or one other choice (`ablations`). Its
+# artifacts lie in folders of its name, but where nothing that they come from is changed, they are the experiment's own.
 
 import json
 import re
@@ -8,7 +12,7 @@ from pathlib import Path
 WORKFLOW = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, WORKFLOW)
 
-from blindspots.config import BaselineTable, ConfigError, TransferTable, validated
+from blindspots.config import BaselineTable, ConfigError, TransferTable, validated, variants
 from blindspots.fingerprint import fingerprint
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.
@@ -19,6 +23,7 @@ os.environ.update(
 
 try:
     CONFIG = validated(config)
+    VARIANTS = {"": CONFIG} | {f"{name}/": variant for name, variant in variants(config).items()}
 except ConfigError as error:
     sys.exit(f"Error in the configuration: {error}")
 if CONFIG.attack.given_targets and not Path(CONFIG.attack.given_targets).is_file():
@@ -27,13 +32,170 @@ if CONFIG.attack.given_targets and not Path(CONFIG.attack.given_targets).is_file
 BASELINE_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, BaselineTable)]
 LINEAR_NETWORKS = [name for name, network in CONFIG.networks.items() if network.linear]
 TRANSFER_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, TransferTable)]
+PRETRAINED_NETWORKS = [name for name, network in CONFIG.networks.items() if network.training().get("pretraining")]
+TABLED_NETWORKS = [name for name in CONFIG.networks if any(name in table.networks for table in CONFIG.tables.values())]
+
+# The sections of the configuration that each kind of artifact depends on.
+DATA = ("data",)
+NETWORKS = (*DATA, "splits", "networks", "training")
+EXAMPLES = (*NETWORKS, "attack")
+DEPENDS_ON = {
+    "networks": NETWORKS,
+    "adversarial": EXAMPLES,
+    "amplified": (*EXAMPLES, "amplification"),
+    "noise": (*DATA, "attack", "noise"),
+}
 
 
 wildcard_constraints:
+    variant="|".join(map(re.escape, VARIANTS)),
     network="|".join(CONFIG.networks),
     images="train|test",
     examples="adversarial|refined",
+    shard=r"\d+-of-\d+",
     stddev=r"[0-9.]+(e-[0-9]+)?",
+
+
+def any_of(names):
+    """A wildcard constraint; without names it matches nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def cpu(wildcards, threads):
+    """What a job takes of the machine's cores, however many --cores says (see profiles/default)."""
+    return threads
+
+
+# --- Where artifacts lie ---
+
+
+def config_of(wildcards):
+    return VARIANTS[wildcards.variant]
+
+
+def table_of(wildcards):
+    return config_of(wildcards).tables[wildcards.table]
+
+
+def folder(kind, variant):
+    """Where a variant has its artifacts of a kind: with the first one for which all that they depend on is the same."""
+
+    def parts(config):
+        return [getattr(config, part) for part in DEPENDS_ON[kind]]
+
+    return next(name for name, config in VARIANTS.items() if parts(config) == parts(VARIANTS[variant]))
+
+
+def replicates(variant):
+    """The variants that a variant's tables are taken over: for the experiment itself, all of its seeds."""
+    return [variant, *(f"{name}/" for name in CONFIG.replicated())] if variant == "" else [variant]
+
+
+def network_artifact(variant, name):
+    return f"results/networks/{folder('networks', variant)}{name}.h5"
+
+
+def examples_artifact(kind, images, variant, name):
+    """A network's examples without their images, gathered from the shards."""
+    return f"results/{kind}/{images}/{folder('adversarial', variant)}{name}.h5"
+
+
+def row_artifact(table, variant, row):
+    """The artifact of a row of a transfer table without its images."""
+    images = table.distorted
+    if row.network is None:
+        return f"results/noise/{images}/{folder('noise', variant)}{row.stddev}.h5"
+    if row.stddev is None:
+        return examples_artifact(table.examples, images, variant, row.network)
+    return f"results/amplified/{table.examples}/{images}/{folder('amplified', variant)}{row.network}_{row.stddev}.h5"
+
+
+def shards(artifact, variant, images):
+    """The shards with the images of a gathered artifact."""
+    count = VARIANTS[variant].shards(images)
+    return [f"{artifact.removesuffix('.h5')}/{number}-of-{count}.h5" for number in range(1, count + 1)]
+
+
+# --- Inputs ---
+
+
+def attacked_network(wildcards):
+    return network_artifact(wildcards.variant, wildcards.network)
+
+
+def amplified_shard(wildcards):
+    examples = examples_artifact(wildcards.examples, wildcards.images, wildcards.variant, wildcards.network)
+    return f"{examples.removesuffix('.h5')}/{wildcards.shard}.h5"
+
+
+def gathered_shards(wildcards):
+    artifact = "results/{kind}/{images}/{variant}{name}.h5".format(**wildcards)
+    return shards(artifact, wildcards.variant, wildcards.images)
+
+
+def evaluated_networks(wildcards):
+    return [network_artifact(wildcards.variant, name) for name in table_of(wildcards).networks]
+
+
+def rows_shards(wildcards):
+    table = table_of(wildcards)
+    rows = [row_artifact(table, wildcards.variant, row) for row in table.rows()]
+    return [shard for row in rows for shard in shards(row, wildcards.variant, table.distorted)]
+
+
+def evaluations(wildcards):
+    return [f"results/evaluation/{variant}{wildcards.table}.h5" for variant in replicates(wildcards.variant)]
+
+
+def measured_rows(table):
+    """The rows of a transfer table whose distortions it tells."""
+    return [row for row in table.rows() if table.average_distortion or (row.network and row.stddev is None)]
+
+
+def tables_rows(wildcards):
+    table = table_of(wildcards)
+    rows = measured_rows(table)
+    return [row_artifact(table, variant, row) for variant in replicates(wildcards.variant) for row in rows]
+
+
+def tables_examples(kind, names=None):
+    """An input function: the examples of a kind for a table's networks, of each replicate."""
+
+    def artifacts(wildcards):
+        table = table_of(wildcards)
+        return [
+            examples_artifact(kind, table.distorted, variant, name)
+            for variant in replicates(wildcards.variant)
+            for name in table.networks
+            if names is None or name in names
+        ]
+
+    return artifacts
+
+
+def tables_networks(wildcards):
+    names = table_of(wildcards).networks
+    return [network_artifact(variant, name) for variant in replicates(wildcards.variant) for name in names]
+
+
+def papers_numbers(wildcards):
+    """The paper's numbers of a table, where it has that table."""
+    path = Path(workflow.basedir, "config", "paper", f"{wildcards.table}.csv")
+    return [os.path.relpath(path)] if path.exists() else []
+
+
+def pictured_rows(table):
+    """The unamplified rows and the last noise of a transfer table, for the figure."""
+    noise = [row for row in table.rows() if row.network is None]
+    return [row for row in table.rows() if row.network and row.stddev is None] + noise[-1:]
+
+
+def pictured_shards(wildcards):
+    table = CONFIG.tables[wildcards.table]
+    return [shards(row_artifact(table, "", row), "", table.distorted)[0] for row in pictured_rows(table)]
+
+
+# --- Settings ---
 
 
 def settings(program, **named):
@@ -51,16 +213,6 @@ def machine(section):
     return {"device": section.device, "threads": section.threads}
 
 
-def cpu(wildcards, threads):
-    """What a job takes of the machine's cores, however many --cores says (see profiles/default)."""
-    return threads
-
-
-def any_of(names):
-    """A wildcard constraint; without names it matches nothing."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
-
 def data_sources(wildcards, resources):
     """Where the files may come from. Snakemake compares no function of the resources with the last run's, and need not:
     the files' SHA-256 are among the settings, so that a source changes nothing."""
@@ -68,161 +220,118 @@ def data_sources(wildcards, resources):
 
 
 def train_settings(wildcards):
-    network = CONFIG.networks[wildcards.network]
+    config = config_of(wildcards)
+    network = config.networks[wildcards.network]
     return settings(
         "train",
-        network=plain(network, "trained_on", "weight_decay", "seed"),
-        trained_on=network.trained_on,
-        seed=network.seed,
-        training={"weight_decay": network.weight_decay, **plain(CONFIG.training)},
-        **machine(CONFIG.training),
+        network=network.definition(),
+        **network.training(),
+        training=plain(config.training),
+        **machine(config.training),
     )
 
 
-def connection_weights(wildcards):
+def training_work(wildcards):
     """The size of a network, by which the longest training starts first."""
-    height, width = CONFIG.data.image_shape
-    return CONFIG.networks[wildcards.network].connection_weights(height * width)
+    return CONFIG.networks[wildcards.network].multiplications(CONFIG.data.image_shape)
 
 
-def sample():
-    """Which images of a set are distorted, the same by attack and by noise."""
-    return {"size": CONFIG.attack.sample, "seed": CONFIG.attack.seed}
+def shard_settings(wildcards):
+    """Which images a job distorts, the same for every network and for noise."""
+    attack = config_of(wildcards).attack
+    return {
+        "images": wildcards.images,
+        "sample": {"size": attack.sample, "seed": attack.seed},
+        "shard": wildcards.shard,
+    }
+
+
+def search_settings(wildcards):
+    attack = config_of(wildcards).attack
+    return {"margin": attack.margin, "batch": attack.batch, **machine(attack)}
 
 
 def attack_settings(wildcards):
+    attack = config_of(wildcards).attack
     return settings(
         "attack",
-        images=wildcards.images,
+        **shard_settings(wildcards),
         classes=CONFIG.data.classes,
-        target=CONFIG.attack.target,
-        sample=sample(),
-        seed=CONFIG.attack.seed,
-        lbfgs=plain(CONFIG.attack.lbfgs),
-        **in_batches(),
-        **machine(CONFIG.attack),
+        target=attack.target,
+        seed=attack.seed,
+        lbfgs=plain(attack.lbfgs),
+        **search_settings(wildcards),
     )
 
 
 def refine_settings(wildcards):
-    return settings(
-        "refine",
-        images=wildcards.images,
-        sqp=plain(CONFIG.attack.sqp),
-        **in_batches(),
-        **machine(CONFIG.attack),
-    )
+    sqp = plain(config_of(wildcards).attack.sqp)
+    return settings("refine", images=wildcards.images, sqp=sqp, **search_settings(wildcards))
 
 
 def exact_settings(wildcards):
-    return settings("exact", images=wildcards.images, margin=CONFIG.attack.margin, **machine(CONFIG.attack))
-
-
-def in_batches():
-    return {"margin": CONFIG.attack.margin, "batch": CONFIG.attack.batch}
+    attack = config_of(wildcards).attack
+    return settings("exact", images=wildcards.images, margin=attack.margin, **machine(attack))
 
 
 def amplify_settings(wildcards):
-    stddev = float(wildcards.stddev)
-    return settings("amplify", images=wildcards.images, stddev=stddev, clip=CONFIG.amplification.clip)
+    clip = config_of(wildcards).amplification.clip
+    return settings("amplify", images=wildcards.images, stddev=float(wildcards.stddev), clip=clip)
 
 
 def noise_settings(wildcards):
-    return settings(
-        "noise",
-        images=wildcards.images,
-        stddev=float(wildcards.stddev),
-        seed=CONFIG.noise.seed,
-        clip=CONFIG.noise.clip,
-        sample=sample(),
-    )
-
-
-def network_artifacts(names):
-    return [f"results/networks/{name}.h5" for name in names]
-
-
-def adversarial_artifacts(wildcards):
-    table = CONFIG.tables[wildcards.table]
-    return [f"results/adversarial/{table.distorted}/{name}.h5" for name in table.networks]
-
-
-def refined_artifacts(wildcards):
-    table = CONFIG.tables[wildcards.table]
-    return [f"results/refined/{table.distorted}/{name}.h5" for name in table.networks]
-
-
-def exact_artifacts(wildcards):
-    table = CONFIG.tables[wildcards.table]
-    return [f"results/exact/{table.distorted}/{name}.h5" for name in table.networks if name in LINEAR_NETWORKS]
-
-
-def evaluated_networks(wildcards):
-    return network_artifacts(CONFIG.tables[wildcards.table].networks)
+    noise = config_of(wildcards).noise
+    return settings("noise", **shard_settings(wildcards), stddev=float(wildcards.stddev), **plain(noise))
 
 
 def evaluate_originals_settings(wildcards):
-    table = CONFIG.tables[wildcards.table]
+    table = table_of(wildcards)
     return settings("evaluate_originals", rows=table.errors_on, columns=table.networks, **machine(CONFIG.evaluation))
 
 
-def distorted_artifacts(wildcards):
-    table = CONFIG.tables[wildcards.table]
-    return [row.artifact(table.examples, table.distorted) for row in table.rows()]
-
-
 def evaluate_distorted_settings(wildcards):
+    table = table_of(wildcards)
     return settings(
         "evaluate_distorted",
-        rows=[row.name for row in CONFIG.tables[wildcards.table].rows()],
-        columns=CONFIG.tables[wildcards.table].networks,
+        rows=[row.name for row in table.rows()],
+        columns=table.networks,
         **machine(CONFIG.evaluation),
     )
 
 
+def table_settings(wildcards):
+    """What tables of both kinds are made by."""
+    config, table = config_of(wildcards), table_of(wildcards)
+    attack = config.attack
+    return {
+        "table": wildcards.table,
+        "replicates": len(replicates(wildcards.variant)),
+        "columns": table.networks,
+        "comparable": config.compare_with_paper,
+        "attack": {"target": attack.target, "norm": attack.lbfgs.norm, "sample": attack.sample, "set": table.distorted},
+        "sqp": plain(attack.sqp),
+    }
+
+
 def baseline_settings(wildcards):
-    table = CONFIG.tables[wildcards.table]
-    return settings(
-        "tabulate_baseline",
-        table=wildcards.table,
-        networks=table.networks,
-        linear=[name for name in table.networks if name in LINEAR_NETWORKS],
-        errors_on=table.errors_on,
-        comparable=CONFIG.compare_with_paper,
-    )
+    table = table_of(wildcards)
+    linear = [name for name in table.networks if name in LINEAR_NETWORKS]
+    return settings("tabulate_baseline", **table_settings(wildcards), linear=linear, errors_on=table.errors_on)
 
 
 def transfer_settings(wildcards):
-    table = CONFIG.tables[wildcards.table]
+    table = table_of(wildcards)
     return settings(
         "tabulate_transfer",
-        table=wildcards.table,
+        **table_settings(wildcards),
         examples=table.examples,
         rows=[row._asdict() for row in table.rows()],
-        columns=table.networks,
+        measured=[row.name for row in measured_rows(table)],
         average_distortion=table.average_distortion,
-        comparable=CONFIG.compare_with_paper,
     )
 
 
-def papers_numbers(wildcards):
-    """The paper's numbers of a table, where it has that table."""
-    path = Path(workflow.basedir, "config", "paper", f"{wildcards.table}.csv")
-    return [os.path.relpath(path)] if path.exists() else []
-
-
-def pictured_rows(table):
-    """The unamplified rows and the last noise of a transfer table, for the figure."""
-    rows = CONFIG.tables[table].rows()
-    noise = [row for row in rows if row.network is None]
-    return [row for row in rows if row.network and row.stddev is None] + noise[-1:]
-
-
-def pictured_artifacts(wildcards):
-    table = CONFIG.tables[wildcards.table]
-    return [row.artifact(table.examples, table.distorted) for row in pictured_rows(wildcards.table)]
-
-
 def picture_settings(wildcards):
-    rows = [row.name for row in pictured_rows(wildcards.table)]
-    return settings("plot_adversarial", rows=rows, images=CONFIG.tables[wildcards.table].distorted)
+    table = CONFIG.tables[wildcards.table]
+    rows = [{"name": row.name, "network": row.network} for row in pictured_rows(table)]
+    return settings("plot_adversarial", rows=rows, columns=table.networks, images=table.distorted)

@@ -8,11 +8,11 @@ rule evaluate_originals:
         splits="results/splits.h5",
         networks=evaluated_networks,
     output:
-        "results/evaluation/{table}.h5",
+        "results/evaluation/{variant}{table}.h5",
     log:
-        "results/logs/evaluate/{table}.log",
+        "results/logs/evaluate/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/evaluate/{table}.tsv"
+        "results/benchmarks/evaluate/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(BASELINE_TABLES),
     conda:
@@ -24,7 +24,7 @@ rule evaluate_originals:
     params:
         settings=evaluate_originals_settings,
     message:
-        "Classifying the undistorted images of {wildcards.table}"
+        "Classifying the undistorted images of {wildcards.variant}{wildcards.table}"
     shell:
         "exec python -m scripts.evaluate_originals --data {input.data:q} --splits {input.splits:q}"
         " --networks {input.networks:q}"
@@ -33,14 +33,14 @@ rule evaluate_originals:
 
 rule evaluate_distorted:
     input:
-        distorted=distorted_artifacts,
+        distorted=rows_shards,
         networks=evaluated_networks,
     output:
-        "results/evaluation/{table}.h5",
+        "results/evaluation/{variant}{table}.h5",
     log:
-        "results/logs/evaluate/{table}.log",
+        "results/logs/evaluate/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/evaluate/{table}.tsv"
+        "results/benchmarks/evaluate/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(TRANSFER_TABLES),
     conda:
@@ -52,7 +52,7 @@ rule evaluate_distorted:
     params:
         settings=evaluate_distorted_settings,
     message:
-        "Classifying the distorted images of {wildcards.table}"
+        "Classifying the distorted images of {wildcards.variant}{wildcards.table}"
     shell:
         "exec python -m scripts.evaluate_distorted --distorted {input.distorted:q} --networks {input.networks:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

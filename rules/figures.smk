@@ -1,13 +1,15 @@
-# Needs: distorted images and trained networks. Makes: results/figures/*.png.
+# Needs: distorted images and trained networks. Makes: results/{table}.png and
+# results/figures/*.png.
 
 
 rule plot_adversarial:
     input:
         data="results/data.h5",
-        distorted=pictured_artifacts,
+        distorted=pictured_shards,
+        evaluation="results/evaluation/{table}.h5",
     output:
         report(
-            "results/figures/adversarial_{table}.png",
+            "results/{table}.png",
             caption="../workflow/report/adversarial.rst",
             category="Figures",
             labels={"figure": "adversarial examples of {table}"},
@@ -29,12 +31,12 @@ rule plot_adversarial:
         "Drawing the adversarial examples of {wildcards.table}"
     shell:
         "exec python -m scripts.plot_adversarial --data {input.data:q} --distorted {input.distorted:q}"
-        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --evaluation {input.evaluation:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule plot_training:
     input:
-        networks=network_artifacts(CONFIG.networks),
+        networks=[network_artifact("", name) for name in TABLED_NETWORKS],
     output:
         report(
             "results/figures/training.png",
@@ -52,9 +54,37 @@ rule plot_training:
         cpu=cpu,
         mem_mb=1000,
     params:
-        settings=settings("plot_training", networks=list(CONFIG.networks)),
+        settings=settings("plot_training", networks=TABLED_NETWORKS),
     message:
         "Drawing the training curves"
     shell:
         "exec python -m scripts.plot_training --networks {input.networks:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule plot_filters:
+    input:
+        network="results/networks/{network}.h5",
+    output:
+        report(
+            "results/figures/filters_{network}.png",
+            caption="../workflow/report/filters.rst",
+            category="Figures",
+            labels={"figure": "first layer of {network}"},
+        ),
+    log:
+        "results/logs/figures/filters_{network}.log",
+    benchmark:
+        "results/benchmarks/figures/filters_{network}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=1000,
+    params:
+        settings=settings("plot_filters"),
+    message:
+        "Drawing the first layer of {wildcards.network}"
+    shell:
+        "exec python -m scripts.plot_filters --network {input.network:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

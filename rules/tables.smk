@@ -4,26 +4,26 @@
 
 rule tabulate_baseline:
     input:
-        originals="results/evaluation/{table}.h5",
-        adversarial=adversarial_artifacts,
-        refined=refined_artifacts,
-        exact=exact_artifacts,
-        networks=evaluated_networks,
+        originals=evaluations,
+        adversarial=tables_examples("adversarial"),
+        refined=tables_examples("refined"),
+        exact=tables_examples("exact", LINEAR_NETWORKS),
+        networks=tables_networks,
         paper=papers_numbers,
     output:
-        layout="results/{table}.csv",
-        markdown="results/{table}.md",
+        layout="results/{variant}{table}.csv",
+        markdown="results/{variant}{table}.md",
         page=report(
-            "results/{table}.html",
+            "results/{variant}{table}.html",
             caption="../workflow/report/baseline.rst",
             category="Tables",
-            labels={"table": "{table}"},
+            labels={"table": "{variant}{table}"},
         ),
-        cells="results/{table}.cells.csv",
+        cells="results/{variant}{table}.cells.csv",
     log:
-        "results/logs/tables/{table}.log",
+        "results/logs/tables/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/tables/{table}.tsv"
+        "results/benchmarks/tables/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(BASELINE_TABLES),
     conda:
@@ -34,7 +34,7 @@ rule tabulate_baseline:
     params:
         settings=baseline_settings,
     message:
-        "Making {wildcards.table}"
+        "Making {wildcards.variant}{wildcards.table}"
     shell:
         "exec python -m scripts.tabulate_baseline --originals {input.originals:q} --adversarial {input.adversarial:q}"
         " --refined {input.refined:q} --exact {input.exact:q} --networks {input.networks:q} --paper {input.paper:q}"
@@ -43,24 +43,24 @@ rule tabulate_baseline:
 
 rule tabulate_transfer:
     input:
-        evaluation="results/evaluation/{table}.h5",
-        distorted=distorted_artifacts,
-        refined=refined_artifacts,
+        evaluation=evaluations,
+        distorted=tables_rows,
+        refined=tables_examples("refined"),
         paper=papers_numbers,
     output:
-        layout="results/{table}.csv",
-        markdown="results/{table}.md",
+        layout="results/{variant}{table}.csv",
+        markdown="results/{variant}{table}.md",
         page=report(
-            "results/{table}.html",
+            "results/{variant}{table}.html",
             caption="../workflow/report/transfer.rst",
             category="Tables",
-            labels={"table": "{table}"},
+            labels={"table": "{variant}{table}"},
         ),
-        cells="results/{table}.cells.csv",
+        cells="results/{variant}{table}.cells.csv",
     log:
-        "results/logs/tables/{table}.log",
+        "results/logs/tables/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/tables/{table}.tsv"
+        "results/benchmarks/tables/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(TRANSFER_TABLES),
     conda:
@@ -71,7 +71,7 @@ rule tabulate_transfer:
     params:
         settings=transfer_settings,
     message:
-        "Making {wildcards.table}"
+        "Making {wildcards.variant}{wildcards.table}"
     shell:
         "exec python -m scripts.tabulate_transfer --evaluation {input.evaluation:q} --distorted {input.distorted:q}"
         " --refined {input.refined:q} --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"

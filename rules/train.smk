@@ -6,12 +6,12 @@ rule train:
         data="results/data.h5",
         splits="results/splits.h5",
     output:
-        "results/networks/{network}.h5",
+        "results/networks/{variant}{network}.h5",
     log:
-        "results/logs/train/{network}.log",
+        "results/logs/train/{variant}{network}.log",
     benchmark:
-        "results/benchmarks/train/{network}.tsv"
-    priority: connection_weights
+        "results/benchmarks/train/{variant}{network}.tsv"
+    priority: training_work
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.training.threads
@@ -21,7 +21,7 @@ rule train:
     params:
         settings=train_settings,
     message:
-        "Training {wildcards.network}"
+        "Training {wildcards.variant}{wildcards.network}"
     shell:
         "exec python -m scripts.train --data {input.data:q} --splits {input.splits:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -116,12 +116,11 @@ def test_the_default_configuration_is_not_changed_by_being_checked():
         # What does not fit together
         ("networks.M1.trained_on", "P3", "'P3' is not known"),
         ("networks.M1.trained_on", "test", "'test' is not known"),
-        ("networks.M1.weight_decay", [1e-5], "1 values for 3 layers"),
+        ("networks.M1.weight_decay", [1e-5], "1 values for 3 trained layers"),
         ("tables.table3.networks", ["M1", "M1_prime", "M2", "M3"], "'M3' is not known"),
         ("tables.table4.networks", ["M9"], "'M9' is not known"),
         ("tables.table3.errors_on", ["P1", "P7"], "'P7' is not known"),
         ("networks.M1.units", [100, 100, 9], "9 units in the last layer, for 10 classes"),
-        ("networks.M4", DEFAULT["networks"]["M1"], "no table has this network"),
         ("splits.parts.P2", [29999, 60000], "overlaps"),
         ("splits.parts.P2", [30000, 60001], "60000 images"),
         ("splits.parts.P2", [40000, 30000], "no range"),

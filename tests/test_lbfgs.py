@@ -1,15 +1,15 @@
-"""Box-constrained L-BFGS for a batch, against SciPy's L-BFGS-B on one problem at a time."""
+"""Box-constrained L-BFGS for a batch, against SciPy's bounded least squares on one problem at a time."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
+from scipy.optimize import lsq_linear
 
 from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS, Evaluation, minimize_in_box
 
-OPTIONS = {"lower": 0.0, "upper": 1.0, "history": 8, "tolerance": 1e-8, "max_evaluations": 1000}
+OPTIONS = {"lower": 0.0, "upper": 1.0, "history": 8, "tolerance": 1e-8, "min_decrease": -1, "max_evaluations": 1000}
 
 
 class Quadratics:
@@ -32,13 +32,8 @@ class Quadratics:
         return Evaluation(0.5 * torch.linalg.vecdot(difference, gradient), gradient, torch.ones(len(points)).double())
 
     def reference(self, row):
-        def function(x):
-            gradient = self.matrices[row] @ (x - self.minima[row])
-            return 0.5 * (x - self.minima[row]) @ gradient, gradient
-
-        bounds = [(0, 1)] * self.start.shape[1]
-        options = {"ftol": 0, "gtol": 1e-11, "maxiter": 5000, "maxfun": 10000}
-        return minimize(function, self.start[row].numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+        root = np.linalg.cholesky(self.matrices[row]).T
+        return lsq_linear(root, root @ self.minima[row], bounds=(0, 1), method="bvls").x
 
     def solve(self, **changes):
         ones = torch.ones(len(self.start)).double()
@@ -143,6 +138,25 @@ def test_used_up_evaluations_are_a_status_and_the_limit_holds(limit):
     assert (result.status == OUT_OF_EVALUATIONS).all()
     assert (result.evaluations == limit).all()
     assert len(problem.seen) == limit
+
+
+def test_at_kinks_rows_that_lower_their_value_too_little_are_given_up():
+    minima = torch.from_numpy(np.random.default_rng(0).uniform(0.2, 0.8, (3, 6)))
+
+    def kinked(points, rows):
+        difference = points - minima[rows]
+        slopes = torch.arange(1, 7)
+        return Evaluation(1 + (slopes * difference.abs()).sum(1), slopes * difference.sign(), torch.ones(len(rows)).double())
+
+    start, ones = torch.zeros(3, 6).double(), torch.full((3,), 0.01).double()
+    found = {least: minimize_in_box(kinked, start, ones, **OPTIONS | {"min_decrease": least}) for least in (-1, 1e-4, 1e-2)}
+    assert (found[1e-4].status == NO_DESCENT).all()
+    assert (found[1e-4].evaluations % 10 == 0).all()
+    assert (found[1e-2].evaluations <= found[1e-4].evaluations).all()
+    assert (found[1e-4].evaluations < found[-1].evaluations).all()
+    values = {least: kinked(result.x, torch.arange(3)).value for least, result in found.items()}
+    assert (values[1e-4] <= 0.9 * kinked(start, torch.arange(3)).value).all()
+    assert (values[1e-4] >= values[-1] - 1e-9).all()
 
 
 def test_more_evaluations_are_never_worse():

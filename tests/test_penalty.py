@@ -54,7 +54,7 @@ def test_the_penalised_objective_at_fixed_c_ends_where_scipy_ends(norm, seed, st
     asked = problem(seed=seed)
     _, slope = asked.loss(asked.x, asked.rows)
     objective = _objective(asked, asked.rows, strength * slope.norm(dim=1), norm == "l2")
-    options = {"lower": 0.0, "upper": 1.0, "history": 8, "tolerance": 1e-7, "max_evaluations": 2000}
+    options = {"lower": 0.0, "upper": 1.0, "history": 8, "tolerance": 1e-7, "min_decrease": -1, "max_evaluations": 2000}
     ours = minimize_in_box(objective, asked.x, 0.1 * torch.ones(4).double(), **options)
     assert (ours.status == CONVERGED).all()
     for row in range(4):
@@ -77,7 +77,7 @@ def test_from_the_images_scipy_comes_to_nothing_lower(norm, strength):
     asked = problem()
     _, slope = asked.loss(asked.x, asked.rows)
     objective = _objective(asked, asked.rows, strength * slope.norm(dim=1), norm == "l2")
-    options = {"lower": 0.0, "upper": 1.0, "history": 8, "tolerance": 1e-7, "max_evaluations": 2000}
+    options = {"lower": 0.0, "upper": 1.0, "history": 8, "tolerance": 1e-7, "min_decrease": -1, "max_evaluations": 2000}
     ours = minimize_in_box(objective, asked.x, 0.1 * torch.ones(4).double(), **options)
     for row in range(4):
 

@@ -7,9 +7,9 @@ import pytest
 
 from blindspots import artifacts, tables
 from blindspots.artifacts import Dataset
-from blindspots.tables import Number, Table
+from blindspots.tables import Number, Source, Table
 
-COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,paper,paper_n,verdict,artifact,dataset"
+COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,dataset"
 PRINTED = {("M2", "error"): Number("26.2", 256, None), ("M2", "distortion"): Number("0.062", 256, None)}
 
 
@@ -28,10 +28,9 @@ def source(tmp_path):
 def cells_of(source, printed=PRINTED, comparable=True, rows=("M2", "M1")):
     table = Table("table9", printed, comparable)
     cells = []
-    with artifacts.read(source) as file:
-        for row in rows:
-            cells.append(table.rate(row, "error", source, file, "wrong" if row == "M2" else "all wrong"))
-            cells.append(table.mean(row, "distortion", "rms", source, file, "size"))
+    for row in rows:
+        cells.append(table.rate(row, "error", [Source(source, "wrong" if row == "M2" else "all wrong")]))
+        cells.append(table.mean(row, "distortion", "rms", [Source(source, "size")]))
     return cells
 
 
@@ -114,10 +113,24 @@ def test_without_any_number_of_the_paper_the_columns_are_the_same(tmp_path, sour
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_mean_of_nothing_agrees_with_nothing(tmp_path):
     artifacts.write(tmp_path / "none.h5", {"size": Dataset(np.full(3, np.nan), "nothing found")}, {})
-    with artifacts.read(tmp_path / "none.h5") as file:
-        cell = Table("t", PRINTED, True).mean("M2", "distortion", "rms", tmp_path / "none.h5", file, "size")
+    cell = Table("t", PRINTED, True).mean("M2", "distortion", "rms", [Source(tmp_path / "none.h5", "size")])
     assert cell.n == 0
     assert cell.verdict == "not comparable"
+
+
+def test_replicates_are_averaged_with_their_std_and_every_source_named(tmp_path, source):
+    cell = Table("t", PRINTED, True).rate("M2", "error", [Source(source, "wrong"), Source(source, "all wrong")])
+    assert (cell.value, cell.n) == (63.0, 200)
+    assert cell.std_over_seeds == pytest.approx(np.std([26, 100], ddof=1))
+    assert cell.artifact.split(";") == [str(source)] * 2
+    assert cell.dataset.split(";") == ["wrong", "all wrong"]
+    _, text, _, cells = written(tmp_path, [cell])
+    assert "**63.0 ± 52.3 %**" in text.read_text(encoding="utf-8")
+    assert float(lines_of(cells)[0]["std_over_seeds"]) == pytest.approx(cell.std_over_seeds)
+
+
+def test_artifacts_are_sorted_by_name_across_replicates():
+    assert tables.by_replicate(["a", "b", "a2", "b2"], ["A", "B"]) == {"A": ["a", "a2"], "B": ["b", "b2"]}
 
 
 def test_the_layout_keeps_the_order_of_the_cells(tmp_path, source):

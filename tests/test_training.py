@@ -131,14 +131,6 @@ def test_the_same_start_gives_the_same_bytes_twice():
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_frozen_parameters_stay():
-    network = network_of([8, 3])
-    network[1].requires_grad_(False)
-    before = network[1].weight.clone()
-    fit(network, max_iterations=5, weight_decay=[0.1])
-    assert torch.equal(network[1].weight, before)
-
-
 def test_every_iteration_is_reported():
     lines = []
     result = fit(network_of([3]), max_iterations=5, report=lambda text, *values: lines.append(text % values))

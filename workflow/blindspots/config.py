@@ -1,7 +1,9 @@
 """The configuration's schema: what `config/*.yaml` may say, checked before any job starts. Unknown keys are errors."""
 
+import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +17,7 @@ def _no_truth_value(value: Any) -> Any:
     return value
 
 
+ABLATIONS, REFERENCE = "ablations", "as_configured"
 Device = Literal["auto", "cpu", "cuda"]
 ImageSet = Literal["train", "test"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -89,13 +92,16 @@ class Splits(Section):
     parts: dict[Name, tuple[int, int]]
 
 
-class FullyConnected(Section):
-    kind: Literal["fully_connected"]
+class Network(Section):
+    """What every network has; the rest of its keys define what is built, or say how else it is trained."""
+
     units: Annotated[list[Count], Field(min_length=1)]
     activation: Literal["sigmoid", "relu", "tanh"]
     trained_on: str
     weight_decay: list[NonNegative]
     seed: Seed
+
+    _NOT_BUILT: ClassVar = ("trained_on", "weight_decay", "seed", "pretraining", "minibatches")
 
     @property
     def classes(self) -> int:
@@ -103,15 +109,76 @@ class FullyConnected(Section):
 
     @property
     def linear(self) -> bool:
+        return False
+
+    def definition(self) -> dict[str, Any]:
+        """What is built (see `blindspots.networks.build`)."""
+        return self.model_dump(mode="json", exclude={*self._NOT_BUILT})
+
+    def training(self) -> dict[str, Any]:
+        """How it is trained."""
+        return self.model_dump(mode="json", include={*self._NOT_BUILT})
+
+    def _one_decay_each(self, layers: int) -> None:
+        if len(self.weight_decay) != layers:
+            raise ValueError(f"weight_decay has {len(self.weight_decay)} values for {layers} trained layers: give one each")
+
+
+class Pretraining(Section):
+    """Options of the sparse autoencoder, as in `blindspots.autoencoder`."""
+
+    sparsity: Annotated[Positive, Field(lt=1)]
+    sparsity_weight: NonNegative
+    weight_decay: NonNegative
+    max_iterations: Count
+
+
+class FullyConnected(Network):
+    kind: Literal["fully_connected"]
+    pretraining: Pretraining | None = None
+
+    @property
+    def linear(self) -> bool:
         return len(self.units) == 1
 
-    def connection_weights(self, pixels: int) -> int:
-        return sum(fan_in * fan_out for fan_in, fan_out in zip([pixels, *self.units], self.units, strict=False))
+    def multiplications(self, image_shape: Sequence[int]) -> int:
+        """For one image, in the weights."""
+        inputs = [math.prod(image_shape), *self.units]
+        return sum(map(operator.mul, inputs, self.units)) + (self.pretraining is not None) * inputs[0] * inputs[1]
 
     @model_validator(mode="after")
-    def _one_decay_a_layer(self):
-        if len(self.weight_decay) != len(self.units):
-            raise ValueError(f"weight_decay has {len(self.weight_decay)} values for {len(self.units)} layers: give one each")
+    def _consistent(self):
+        self._one_decay_each(len(self.units) - (self.pretraining is not None))
+        if self.pretraining and (len(self.units) < 2 or self.activation != "sigmoid"):
+            raise ValueError("pretraining is of a sigmoid layer with others above: give two units at least, and sigmoid")
+        return self
+
+
+class Minibatches(Section):
+    """Options of training by minibatches, as in `blindspots.training`."""
+
+    size: Count
+    epochs: Count
+    learning_rate: Positive
+
+
+class Convolutional(Network):
+    kind: Literal["convolutional"]
+    channels: Count
+    kernel: Count
+    pool: Count
+    dropout: Annotated[NonNegative, Field(lt=1)]
+    minibatches: Minibatches
+
+    def multiplications(self, image_shape: Sequence[int]) -> int:
+        """For one image, in the weights."""
+        maps = [size - self.kernel + 1 for size in image_shape]
+        inputs = [self.channels * math.prod(size // self.pool for size in maps), *self.units]
+        return math.prod(maps) * self.channels * self.kernel**2 + sum(map(operator.mul, inputs, self.units))
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        self._one_decay_each(1 + len(self.units))
         return self
 
 
@@ -132,6 +199,7 @@ class LBFGS(Section):
     c_growth: Annotated[float, Field(gt=1, allow_inf_nan=False)]
     max_searches: Count
     tolerance: Positive
+    min_decrease: NonNegative
     max_evaluations: Count
     history: Count
 
@@ -154,6 +222,7 @@ class Attack(Section):
     sqp: SQP
     margin: NonNegative
     batch: Count
+    images_per_job: Count
     device: Device
     threads: Count
 
@@ -201,14 +270,6 @@ class Row(NamedTuple):
     network: str | None
     stddev: float | None
 
-    def artifact(self, examples: str, images: str) -> str:
-        """The artifact with the row's images."""
-        if self.network is None:
-            return f"results/noise/{images}/{self.stddev}.h5"
-        if self.stddev is None:
-            return f"results/{examples}/{images}/{self.network}.h5"
-        return f"results/amplified/{examples}/{images}/{self.network}_{self.stddev}.h5"
-
 
 class TransferTable(Section):
     """The error of each network on the images distorted for each (the paper's Tables 2 and 4)."""
@@ -230,10 +291,20 @@ class TransferTable(Section):
         return rows
 
 
+class Ablations(Section):
+    """The experiment with one choice changed at a time: settings by a choice's name."""
+
+    tables: list[str]
+    every: dict[str, Any]
+    choices: dict[Name, dict[str, Any]]
+
+
 class Config(Section):
     data: Data
     splits: Splits
-    networks: Annotated[dict[Name, FullyConnected], Field(min_length=1)]
+    networks: Annotated[
+        dict[Name, Annotated[FullyConnected | Convolutional, Field(discriminator="kind")]], Field(min_length=1)
+    ]
     training: Training
     attack: Attack
     noise: Noise
@@ -241,6 +312,26 @@ class Config(Section):
     evaluation: Evaluation
     tables: Annotated[dict[Name, Annotated[BaselineTable | TransferTable, Field(discriminator="kind")]], Field(min_length=1)]
     compare_with_paper: bool
+    replicates: Count
+    ablations: Ablations
+
+    def size(self, images: str) -> int:
+        """How many images of a set are distorted."""
+        return self._whole(images) if self.attack.sample == "all" else self.attack.sample
+
+    def shards(self, images: str) -> int:
+        """How many jobs distort them."""
+        return -(-self.size(images) // self.attack.images_per_job)
+
+    def replicated(self) -> dict[str, dict[str, Any]]:
+        """The replicates beside the experiment itself, by name: the same with other seeds for all networks."""
+        return {
+            f"seeds{k}": {"networks": {name: {"seed": n.seed + 1000 * (k - 1)} for name, n in self.networks.items()}}
+            for k in range(2, self.replicates + 1)
+        }
+
+    def _whole(self, images: str) -> int:
+        return {"train": self.data.train_size, "test": self.data.test_size}[images]
 
     @model_validator(mode="after")
     def _splits_are_disjoint_ranges(self):
@@ -257,15 +348,15 @@ class Config(Section):
         parts = [*self.splits.parts, "train"]
         for name, network in self.networks.items():
             _known(f"networks.{name}.trained_on", network.trained_on, parts)
+            if isinstance(network, Convolutional) and min(self.data.image_shape) < network.kernel + network.pool - 1:
+                raise ValueError(f"networks.{name}: its kernel and pool are larger than an image, {self.data.image_shape}")
             if network.classes != self.data.classes:
                 raise ValueError(
                     f"networks.{name}: {network.classes} units in the last layer, for {self.data.classes} classes"
                 )
-            if not any(name in table.networks for table in self.tables.values()):
-                raise ValueError(f"networks.{name}: no table has this network; add it to one under tables or remove it")
         for name, table in self.tables.items():
-            size = {"train": self.data.train_size, "test": self.data.test_size}[table.distorted]
-            if self.attack.sample != "all" and self.attack.sample > size:
+            size = self._whole(table.distorted)
+            if self.size(table.distorted) > size:
                 raise ValueError(f"attack.sample: {self.attack.sample} images, but the {table.distorted} set has {size}")
             _unique(f"tables.{name}.networks", table.networks)
             if isinstance(table, TransferTable):
@@ -276,6 +367,8 @@ class Config(Section):
                 _known(f"tables.{name}.networks", network, self.networks)
             for part in getattr(table, "errors_on", ()):
                 _known(f"tables.{name}.errors_on", part, [*parts, "test"])
+        for table in self.ablations.tables:
+            _known("ablations.tables", table, self.tables)
         return self
 
 
@@ -285,6 +378,36 @@ def validated(raw: Mapping[str, Any]) -> Config:
         return Config.model_validate(_with_nulls(raw))
     except ValidationError as error:
         raise ConfigError("; ".join(_line(problem, raw) for problem in error.errors())) from None
+
+
+def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
+    """The experiment with other seeds, and with one other choice at a time. Raises ConfigError as `validated` does.
+
+    Every ablation, and the experiment that it is held against, shares the settings of `ablations.every`.
+    """
+    config = validated(raw)
+    every = config.ablations.every
+    changes = {REFERENCE: {}, **config.ablations.choices}
+    ablated = {f"{ABLATIONS}/{name}": _merged(every, change) for name, change in changes.items()}
+    return {
+        name: _named(name, _merged(_with_nulls(raw), change)) for name, change in (config.replicated() | ablated).items()
+    }
+
+
+def _named(name: str, raw: Mapping[str, Any]) -> Config:
+    try:
+        return validated(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `change` in its place, key by key, as Snakemake merges configuration files."""
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
 
 
 def _with_nulls(value: Any) -> Any:
@@ -308,20 +431,23 @@ def _unique(key: str, names: Sequence[str]) -> None:
 
 
 def _line(problem: Mapping[str, Any], raw: Any) -> str:
-    key = ".".join(_path_in_file(problem["loc"], raw))
+    key = ".".join(_path_in_file(problem["loc"], raw, missing=problem["type"] == "missing"))
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] == "union_tag_invalid":
+        context = problem["ctx"]
+        key, message = f"{key}.kind", f"there are {context['expected_tags']}, got {context['tag']!r}"
+    elif problem["type"] == "extra_forbidden":
         message = "unknown key"
     elif problem["type"] not in ("missing", "value_error"):
         message = f"{message[:1].lower()}{message[1:]}, got {problem['input']!r}"
     return f"{key}: {message}" if key else message
 
 
-def _path_in_file(location: Sequence[str | int], value: Any) -> Iterator[str]:
+def _path_in_file(location: Sequence[str | int], value: Any, missing: bool) -> Iterator[str]:
     """The location without what Pydantic adds to it, the alternatives of a union that it tried."""
     for place, part in enumerate(location, start=1):
         if isinstance(value, Mapping):
-            if part in value or place == len(location):
+            if part in value or (missing and place == len(location)):
                 yield str(part)
                 value = value.get(part)
         elif isinstance(value, list) and isinstance(part, int):

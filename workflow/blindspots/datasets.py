@@ -38,3 +38,9 @@ def sample(images: int, size: int | str, seed: int) -> np.ndarray:
     if size > images:
         raise StepError(f"attack.sample: {size} images are more than the {images} of the set: ask for fewer, or for all")
     return np.sort(np.random.default_rng(seed).choice(images, size, replace=False))
+
+
+def shard(values: np.ndarray, name: str) -> np.ndarray:
+    """One of the nearly equal parts of (n, ...) values, in their order; `3-of-6` is the third of six."""
+    number, total = map(int, name.split("-of-"))
+    return np.array_split(values, total)[number - 1]

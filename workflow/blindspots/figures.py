@@ -34,15 +34,27 @@ def image_pairs(blocks: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
     return figure
 
 
+def filters(weights: np.ndarray, columns: int = 20) -> Figure:
+    """The (units, height, width) weights of a layer's units, each scaled by its own largest; 0 is gray."""
+    rows = -(-len(weights) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(0.5 * columns, 0.5 * rows), layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, weight in zip(axes.flat, weights, strict=False):
+        largest = np.abs(weight).max()
+        axis.imshow(weight, cmap="gray", vmin=-largest, vmax=largest)
+    return figure
+
+
 def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance: float) -> Figure:
-    """Loss, largest gradient component (with its tolerance) and training error of every network by L-BFGS iteration."""
+    """Loss, largest gradient component (with its tolerance) and training error of every network by iteration."""
     panels = {"loss": "loss with decay", "gradient_max": "largest gradient component", "error": "training error (%)"}
     figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.6), layout="constrained")
     for axis, (key, label) in zip(axes, panels.items(), strict=True):
         for name, history in histories.items():
             values = history[key] * (100 if key == "error" else 1)
             axis.plot(np.arange(1, len(values) + 1), values, label=name, linewidth=1.2)
-        axis.set(xlabel="L-BFGS iteration", title=label)
+        axis.set(xlabel="iteration", title=label)
         axis.set_yscale("symlog", linthresh=0.01) if key == "error" else axis.set_yscale("log")
         axis.grid(alpha=0.3)
     axes[1].axhline(tolerance, color="gray", linestyle=":")

@@ -19,7 +19,7 @@ CONVERGED, OUT_OF_EVALUATIONS, NO_DESCENT = 0, 1, 2
 
 _SUFFICIENT_DECREASE = 1e-4
 _SMALLEST_STEP = 1e-8
-_STALLS = 5  # accepted steps in a row that lower nothing, as rounding allows, before a row is given up
+_WINDOW = 10  # passes in which a row that goes on has to lower its value by `min_decrease`
 _DROP_BELOW = 0.8  # copy the unfinished rows together when fewer than this share of the batch is unfinished
 
 
@@ -49,6 +49,7 @@ def minimize_in_box(
     upper: float,
     history: int,
     tolerance: float,
+    min_decrease: float,
     max_evaluations: int,
 ) -> Minimum:
     """Minimise each row of `start` (b, n) over the box [lower, upper]^n.
@@ -57,6 +58,8 @@ def minimize_in_box(
     inverse_curvature: (b,) the length of the first step for a gradient of norm 1.
     history:           passes of the loop whose pairs (s, y) are kept; a pass that only shortened a step has none.
     tolerance:         a row has converged when the projected gradient ‖clip(x - g) - x‖₂ is at most this times its scale.
+    min_decrease:      a row is given up when ten passes lower its value by no more than this fraction of it, as happens at
+                       kinks, where the gradient never becomes small.
     """
     rows = torch.arange(len(start), device=start.device)
     x = start.clamp(lower, upper)
@@ -71,12 +74,15 @@ def minimize_in_box(
     pairs_s = x.new_empty(history, *x.shape)
     pairs_y = x.new_empty(history, *x.shape)
     rho = x.new_zeros(history, len(x))  # 1 / sᵀy, and 0 for a slot in which a row stored no pair
-    stalls = torch.zeros_like(step)
+    reference = value
     finished = torch.zeros_like(step, dtype=torch.bool)
 
     for evaluations in range(1, max_evaluations + 1):
         residual = projected.norm(dim=1) / scale
-        converged, stuck = residual <= tolerance, (step < _SMALLEST_STEP) | (stalls >= _STALLS)
+        converged, stuck = residual <= tolerance, step < _SMALLEST_STEP
+        if evaluations % _WINDOW == 0:
+            stuck |= reference - value <= min_decrease * value.abs()
+            reference = value
         stop = ~finished & (converged | stuck | (evaluations == max_evaluations))
         if stop.any():
             ended = rows[stop]
@@ -91,7 +97,9 @@ def minimize_in_box(
                 rows, x, value, gradient, projected, free = (
                     part[going] for part in (rows, x, value, gradient, projected, free)
                 )
-                scale, gamma, direction, step, stalls = (part[going] for part in (scale, gamma, direction, step, stalls))
+                scale, gamma, direction, step, reference = (
+                    part[going] for part in (scale, gamma, direction, step, reference)
+                )
                 pairs_s, pairs_y, rho = pairs_s[:, going], pairs_y[:, going], rho[:, going]
                 finished = finished[going]
 
@@ -112,7 +120,6 @@ def minimize_in_box(
 
         x, gradient = where(accepted, trial, x), where(accepted, new_gradient, gradient)
         shorter = step * _interpolated(predicted, new_value - value)
-        stalls = torch.where(accepted & (new_value >= value), stalls + 1, torch.where(accepted, 0, stalls))
         value, scale = torch.where(accepted, new_value, value), torch.where(accepted, new_scale, scale)
         step = torch.where(accepted, 1.0, shorter)
 

@@ -23,7 +23,7 @@ class LBFGS:
     c_tolerance:    the search over c ends when the largest c that succeeds and the smallest that fails differ by at most
                     this fraction, or after `max_searches` values of c; until both exist, c moves by `c_growth`, its
                     square, its cube, and so on.
-    tolerance, max_evaluations, history: of the minimisation at each c (see `minimize_in_box`).
+    tolerance, min_decrease, max_evaluations, history: of the minimisation at each c (see `minimize_in_box`).
     """
 
     norm: str = "l2"
@@ -31,6 +31,7 @@ class LBFGS:
     c_growth: float = 1.3
     max_searches: int = 30
     tolerance: float = 1e-3
+    min_decrease: float = 3e-4
     max_evaluations: int = 200
     history: int = 6
 
@@ -43,6 +44,8 @@ class LBFGS:
         for name in ("c_tolerance", "tolerance"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it has to be larger than 0")
+        if not self.min_decrease >= 0:
+            raise ValueError(f"min_decrease is {self.min_decrease}: it has to be 0 or larger")
         if not self.c_growth > 1:
             raise ValueError(f"c_growth is {self.c_growth}: it has to be larger than 1")
 
@@ -74,6 +77,7 @@ def search(problem: Problem, options: LBFGS) -> Found:
             upper=problem.upper,
             history=options.history,
             tolerance=options.tolerance,
+            min_decrease=options.min_decrease,
             max_evaluations=options.max_evaluations,
         )
         lead = problem.leads(minimum.x, rows).amin(1) - problem.margin[rows]

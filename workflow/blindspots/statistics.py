@@ -2,9 +2,11 @@
 
 Rates: Wilson's interval; Fisher's exact test between our count and the paper's. Means: Student's interval; a z test in
 which the paper's unknown spread is taken to be ours. A printed number stands for every value that rounds to it, and the
-one nearest to ours is tested.
+one nearest to ours is tested. With replicates, other trainings of the same networks, both are t tests that count how far
+training again moves a number, too (Welch and Satterthwaite's degrees of freedom).
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -17,32 +19,39 @@ CONFIDENCE = 0.95  # of the intervals
 AGREES, DIFFERS, NOT_COMPARABLE = "agrees", "differs", "not comparable"
 
 
+Replicates = Sequence[np.ndarray]  # the values of the images, for each training of the networks
+
+
 class Estimate(NamedTuple):
     value: float
     n: int
     low: float
     high: float
+    std: float  # over replicates, NaN for one
 
 
-_NOTHING = Estimate(float("nan"), 0, float("nan"), float("nan"))
+_NOTHING = Estimate(float("nan"), 0, float("nan"), float("nan"), float("nan"))
 
 
-def rate(events: np.ndarray) -> Estimate:
-    """The share of true values, (n,) bool, with Wilson's interval."""
-    if not len(events):
+def rate(replicates: Replicates) -> Estimate:
+    """The share of true values, each (n,) bool, with Wilson's interval. The interval is that of sampling n images."""
+    n = min(map(len, replicates))
+    if not n:
         return _NOTHING
-    result = stats.binomtest(int(events.sum()), len(events))
-    interval = result.proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(float(events.mean()), len(events), interval.low, interval.high)
+    shares = [events.mean() for events in replicates]
+    interval = stats.binomtest(round(np.mean(shares) * n), n).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(float(np.mean(shares)), n, interval.low, interval.high, _std(shares))
 
 
-def mean(values: np.ndarray) -> Estimate:
-    """The mean of (n,) values with Student's interval."""
-    if not len(values):
+def mean(replicates: Replicates) -> Estimate:
+    """The mean of values, each (n,), with Student's interval. The interval is that of sampling n images."""
+    n = min(map(len, replicates))
+    if not n:
         return _NOTHING
-    value, error = float(values.mean()), _standard_error(values)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
-    return Estimate(value, len(values), value - half, value + half)
+    means = [values.mean() for values in replicates]
+    value = float(np.mean(means))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * _standard_error(replicates)
+    return Estimate(value, n, value - half, value + half, _std(means))
 
 
 def printed_range(printed: str) -> tuple[float, float]:
@@ -52,28 +61,55 @@ def printed_range(printed: str) -> tuple[float, float]:
     return float(number - half), float(number + half)
 
 
-def compare_rate(events: np.ndarray, printed: str, paper_n: int) -> str:
+def compare_rate(replicates: Replicates, printed: str, paper_n: int) -> str:
     """The verdict on our (n,) bool events against a rate that the paper prints in percent of `paper_n`."""
-    if not len(events):
+    n = min(map(len, replicates))
+    if not n:
         return NOT_COMPARABLE
     low, high = printed_range(printed)
-    nearest = float(np.clip(events.mean(), max(low, 0) / 100, min(high, 100) / 100))
-    theirs = round(nearest * paper_n)
-    ours = int(events.sum())
-    table = [[ours, len(events) - ours], [theirs, paper_n - theirs]]
-    return DIFFERS if stats.fisher_exact(table).pvalue < SIGNIFICANCE else AGREES
+    shares = [events.mean() for events in replicates]
+    ours = np.mean(shares)
+    theirs = round(np.clip(ours, max(low, 0) / 100, min(high, 100) / 100) * paper_n)
+    if len(replicates) == 1:
+        count = int(replicates[0].sum())
+        table = [[count, n - count], [theirs, paper_n - theirs]]
+        return DIFFERS if stats.fisher_exact(table).pvalue < SIGNIFICANCE else AGREES
+    pooled = (ours * n + theirs) / (n + paper_n)
+    return _verdict(ours - theirs / paper_n, shares, pooled * (1 - pooled) * (1 / n + 1 / paper_n))
 
 
-def compare_mean(values: np.ndarray, printed: str, paper_n: int) -> str:
+def compare_mean(replicates: Replicates, printed: str, paper_n: int) -> str:
     """The verdict on our (n,) values against a mean that the paper prints, taken over `paper_n` images."""
-    if len(values) < 2:
+    n = min(map(len, replicates))
+    if n < 2:
         return NOT_COMPARABLE
-    difference = values.mean() - np.clip(values.mean(), *printed_range(printed))
-    error = _standard_error(values) * np.sqrt(1 + len(values) / paper_n)
-    return DIFFERS if 2 * stats.norm.sf(abs(difference) / error) < SIGNIFICANCE else AGREES
+    means = [values.mean() for values in replicates]
+    ours = np.mean(means)
+    difference = ours - np.clip(ours, *printed_range(printed))
+    return _verdict(difference, means, _standard_error(replicates) ** 2 * (1 + n / paper_n))
 
 
-def _standard_error(values: np.ndarray) -> float:
-    if len(values) < 2:
+def _verdict(difference: float, means: Sequence[float], sampling: float) -> str:
+    """Whether a difference to the paper's one training is more than sampling images and training again explain.
+
+    sampling: the variance of the difference that sampling the images has, ours and theirs.
+    """
+    training, freedom = 0.0, np.inf
+    if len(means) > 1:
+        training = np.var(means, ddof=1) * (1 + 1 / len(means))
+        freedom = (len(means) - 1) * ((training + sampling) / training) ** 2 if training else np.inf  # Welch-Satterthwaite
+    error = np.sqrt(training + sampling)
+    if difference == 0 or error == 0:
+        return AGREES if difference == 0 else DIFFERS
+    return DIFFERS if 2 * stats.t.sf(abs(difference) / error, freedom) < SIGNIFICANCE else AGREES
+
+
+def _std(means: Sequence[float]) -> float:
+    return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
+
+
+def _standard_error(replicates: Replicates) -> float:
+    """Of one replicate's mean, as sampling n images has it: replicates share their images, so more of them do not help."""
+    if min(map(len, replicates)) < 2:
         return float("nan")
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
+    return float(np.sqrt(np.mean([values.var(ddof=1) / len(values) for values in replicates])))

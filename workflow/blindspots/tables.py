@@ -1,17 +1,15 @@
 """Tables of cells: each a number with its sample, interval, paper value, verdict, and the dataset it was computed from."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import h5py
 import markdown
 import numpy as np
 import pandas as pd
 
-from blindspots import statistics
+from blindspots import artifacts, statistics
 from blindspots.artifacts import whole_file
 from blindspots.statistics import NOT_COMPARABLE, Estimate
 
@@ -28,11 +26,25 @@ class Cell:
     n: int
     ci_low: float
     ci_high: float
+    std_over_seeds: float
     paper: str | None
     paper_n: int | None
     verdict: str
     artifact: str
     dataset: str
+
+
+class Source(NamedTuple):
+    """A dataset that a number is computed from."""
+
+    path: Path
+    dataset: str
+
+    def values(self) -> np.ndarray:
+        """Without what is missing: the distortions of images for which no adversarial example was found."""
+        with artifacts.read(self.path) as file:
+            values = file[self.dataset][()]
+        return values if values.dtype == bool else values[~np.isnan(values)]
 
 
 class Number(NamedTuple):
@@ -56,6 +68,11 @@ def read_paper(paths: Sequence[Path]) -> Paper:
     }
 
 
+def by_replicate(paths: Sequence[Path], names: Sequence[str]) -> dict[str, list[Path]]:
+    """The artifacts of each name, one a replicate, from all of the first replicate's, all of the second's, and so on."""
+    return {name: list(paths[place :: len(names)]) for place, name in enumerate(names)}
+
+
 @dataclass(frozen=True)
 class Table:
     """Makes the cells of one table. With `comparable` false no verdict is given."""
@@ -64,29 +81,40 @@ class Table:
     paper: Paper
     comparable: bool
 
-    def rate(self, row: str, column: str, path: Path, file: h5py.File, dataset: str, comparable: bool = True) -> Cell:
-        """The share of true values in a dataset, in percent."""
-        events = file[dataset][()]
-        share = statistics.rate(events)
-        percent = Estimate(100 * share.value, share.n, 100 * share.low, 100 * share.high)
-        return self._cell(row, column, "%", percent, events, statistics.compare_rate, path, dataset, comparable)
+    def rate(self, row: str, column: str, sources: Sequence[Source], comparable: bool = True) -> Cell:
+        """The share of true values, in percent; a source for each replicate."""
+        events = [source.values() for source in sources]
+        value, n, *rest = statistics.rate(events)
+        percent = Estimate(100 * value, n, *(100 * number for number in rest))
+        return self._cell(row, column, "%", percent, events, statistics.compare_rate, sources, comparable)
 
-    def mean(
-        self, row: str, column: str, unit: str, path: Path, file: h5py.File, dataset: str, comparable: bool = True
-    ) -> Cell:
-        """The mean of a dataset's values that are not NaN."""
-        values = file[dataset][()]
-        values = values[~np.isnan(values)]
-        estimate = statistics.mean(values)
-        return self._cell(row, column, unit, estimate, values, statistics.compare_mean, path, dataset, comparable)
+    def mean(self, row: str, column: str, unit: str, sources: Sequence[Source], comparable: bool = True) -> Cell:
+        """The mean of the values; a source for each replicate."""
+        values = [source.values() for source in sources]
+        return self._cell(row, column, unit, statistics.mean(values), values, statistics.compare_mean, sources, comparable)
 
-    def _cell(self, row, column, unit, estimate, values, compare, path, dataset, comparable) -> Cell:
+    def _cell(self, row, column, unit, estimate, replicates, compare, sources, comparable) -> Cell:
         number = self.paper.get((row, column))
         judged = self.comparable and comparable and number is not None
-        verdict = compare(values, number.printed, number.n) if judged else NOT_COMPARABLE
+        verdict = compare(replicates, number.printed, number.n) if judged else NOT_COMPARABLE
         printed, n = (number.printed, number.n) if number else (None, None)
-        measured = (estimate.value, unit, estimate.n, estimate.low, estimate.high)
-        return Cell(self.name, row, column, *measured, printed, n, verdict, str(path), dataset)
+        paths, datasets = (";".join(map(str, parts)) for parts in zip(*sources, strict=True))
+        return Cell(
+            table=self.name,
+            row=row,
+            column=column,
+            value=estimate.value,
+            unit=unit,
+            n=estimate.n,
+            ci_low=estimate.low,
+            ci_high=estimate.high,
+            std_over_seeds=estimate.std,
+            paper=printed,
+            paper_n=n,
+            verdict=verdict,
+            artifact=paths,
+            dataset=datasets,
+        )
 
 
 def write(
@@ -114,14 +142,16 @@ def write(
     )
 
 
-def attack_note(file: h5py.File) -> str:
-    """How the adversarial examples of an artifact were made."""
-    settings = json.loads(file.attrs["settings"])
-    if "sqp" in settings:
-        choices = ", ".join(f"{key} {value}" for key, value in settings["sqp"].items())
-        return f"The examples of the paper's procedure, refined: {choices} ({settings['images']} images)."
-    choices = {"target": settings["target"], "norm": settings["lbfgs"]["norm"], "sample": settings["sample"]["size"]}
-    return f"The attack: {', '.join(f'{key} {value}' for key, value in choices.items())} ({settings['images']} images)."
+def attack_note(settings: Mapping[str, Any]) -> str:
+    """How the adversarial examples of a table were made."""
+    choices = ", ".join(f"{key} {value}" for key, value in settings["attack"].items())
+    note = f"The attack: {choices}."
+    if settings["replicates"] > 1:
+        note += (
+            f" All numbers are means over {settings['replicates']} trainings of every network from different seeds, ± the "
+            "standard deviation over them; what stands in brackets is the interval of sampling the images."
+        )
+    return note
 
 
 REFINED_NOTE = (
@@ -133,7 +163,8 @@ REFINED_NOTE = (
 VERDICT_NOTE = (
     "A verdict is `differs` when, at the 1 % level, Fisher's exact test rejects that our count and the paper's have one "
     "rate, or a z test that our mean and the paper's are one (its unknown spread taken to be ours). A printed number "
-    "stands for all that round to it. The test knows of sampling alone: another training run or split moves a rate too."
+    "stands for all that round to it. With one training a network, the tests know of sampling images alone, and training "
+    "again moves a number too; with replicates they are t tests that count this as well."
 )
 
 
@@ -176,7 +207,8 @@ def _described(cell) -> str:
     mark = {statistics.AGREES: "✓", statistics.DIFFERS: "✗"}.get(cell.verdict, "–")
     interval = f"[{cell.ci_low:.{digits}f}, {cell.ci_high:.{digits}f}]"
     paper = f" · p {cell.paper}{unit}" if isinstance(cell.paper, str) else ""
-    return f"**{cell.value:.{digits}f}{unit}** {interval}{paper} {mark}"
+    spread = "" if np.isnan(cell.std_over_seeds) else f" ± {cell.std_over_seeds:.{digits}f}"
+    return f"**{cell.value:.{digits}f}{spread}{unit}** {interval}{paper} {mark}"
 
 
 def _rounded(cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""Training by full-batch L-BFGS until convergence, with the paper's quadratic weight decay."""
+"""Training with the paper's quadratic weight decay: full-batch L-BFGS until convergence, or minibatches for dropout."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,19 +14,20 @@ from blindspots.networks import weight_layers
 # loss_decay = λ Σ w² / (…), by the number k of units in the layer. The paper prints "per_unit".
 DECAY_DIVISORS: dict[str, Callable[[int], float]] = {"half": lambda k: 2.0, "per_unit": float, "plain": lambda k: 1.0}
 
-
 # The gradient is that of all images, added up over parts of this size; on a CPU such a part stays in the cache.
 _PART = {"cpu": 1000, "cuda": 10_000}
 
+Report = Callable[..., None]
+
 
 class Iteration(NamedTuple):
-    """The state after one L-BFGS iteration."""
+    """The state after one iteration of L-BFGS, or after one pass over the images in minibatches."""
 
     loss: float  # the total loss: mean cross-entropy plus decay
     gradient_norm: float  # ‖∇ total loss‖₂
     gradient_max: float  # its largest component, which convergence is judged by
     error: float  # fraction of the training images misclassified
-    evaluations: int  # gradients computed so far
+    evaluations: int  # gradients of all images computed so far
 
 
 class Trained(NamedTuple):
@@ -35,12 +36,24 @@ class Trained(NamedTuple):
     message: str
 
 
+class State(NamedTuple):
+    """A total loss at the parameters' present values: its flat gradient, and a training error to report beside it."""
+
+    loss: float
+    gradient: Tensor
+    error: float
+
+
+def no_report(message: str, *values: object) -> None:
+    """The report that nobody reads."""
+
+
 def decay(network: nn.Module, weights: Sequence[float], convention: str) -> Tensor:
     """loss_decay of Section 4.2: for each layer λ Σ w²/2 ("half"), λ Σ w²/k ("per_unit"), λ Σ w² ("plain").
 
     Biases do not decay. weights: one λ for each layer with connection weights; raises ValueError if the count differs.
     """
-    layers = [layer for layer in weight_layers(network) if layer.weight.requires_grad]
+    layers = weight_layers(network)
     if len(layers) != len(weights):
         raise ValueError(f"{len(weights)} weight decays for {len(layers)} layers with weights: give one for each")
     divisor = DECAY_DIVISORS[convention]
@@ -60,41 +73,104 @@ def fit(
     gradient_tolerance: float = 1e-5,
     max_iterations: int = 2000,
     history: int = 10,
-    report: Callable[[str, object], None] = lambda message, *values: None,
+    report: Report = no_report,
 ) -> Trained:
     """Train `network` in place on images (n, ...) and labels (n,) and return the record of every iteration.
 
     Converged means: the largest component of the total loss's gradient is at most `gradient_tolerance`. It may also end
     because no step lowers the loss any more in the arithmetic's precision, or at `max_iterations`: the message says why.
     """
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return minimise(
+        list(network.parameters()),
+        lambda: total_loss(network, images, labels, weight_decay, decay_convention),
+        gradient_tolerance=gradient_tolerance,
+        max_iterations=max_iterations,
+        history=history,
+        report=report,
+    )
+
+
+def fit_in_minibatches(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    weight_decay: Sequence[float],
+    decay_convention: str = "half",
+    size: int,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    report: Report = no_report,
+) -> Trained:
+    """Train `network` in place by Adam on minibatches, its learning rate falling to 0 over all `epochs`.
+
+    This is for networks with dropout, whose loss is another one at every step, so that nothing converges. The record has
+    the loss of all images without dropout after every epoch.
+    """
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs * -(-len(images) // size))
+    order = torch.Generator().manual_seed(seed)
+    states: list[Iteration] = []
+    with torch.random.fork_rng():  # dropout draws from torch's own generator
+        torch.manual_seed(seed)
+        for epoch in range(1, epochs + 1):
+            network.train()
+            for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
+                optimiser.zero_grad()
+                penalty = decay(network, weight_decay, decay_convention)
+                (cross_entropy(network(images[rows]), labels[rows]) + penalty).backward()
+                optimiser.step()
+                schedule.step()
+            state = total_loss(network.eval(), images, labels, weight_decay, decay_convention)
+            states.append(_iteration(state, evaluations=epoch))
+            _tell(report, "epoch", states)
+    return Trained(states, False, f"{epochs} epochs of minibatches of {size}, with dropout")
+
+
+def total_loss(
+    network: nn.Module, images: Tensor, labels: Tensor, weight_decay: Sequence[float], decay_convention: str
+) -> State:
+    """Mean cross-entropy plus decay, with the error as the fraction of the images misclassified."""
+    parameters = list(network.parameters())
+    penalty = decay(network, weight_decay, decay_convention)
+    loss, wrong = penalty.item(), 0
+    gradient = flat(torch.autograd.grad(penalty, parameters, materialize_grads=True))
+    for part, truth in zip(in_parts(images), in_parts(labels), strict=True):
+        logits = network(part)
+        share = cross_entropy(logits, truth, reduction="sum") / len(images)
+        gradient += flat(torch.autograd.grad(share, parameters))
+        loss += share.item()
+        wrong += int((logits.argmax(1) != truth).sum())
+    return State(loss, gradient, wrong / len(images))
+
+
+def minimise(
+    parameters: Sequence[nn.Parameter],
+    objective: Callable[[], State],
+    *,
+    gradient_tolerance: float,
+    max_iterations: int,
+    history: int,
+    report: Report = no_report,
+) -> Trained:
+    """Bring `parameters` in place, by L-BFGS, to where `objective` has a minimum (see `fit`)."""
     states: list[Iteration] = []
     latest = Iteration(*[float("nan")] * 4, 0)
-    part_size = _PART[images.device.type]
 
-    def total_loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+    def at(values: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal latest
-        _assign(parameters, torch.from_numpy(flat))
-        penalty = decay(network, weight_decay, decay_convention)
-        loss, wrong = penalty.item(), 0
-        gradient = _flat(torch.autograd.grad(penalty, parameters, materialize_grads=True))
-        for part, truth in zip(images.split(part_size), labels.split(part_size), strict=True):
-            logits = network(part)
-            share = cross_entropy(logits, truth, reduction="sum") / len(images)
-            gradient += _flat(torch.autograd.grad(share, parameters))
-            loss += share.item()
-            wrong += int((logits.argmax(1) != truth).sum())
-        size, largest = gradient.norm().item(), gradient.abs().max().item()
-        latest = Iteration(loss, size, largest, wrong / len(images), latest.evaluations + 1)
-        return latest.loss, gradient.double().cpu().numpy()
+        _assign(parameters, torch.from_numpy(values))
+        state = objective()
+        latest = _iteration(state, latest.evaluations + 1)
+        return state.loss, state.gradient.double().cpu().numpy()
 
     def after_iteration(intermediate_result) -> None:
         # L-BFGS-B accepts the point that it evaluated last, so `latest` describes it.
         states.append(latest)
-        line = "iteration %d: loss %.6f, gradient norm %.2e (largest component %.2e), training error %.2f %%"
-        report(line, len(states), latest.loss, latest.gradient_norm, latest.gradient_max, 100 * latest.error)
+        _tell(report, "iteration", states)
 
-    start = _flat([parameter.detach() for parameter in parameters]).double().cpu().numpy()
+    start = flat([parameter.detach() for parameter in parameters]).double().cpu().numpy()
     options = {
         "maxcor": history,
         "gtol": gradient_tolerance,
@@ -102,16 +178,33 @@ def fit(
         "maxiter": max_iterations,
         "maxfun": 20 * max_iterations,
     }
-    result = minimize(total_loss, start, jac=True, method="L-BFGS-B", callback=after_iteration, options=options)
+    result = minimize(at, start, jac=True, method="L-BFGS-B", callback=after_iteration, options=options)
     _assign(parameters, torch.from_numpy(result.x))
     return Trained(states or [latest], bool(np.abs(result.jac).max() <= gradient_tolerance), str(result.message))
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
+def in_parts(values: Tensor) -> tuple[Tensor, ...]:
+    """What the gradient is added up over."""
+    return values.split(_PART[values.device.type])
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """One vector of all."""
     return torch.cat([tensor.flatten() for tensor in tensors])
 
 
+def _iteration(state: State, evaluations: int) -> Iteration:
+    gradient = state.gradient
+    return Iteration(state.loss, gradient.norm().item(), gradient.abs().max().item(), state.error, evaluations)
+
+
+def _tell(report: Report, unit: str, states: Sequence[Iteration]) -> None:
+    line = "%s %d: loss %.6f, gradient norm %.2e (largest component %.2e), training error %.2f %%"
+    last = states[-1]
+    report(line, unit, len(states), last.loss, last.gradient_norm, last.gradient_max, 100 * last.error)
+
+
 @torch.no_grad()
-def _assign(parameters: Sequence[nn.Parameter], flat: Tensor) -> None:
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+def _assign(parameters: Sequence[nn.Parameter], values: Tensor) -> None:
+    for parameter, part in zip(parameters, values.split([p.numel() for p in parameters]), strict=True):
         parameter.copy_(part.view_as(parameter))

@@ -1,4 +1,4 @@
-"""Make the nearest adversarial example for every image of a set against one network, by the paper's procedure."""
+"""Make the nearest adversarial example for each image of a shard against one network, by the paper's procedure."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ def body(step: Step) -> None:
     device = prepare(step, settings["device"])
     network = networks.read(step.input("network")).to(device)
     everything = datasets.read(step.input("data"), settings["images"])
-    index = datasets.sample(len(everything.labels), **settings["sample"])
+    index = datasets.shard(datasets.sample(len(everything.labels), **settings["sample"]), settings["shard"])
     originals = datasets.Images(*(values[index] for values in everything))
     match settings["target"]:
         case "random":
@@ -42,7 +42,7 @@ def body(step: Step) -> None:
 
 
 def _random(network, everything: datasets.Images, settings: dict, device: torch.device) -> torch.Tensor:
-    """A target for every image of the set, so that a sample's do not depend on the sample."""
+    """A target for every image of the set, so that an image's does not depend on the sample or the shard."""
     labels = torch.from_numpy(everything.labels).long()
     predicted = classify(network, torch.from_numpy(everything.pixels).to(device)).cpu()
     return targets.random_targets(labels, predicted, settings["classes"], settings["seed"])

@@ -1,5 +1,6 @@
-"""Feed every set of distorted images to every network."""
+"""Feed every set of distorted images to every network, shard by shard."""
 
+import numpy as np
 import torch
 
 from blindspots import artifacts, networks
@@ -15,17 +16,25 @@ def body(step: Step) -> None:
         column: networks.read(path).to(device)
         for column, path in zip(step.settings["columns"], step.inputs["networks"], strict=True)
     }
+    rows = step.settings["rows"]
+    shards = np.array_split(np.array(step.inputs["distorted"]), len(rows))
     result = {}
-    for row, path in zip(step.settings["rows"], step.inputs["distorted"], strict=True):
-        with artifacts.read(path) as file:
-            success, labels = file["success"][()], file["labels"][()]
-            index, pixels = file["index"][()], torch.from_numpy(file["images"][()]).to(device)
-        result[f"index/{row}"] = Dataset(index[success], f"(n,) places in the set of the {success.sum()} images of {row}")
-        result[f"failures/{row}"] = Dataset((~success).sum(), "images without an adversarial example, left out of the rates")
-        for column, network in columns.items():
-            wrong = classify(network, pixels).cpu().numpy() != labels
+    for row, paths in zip(rows, shards, strict=True):
+        indices, failures, wrong = [], 0, {column: [] for column in columns}
+        for path in paths:
+            with artifacts.read(path) as file:
+                success, labels = file["success"][()], file["labels"][()]
+                index, pixels = file["index"][()], torch.from_numpy(file["images"][()]).to(device)
+            indices.append(index[success])
+            failures += (~success).sum()
+            for column, network in columns.items():
+                wrong[column].append((classify(network, pixels).cpu().numpy() != labels)[success])
+        index = np.concatenate(indices)
+        result[f"index/{row}"] = Dataset(index, f"(n,) places in the set of the {len(index)} images of {row}")
+        result[f"failures/{row}"] = Dataset(failures, "images without an adversarial example, left out of the rates")
+        for column, parts in wrong.items():
             meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
-            result[f"misclassified/{row}/{column}"] = Dataset(wrong[success], meaning)
+            result[f"misclassified/{row}/{column}"] = Dataset(np.concatenate(parts), meaning)
     step.write(result)
 
 

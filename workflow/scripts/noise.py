@@ -1,4 +1,4 @@
-"""Distort the images of a set by Gaussian noise."""
+"""Distort the images of a shard by Gaussian noise, which does not depend on how the set is cut."""
 
 import numpy as np
 
@@ -10,8 +10,9 @@ from blindspots.step import Step, run
 def body(step: Step) -> None:
     settings = step.settings
     originals, labels = datasets.read(step.input("data"), settings["images"])
-    index = datasets.sample(len(originals), **settings["sample"])
-    noisy = distortions.add_noise(originals[index], settings["stddev"], settings["seed"], settings["clip"])
+    sample = datasets.sample(len(originals), **settings["sample"])
+    noisy = distortions.add_noise(originals[sample], settings["stddev"], settings["seed"], settings["clip"])
+    index, noisy = (datasets.shard(values, settings["shard"]) for values in (sample, noisy))
     step.write(
         {
             "index": Dataset(index, f"(n,) places in the {settings['images']} set"),

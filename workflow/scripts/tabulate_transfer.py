@@ -1,67 +1,70 @@
 """The error of every network on the images distorted for each network (the paper's Tables 2 and 4)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from blindspots import artifacts
 from blindspots.step import Step, log, run
-from blindspots.tables import VERDICT_NOTE, Table, attack_note, read_paper, write
+from blindspots.tables import VERDICT_NOTE, Source, Table, attack_note, by_replicate, read_paper, write
 
 
 def body(step: Step) -> None:
     settings = step.settings
     table = Table(settings["table"], read_paper(step.inputs["paper"]), settings["comparable"])
-    evaluation = step.input("evaluation")
-    refined = dict(zip(settings["columns"], step.inputs["refined"], strict=True))
-    cells, labels, failures, notes = [], {}, {}, []
-    with artifacts.read(evaluation) as file:
-        for row, path in zip(settings["rows"], step.inputs["distorted"], strict=True):
-            name = row["name"]
-            labels[name] = _label(row, path, settings["examples"], refined)
-            if row["network"] and row["stddev"] is None and not notes:
-                with artifacts.read(path) as examples:
-                    notes.append(attack_note(examples))
-            failures[name] = int(file[f"failures/{name}"][()])
-            for column in settings["columns"]:
-                comparable = not failures[name] and _amplified_alike(row, table.paper.get((name, column)))
-                cells.append(table.rate(name, column, evaluation, file, f"misclassified/{name}/{column}", comparable))
-            if settings["average_distortion"]:
-                with artifacts.read(path) as distorted:
-                    found = not failures[name]
-                    cells.append(table.mean(name, "distortion", "rms", path, distorted, "distortion", found))
+    evaluations = step.inputs["evaluation"]
+    distorted = by_replicate(step.inputs["distorted"], settings["measured"])
+    refined = by_replicate(step.inputs["refined"], settings["columns"])
+    cells, labels, failures = [], {}, {}
+    for row in settings["rows"]:
+        name = row["name"]
+        labels[name] = _label(row, distorted, settings["examples"], refined)
+        failures[name] = _failures(evaluations, name)
+        for column in settings["columns"]:
+            sources = [Source(path, f"misclassified/{name}/{column}") for path in evaluations]
+            comparable = not failures[name] and _amplified_alike(row, table.paper.get((name, column)))
+            cells.append(table.rate(name, column, sources, comparable))
+        if settings["average_distortion"]:
+            sources = [Source(path, "distortion") for path in distorted[name]]
+            cells.append(table.mean(name, "distortion", "rms", sources, comparable=not failures[name]))
 
     missed = ", ".join(f"{count} of {name}" for name, count in failures.items() if count)
-    notes.append(f"Images for which no adversarial example was found, and which no rate counts: {missed or 'none'}.")
+    notes = [
+        attack_note(settings),
+        f"Images for which no adversarial example was found, and which no rate counts: {missed or 'none'}.",
+        VERDICT_NOTE,
+    ]
     title = f"{table.name}: error of each network (column) on the images distorted for each (row)"
-    write(
-        step.output,
-        title,
-        cells,
-        row_labels=labels,
-        column_labels={"distortion": "Av. distortion"},
-        notes=[*notes, VERDICT_NOTE],
-    )
+    column_labels = {"distortion": "Av. distortion"}
+    write(step.output, title, cells, row_labels=labels, column_labels=column_labels, notes=notes)
     log.info("wrote %s", step.output[0])
+
+
+def _failures(evaluations: Sequence[Path], row: str) -> int:
+    count = 0
+    for path in evaluations:
+        with artifacts.read(path) as file:
+            count += int(file[f"failures/{row}"][()])
+    return count
 
 
 def _amplified_alike(row: dict, number) -> bool:
     return row["network"] is None or number is None or number.amplified_to == row["stddev"]
 
 
-def _label(row: dict, path: Path, examples: str, refined: dict[str, Path]) -> str:
+def _label(row: dict, distorted: dict[str, list[Path]], examples: str, refined: dict[str, list[Path]]) -> str:
     if row["network"] is None:
         return f"Gaussian noise, stddev = {row['stddev']:g}"
     row_of = f"Distorted for {row['network']}" + (", refined" if examples == "refined" else "")
     if row["stddev"] is not None:
         return f"{row_of}, amplified to stddev = {row['stddev']:g}"
     nearer = "" if examples == "refined" else f", refined {_mean_distortion(refined[row['network']]):.4f}"
-    return f"{row_of} (av. stddev = {_mean_distortion(path):.4f}{nearer})"
+    return f"{row_of} (av. stddev = {_mean_distortion(distorted[row['name']]):.4f}{nearer})"
 
 
-def _mean_distortion(path: Path) -> float:
-    with artifacts.read(path) as file:
-        return np.nanmean(file["distortion"][()])
+def _mean_distortion(paths: Sequence[Path]) -> float:
+    return np.mean([Source(path, "distortion").values().mean() for path in paths])
 
 
 def main(argv=None) -> int:

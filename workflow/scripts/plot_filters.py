@@ -1,0 +1,23 @@
+"""What the units of a network's first layer look for: their weights as pictures."""
+
+from blindspots import figures, networks
+from blindspots.artifacts import read
+from blindspots.step import Step, log, run
+
+
+def body(step: Step) -> None:
+    path = step.input("network")
+    first = networks.weight_layers(networks.read(path))[0].weight.numpy()
+    with read(path) as file:
+        height, width = file["image_shape"][()]
+    filters = first.reshape(-1, height, width) if first.ndim == 2 else first[:, 0]
+    figures.save(figures.filters(filters), step.output[0])
+    log.info("wrote %s", step.output[0])
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.plot_filters", ("network",), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
