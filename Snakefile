@@ -21,6 +21,7 @@ rule all:
         [f"results/{table}.png" for table in TRANSFER_TABLES],
         [f"results/figures/filters_{name}.png" for name in PRETRAINED_NETWORKS],
         "results/figures/training.png",
+        "results/claims.md",
 
 
 include: "rules/data.smk"
@@ -29,3 +30,4 @@ include: "rules/attack.smk"
 include: "rules/evaluate.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
+include: "rules/claims.smk"

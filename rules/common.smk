@@ -12,7 +12,7 @@ from pathlib import Path
 WORKFLOW = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, WORKFLOW)
 
-from blindspots.config import BaselineTable, ConfigError, TransferTable, validated, variants
+from blindspots.config import ABLATIONS, BaselineTable, ConfigError, TransferTable, validated, variants
 from blindspots.fingerprint import fingerprint
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.
@@ -193,6 +193,11 @@ def pictured_rows(table):
 def pictured_shards(wildcards):
     table = CONFIG.tables[wildcards.table]
     return [shards(row_artifact(table, "", row), "", table.distorted)[0] for row in pictured_rows(table)]
+
+
+def ablated_cells(wildcards):
+    ablations = CONFIG.ablations
+    return [f"results/{ABLATIONS}/{name}/{table}.cells.csv" for name in ablations.names() for table in ablations.tables]
 
 
 # --- Settings ---

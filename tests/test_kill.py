@@ -12,7 +12,7 @@ from conftest import SMALL, TABLES, command, snakemake
 # What is deleted before the run, so that the rule has to work again.
 OUTPUTS = {
     "train": ["results/networks/M1.h5", "results/adversarial/test/M1.h5", "results/evaluation/table3.h5"],
-    "attack": ["results/adversarial/test/M1_prime.h5"],
+    "attack": ["results/adversarial/test/M1_prime/1-of-1.h5", "results/adversarial/test/M1_prime.h5"],
     "evaluate_distorted": ["results/evaluation/table4.h5"],
 }
 

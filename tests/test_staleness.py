@@ -5,10 +5,11 @@ import re
 import pytest
 from conftest import SMALL, planned_rules, snakemake
 
-AFTER_EXAMPLES = {"evaluate_distorted", "tabulate_transfer", "plot_adversarial"}
-AFTER_ATTACK = {"refine", "exact", "amplify", "tabulate_baseline"} | AFTER_EXAMPLES
+AFTER_TABLES = {"judge_claims"}
+AFTER_EXAMPLES = {"gather", "evaluate_distorted", "tabulate_transfer", "plot_adversarial"} | AFTER_TABLES
 AFTER_REFINEMENT = {"amplify", "tabulate_baseline"} | AFTER_EXAMPLES
-AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training"} | AFTER_ATTACK
+AFTER_ATTACK = {"refine", "exact"} | AFTER_REFINEMENT
+AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training", "plot_filters"} | AFTER_ATTACK
 EVERYTHING = {"fetch", "split", "noise", "train"} | AFTER_TRAINING
 
 MODULES = {
@@ -19,19 +20,20 @@ MODULES = {
     "blindspots/targets.py": {"attack"} | AFTER_ATTACK,
     "blindspots/distortions.py": {"attack", "evaluate_originals", "noise"} | AFTER_ATTACK,
     "blindspots/evaluation.py": {"attack", "evaluate_originals"} | AFTER_ATTACK,
-    "blindspots/statistics.py": {"tabulate_baseline", "tabulate_transfer"},
-    "blindspots/figures.py": {"plot_adversarial", "plot_training"},
+    "blindspots/statistics.py": {"tabulate_baseline", "tabulate_transfer"} | AFTER_TABLES,
+    "blindspots/figures.py": {"plot_adversarial", "plot_training", "plot_filters"},
     "blindspots/config.py": set(),
     "blindspots/step.py": EVERYTHING,
     "scripts/refine.py": {"refine"} | AFTER_REFINEMENT,
-    "blindspots/exact.py": {"exact", "tabulate_baseline"},
+    "blindspots/exact.py": {"exact", "gather", "tabulate_baseline"} | AFTER_TABLES,
+    "blindspots/claims.py": AFTER_TABLES,
     "scripts/noise.py": {"noise"} | AFTER_EXAMPLES,
-    "scripts/tabulate_baseline.py": {"tabulate_baseline"},
+    "scripts/tabulate_baseline.py": {"tabulate_baseline"} | AFTER_TABLES,
 }
 
 SETTINGS = {
     "splits.seed": ("seed: 0\n  parts", "seed: 5\n  parts", {"split", "train"} | AFTER_TRAINING),
-    "networks.M2.seed": ("seed: 3", "seed: 4", {"train"} | AFTER_TRAINING - {"exact"}),
+    "networks.M2.seed": ("seed: 3", "seed: 4", {"train"} | AFTER_TRAINING - {"exact", "plot_filters"}),
     "training.history": (
         "max_iterations: 2000\n  history: 10",
         "max_iterations: 2000\n  history: 11",
@@ -43,7 +45,7 @@ SETTINGS = {
     "evaluation.device": (
         "evaluation:\n  device: auto",
         "evaluation:\n  device: cpu",
-        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline"} - {"plot_adversarial"},
+        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline"} - {"gather"},
     ),
     "training.threads": ("  threads: 1", "  threads: 2", {"train"} | AFTER_TRAINING),
     "data.sources": ("variable: BLINDSPOTS_DATA", "variable: ANOTHER", set()),
@@ -81,12 +83,12 @@ def test_a_changed_setting_reruns_the_rules_that_read_it(clone, key):
 
 def test_a_changed_number_of_the_paper_reruns_only_its_table(clone):
     edit(clone / "config/paper/table3.csv", "0.062", "0.063")
-    assert dry_run(clone) == {"tabulate_baseline"}
+    assert dry_run(clone) == {"tabulate_baseline"} | AFTER_TABLES
 
 
 def test_another_pinned_version_reruns_the_rules_that_import_the_package(clone):
     edit(clone / "envs/constraints.txt", r"matplotlib==.*", "matplotlib==0.1")
-    assert dry_run(clone) == {"plot_adversarial", "plot_training"}
+    assert dry_run(clone) == {"plot_adversarial", "plot_training", "plot_filters"}
 
 
 def test_another_version_of_what_computes_nothing_reruns_nothing(clone):
@@ -115,6 +117,6 @@ def test_a_bare_touch_reruns_nothing(clone):
 
 
 def test_a_missing_artifact_is_made_again_for_a_missing_table(clone):
-    (clone / "results/adversarial/test/M1.h5").unlink()
+    (clone / "results/adversarial/test/M1/1-of-1.h5").unlink()
     (clone / "results/table3.csv").unlink()
     assert dry_run(clone) == {"attack"} | AFTER_ATTACK - {"exact"}

@@ -1,5 +1,6 @@
 """The small variant from end to end, what it leaves behind, and what is said when the input is wrong."""
 
+import gzip
 import json
 import os
 import re
@@ -12,14 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import ROOT, SMALL, TABLES, copy_code, snakemake
 
-from blindspots import artifacts, networks
+from blindspots import artifacts, idx, networks
 from blindspots.fingerprint import fingerprint
 from scripts import attack, tabulate_transfer
 
 ROWS = ["M1", "M1_prime", "M2", "noise_0.06", "M1_amplified", "M1_prime_amplified", "M2_amplified", "noise_0.1"]
-CELL_COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,paper,paper_n,verdict,artifact,dataset"
+CELL_COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,dataset"
 
 
 def every_artifact(folder):
@@ -52,7 +54,7 @@ def test_tables_need_no_other_networks_than_their_own(tmp_path):
     assert "N100_100_10" not in run.stdout
 
 
-@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table4_refined"])
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table4_refined", "figure7"])
 def test_every_cell_can_be_computed_again_from_the_dataset_it_names(finished, table):
     path = finished / f"results/{table}.cells.csv"
     assert path.read_text().splitlines()[0] == CELL_COLUMNS
@@ -73,7 +75,7 @@ def test_every_cell_can_be_computed_again_from_the_dataset_it_names(finished, ta
 def test_adversarial_examples_are_what_they_claim(finished):
     data = datasets(finished / "results/data.h5")
     for name in ("M1", "M1_prime", "M2"):
-        result = datasets(finished / f"results/adversarial/test/{name}.h5")
+        result = datasets(finished / f"results/adversarial/test/{name}/1-of-1.h5")
         success, index = result["success"], result["index"]
         originals = data["test/images"][index] / np.float32(255)
         assert len(index) == 60
@@ -95,9 +97,12 @@ def test_refined_examples_are_no_further_and_those_of_linear_networks_at_the_exa
         ("test", "M1_prime"),
         ("train", "N100_100_10"),
         ("train", "softmax1"),
-        ("train", "softmax3"),
+        ("train", "AE400_10"),
+        ("train", "Conv"),
     ]:
-        found, refined = (datasets(finished / f"results/{kind}/{part}/{name}.h5") for kind in ("adversarial", "refined"))
+        found, refined = (
+            datasets(finished / f"results/{kind}/{part}/{name}/1-of-1.h5") for kind in ("adversarial", "refined")
+        )
         both = found["success"] & refined["success"]
         assert both.any()
         assert (both == found["success"]).all()
@@ -108,7 +113,7 @@ def test_refined_examples_are_no_further_and_those_of_linear_networks_at_the_exa
         size = np.sqrt(np.square(refined["images"] - datasets_of_images(finished, part, refined["index"])).mean(axis=(1, 2)))
         assert size[both] == pytest.approx(refined["distortion"][both], rel=1e-5)
         if name.startswith("softmax"):
-            exact = datasets(finished / f"results/exact/{part}/{name}.h5")
+            exact = datasets(finished / f"results/exact/{part}/{name}/1-of-1.h5")
             assert exact["success"].all()
             assert (exact["target"] == found["target"]).all()
             assert (refined["distortion"] >= exact["distortion"] * (1 - 1e-4))[both].all()
@@ -122,7 +127,7 @@ def datasets_of_images(folder, part, index):
 def test_the_average_distortion_is_the_last_column_where_the_table_has_it(finished):
     table = pd.read_csv(finished / "results/table2.csv", index_col="row")
     assert list(table.columns) == [*table.index[:-2], "distortion"]
-    for name in ("softmax2", "N200_200_10"):
+    for name in ("softmax1", "Conv"):
         found = datasets(finished / f"results/adversarial/train/{name}.h5")
         assert table.loc[name, "distortion"] == pytest.approx(np.nanmean(found["distortion"]), abs=6e-5)
     assert table.loc["noise_0.3", "distortion"] == pytest.approx(0.3, rel=0.02)
@@ -137,10 +142,13 @@ def test_a_transfer_table_may_have_amplified_rows_alone(finished, tmp_path):
         "rows": rows,
         "columns": ["M1", "M2"],
         "comparable": True,
+        "measured": [row["name"] for row in rows],
+        "replicates": 1,
+        "attack": {"target": "random"},
     }
     arguments = {
         "--evaluation": [finished / "results/evaluation/table4.h5"],
-        "--distorted": [finished / f"results/amplified/adversarial/test/{row['network']}_0.1.h5" for row in rows],
+        "--distorted": [finished / f"results/amplified/adversarial/test/{row['network']}_0.1/1-of-1.h5" for row in rows],
         "--refined": [finished / f"results/refined/test/{name}.h5" for name in ("M1", "M2")],
         "--paper": [],
         "--output": [tmp_path / name for name in ("t.csv", "t.md", "t.html", "t.cells.csv")],
@@ -154,7 +162,7 @@ def test_a_transfer_table_may_have_amplified_rows_alone(finished, tmp_path):
 def test_every_target_policy_makes_examples_of_its_targets(finished, tmp_path, policy):
     data = datasets(finished / "results/data.h5")
     (tmp_path / "targets.txt").write_text("\n".join(str((label + 1) % 10) for label in data["test/labels"]))
-    with artifacts.read(finished / "results/adversarial/test/M1.h5") as file:
+    with artifacts.read(finished / "results/adversarial/test/M1/1-of-1.h5") as file:
         settings = json.loads(file.attrs["settings"]) | {"target": policy}
     given = [str(tmp_path / "targets.txt")] if policy == "given" else []
     arguments = {
@@ -178,6 +186,32 @@ def test_every_target_policy_makes_examples_of_its_targets(finished, tmp_path, p
         assert np.nanmean(result["distortion"]) < np.nanmean(random["distortion"])
 
 
+def test_shards_have_what_the_whole_has(finished, tmp_path):
+    with artifacts.read(finished / "results/adversarial/test/M1/1-of-1.h5") as file:
+        settings = json.loads(file.attrs["settings"])
+    parts = []
+    for shard in ("1-of-2", "2-of-2"):
+        # In batches as large as a shard and as the whole: what an image ends in depends on neither but for rounding.
+        arguments = ["--data", finished / "results/data.h5", "--network", finished / "results/networks/M1.h5", "--targets"]
+        arguments += ["--output", tmp_path / f"{shard}.h5", "--settings", json.dumps(settings | {"shard": shard})]
+        assert attack.main([str(part) for part in arguments]) == 0
+        parts.append(datasets(tmp_path / f"{shard}.h5"))
+    whole = datasets(finished / "results/adversarial/test/M1/1-of-1.h5")
+    assert [len(part["index"]) for part in parts] == [30, 30]
+    for name in ("index", "labels", "predicted", "target", "success"):
+        assert (np.concatenate([part[name] for part in parts]) == whole[name]).all()
+    size = np.concatenate([part["distortion"] for part in parts])
+    assert np.nanmedian(np.abs(size / whole["distortion"] - 1)) <= 1e-3
+
+
+def test_gathered_artifacts_are_their_shards_without_the_images(finished):
+    for path in ("adversarial/train/Conv", "refined/test/M2", "exact/train/softmax1", "noise/train/0.1"):
+        gathered, shard = datasets(finished / f"results/{path}.h5"), datasets(finished / f"results/{path}/1-of-1.h5")
+        assert gathered.keys() == shard.keys() - {"images"}
+        for name, values in gathered.items():
+            assert values.tobytes() == shard[name].tobytes()
+
+
 def test_images_without_an_adversarial_example_are_counted_and_not_rated(finished):
     evaluation = datasets(finished / "results/evaluation/table4.h5")
     for name in ("M1", "M1_prime", "M2"):
@@ -190,9 +224,9 @@ def test_images_without_an_adversarial_example_are_counted_and_not_rated(finishe
 
 def test_amplified_examples_and_noise_have_the_stated_size(finished):
     for name in ("M1", "M1_prime", "M2"):
-        result = datasets(finished / f"results/amplified/adversarial/test/{name}_0.1.h5")
+        result = datasets(finished / f"results/amplified/adversarial/test/{name}_0.1/1-of-1.h5")
         assert result["distortion"][result["success"]] == pytest.approx(0.1, rel=1e-5)
-    assert datasets(finished / "results/noise/test/0.06.h5")["distortion"].mean() == pytest.approx(0.06, rel=0.01)
+    assert datasets(finished / "results/noise/test/0.06/1-of-1.h5")["distortion"].mean() == pytest.approx(0.06, rel=0.01)
 
 
 def test_training_is_on_record_iteration_by_iteration(finished):
@@ -225,10 +259,10 @@ def test_every_artifact_carries_its_provenance(finished):
 
 def test_logs_benchmarks_and_figures_are_left(finished):
     assert "iteration" in (finished / "results/logs/train/M1.log").read_text()
-    assert "found" in (finished / "results/logs/attack/test/M1.log").read_text()
+    assert "found" in (finished / "results/logs/attack/test/M1/1-of-1.log").read_text()
     assert (finished / "results/benchmarks/train/M1.tsv").read_text().startswith("s\t")
-    for name in ("training", "adversarial_table4"):
-        assert (finished / f"results/figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("figures/training", "figures/filters_AE400_10", "table4", "figure7"):
+        assert (finished / f"results/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_in_another_folder_with_one_core_gives_the_same_bytes(finished, tmp_path):
@@ -236,7 +270,7 @@ def test_a_run_in_another_folder_with_one_core_gives_the_same_bytes(finished, tm
     run = snakemake(folder, *TABLES, *SMALL, cores=1)
     assert run.returncode == 0, run.stderr
     made = every_artifact(folder)
-    assert {path.parent.parent.name for path in made} >= {"adversarial", "refined"}
+    assert {path.parts[-4] for path in made} >= {"adversarial", "refined"}
     for path in made:
         here, there = datasets(finished / path.relative_to(folder)), datasets(path)
         assert here.keys() == there.keys()
@@ -257,11 +291,82 @@ def test_no_more_jobs_run_at_once_than_the_machine_has_cores(finished):
     assert running.max() <= len(os.sched_getaffinity(0))
 
 
+def test_another_data_set_other_seeds_and_other_choices_by_configuration_alone(tmp_path):
+    folder, data = copy_code(tmp_path / "clone"), tmp_path / "data"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    prototypes = rng.integers(0, 256, (10, 12, 9))
+    files = {}
+    for part, size in (("train", 300), ("test", 60)):
+        labels = rng.integers(0, 10, size)
+        images = (prototypes[labels] + rng.normal(0, 60, (size, 12, 9))).clip(0, 255)
+        for what, values in (("images", images), ("labels", labels)):
+            content = idx.serialise(values.astype(np.uint8))
+            files[f"{part}_{what}"] = {"name": f"{part}.{what}", "sha256": idx.sha256(content)}
+            zipped = what == "images"
+            (data / f"{part}.{what}{'.gz' * zipped}").write_bytes(gzip.compress(content) if zipped else content)
+    own = {
+        "data": {
+            "image_shape": [12, 9],
+            "train_size": 300,
+            "test_size": 60,
+            "files": files,
+            "sources": [{"kind": "folder", "path": str(data)}],
+        },
+        "splits": {"parts": {"P1": [0, 150], "P2": [150, 300]}},
+        "attack": {"sample": 20},
+        "tables": {"table4": {"networks": ["M1", "M2"]}},
+        "replicates": 2,
+        "ablations": {"tables": ["table4"], "every": {"attack": {"sample": 10}}},
+    }
+    small = yaml.safe_load((ROOT / "config/small.yaml").read_text())
+    default = yaml.safe_load((folder / "config/config.yaml").read_text())
+    default["ablations"]["choices"] = {"clipped": default["ablations"]["choices"]["clipped"]}
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(default))
+    small.pop("ablations")
+    (folder / "small.yaml").write_text(yaml.safe_dump(small))
+    (folder / "own.yaml").write_text(yaml.safe_dump(own))
+    tables = ("results/table4.csv", "results/ablations.csv")
+    run = snakemake(folder, *tables, "--configfile", "small.yaml", "own.yaml", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert run.returncode == 0, run.stderr
+
+    cells = pd.read_csv(folder / "results/table4.cells.csv")
+    assert set(cells["verdict"]) == {"not comparable"}
+    assert (cells["n"] <= 20).all()
+    one, two = (datasets(folder / f"results/evaluation/{name}table4.h5") for name in ("", "seeds2/"))
+    for cell in cells.itertuples():
+        shares = [100 * values[f"misclassified/{cell.row}/{cell.column}"].mean() for values in (one, two)]
+        assert cell.value == pytest.approx(np.mean(shares))
+        assert cell.std_over_seeds == pytest.approx(np.std(shares, ddof=1))
+    networks = [datasets(folder / f"results/networks/{name}M1.h5") for name in ("", "seeds2/")]
+    assert (networks[0]["parameters/1.weight"] != networks[1]["parameters/1.weight"]).any()
+
+    ablations = pd.read_csv(folder / "results/ablations.csv")
+    assert set(ablations["choice"]) == {"as_configured", "clipped"}
+    assert (ablations.query("choice == 'as_configured'")["moved"] == 0).all()
+    clipped = datasets(folder / "results/noise/test/ablations/clipped/0.1/1-of-1.h5")["images"]
+    assert (clipped.min(), clipped.max()) == (0, 1)
+    # What the choice does not touch is not made a second time.
+    assert sorted(path.name for path in (folder / "results/networks").rglob("*.h5")) == ["M1.h5", "M1.h5", "M2.h5", "M2.h5"]
+    assert not (folder / "results/adversarial/test/ablations/clipped").exists()
+    assert (folder / "results/ablations.png").read_bytes().startswith(b"\x89PNG")
+    assert "clipped" in (folder / "results/ablations.md").read_text()
+
+
 def test_the_report_holds_tables_and_figures(clone):
     run = snakemake(clone, *SMALL, "--report", "report.html")
     assert run.returncode == 0, run.stderr
     page = (clone / "report.html").read_text()
-    for name in ("table3.html", "table4.html", "training.png", "adversarial_table4.png", "L-BFGS"):
+    for name in (
+        "table3.html",
+        "table4.html",
+        "training.png",
+        "table4.png",
+        "figure7.png",
+        "filters_AE400_10.png",
+        "claims.md",
+        "L-BFGS",
+    ):
         assert name in page
 
 

@@ -18,6 +18,13 @@ def _no_truth_value(value: Any) -> Any:
 
 
 ABLATIONS, REFERENCE = "ablations", "as_configured"
+# What the paper's numbers are about: MNIST, by the SHA-256 of its uncompressed files.
+MNIST = {
+    "train_images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train_labels": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "test_images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "test_labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
 Device = Literal["auto", "cpu", "cuda"]
 ImageSet = Literal["train", "test"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -298,6 +305,10 @@ class Ablations(Section):
     every: dict[str, Any]
     choices: dict[Name, dict[str, Any]]
 
+    def names(self) -> list[str]:
+        """Of the choices, first that of the experiment."""
+        return [REFERENCE, *self.choices]
+
 
 class Config(Section):
     data: Data
@@ -332,6 +343,14 @@ class Config(Section):
 
     def _whole(self, images: str) -> int:
         return {"train": self.data.train_size, "test": self.data.test_size}[images]
+
+    @model_validator(mode="after")
+    def _compares_mnist_alone(self):
+        if self.compare_with_paper and {role: file.sha256 for role, file in self.data.files} != MNIST:
+            raise ValueError(
+                "compare_with_paper: the paper's numbers are those of MNIST, and data.files are others: set it to false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _splits_are_disjoint_ranges(self):
@@ -387,8 +406,8 @@ def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
     """
     config = validated(raw)
     every = config.ablations.every
-    changes = {REFERENCE: {}, **config.ablations.choices}
-    ablated = {f"{ABLATIONS}/{name}": _merged(every, change) for name, change in changes.items()}
+    choices = config.ablations.choices
+    ablated = {f"{ABLATIONS}/{name}": _merged(every, choices.get(name, {})) for name in config.ablations.names()}
     return {
         name: _named(name, _merged(_with_nulls(raw), change)) for name, change in (config.replicated() | ablated).items()
     }

@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from blindspots.artifacts import whole_file
@@ -59,6 +60,34 @@ def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance
         axis.grid(alpha=0.3)
     axes[1].axhline(tolerance, color="gray", linestyle=":")
     axes[0].legend()
+    return figure
+
+
+def deviations(frame: pd.DataFrame, choices: Sequence[str], tables: Sequence[str]) -> Figure:
+    """How far each choice's cells lie from the paper's, a panel a table: a dot a cell, the bar at their median size.
+
+    frame: as `blindspots.ablations.compared` returns it.
+    """
+    figure, axes = plt.subplots(
+        1,
+        len(tables),
+        figsize=(3.2 * len(tables) + 1, 0.5 * len(choices) + 1.2),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    for axis, table in zip(axes[0], tables, strict=True):
+        for place, choice in enumerate(choices):
+            values = frame.loc[(frame["table"] == table) & (frame["choice"] == choice), "deviation"].dropna().abs()
+            axis.plot(values, np.full(len(values), place), "o", alpha=0.35, markersize=4, color="C0")
+            if len(values):
+                axis.plot(values.median(), place, "|", markersize=16, markeredgewidth=2.5, color="C3")
+        axis.set(title=table, xlabel="standard errors from the paper")
+        axis.set_xscale("symlog", linthresh=1)
+        axis.axvline(2.58, color="gray", linestyle=":")
+        axis.grid(alpha=0.3, axis="x")
+    axes[0, 0].set_yticks(range(len(choices)), choices)
+    axes[0, 0].invert_yaxis()
     return figure
 
 

@@ -86,7 +86,8 @@ def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: S
     parser.add_argument("--unrecorded", type=json.loads, default={}, metavar="JSON", help="what cannot change the result")
     parser.add_argument("--log", type=Path, metavar="FILE", help="also write the log to this file")
     arguments = parser.parse_args(argv)
-    _start_log(arguments.log, label=f"{module.rpartition('.')[2]} {arguments.output[0].stem}")
+    made = arguments.output[0]
+    _start_log(arguments.log, label=f"{module.rpartition('.')[2]} {made.parent.name}/{made.stem}")
     step = Step(module, arguments, roles)
     try:
         if step.code not in (None, fingerprint(module).sha256):

@@ -5,7 +5,6 @@ import torch
 from blindspots import autoencoder, datasets, networks, training
 from blindspots.artifacts import Dataset
 from blindspots.device import prepare
-from blindspots.evaluation import logits
 from blindspots.step import Progress, Step, log, run
 from blindspots.training import Trained
 
@@ -54,7 +53,8 @@ def _train(network, x, y, settings, generator) -> tuple[Trained, Trained | None]
     encoder, above = network[:3], network[3:]
     pretrained = autoencoder.pretrain(encoder, x, **until | pretraining, generator=generator, report=Progress())
     log.info("pretrained for %d iterations (%s)", len(pretrained.history), pretrained.message)
-    features = logits(encoder, x)  # the first layer is not fine-tuned
+    with torch.no_grad():  # the first layer is not fine-tuned
+        features = torch.cat([encoder(part) for part in training.in_parts(x)])
     return training.fit(above, features, y, **options, **until, report=Progress()), pretrained
 
 

@@ -1,0 +1,50 @@
+# Needs: the tables' cells. Makes: results/claims.md, what becomes of the paper's statements; results/ablations.*, the tables
+# as one choice after the other is made otherwise.
+
+
+rule judge_claims:
+    input:
+        cells=[f"results/{table}.cells.csv" for table in CONFIG.tables],
+    output:
+        report("results/claims.md", caption="../workflow/report/claims.rst", category="Claims"),
+    log:
+        "results/logs/claims.log",
+    benchmark:
+        "results/benchmarks/claims.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=500,
+    params:
+        settings=settings("judge_claims"),
+    message:
+        "Judging the paper's claims"
+    shell:
+        "exec python -m scripts.judge_claims --cells {input.cells:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule compare_ablations:
+    input:
+        cells=ablated_cells,
+    output:
+        table="results/ablations.csv",
+        markdown="results/ablations.md",
+        picture=report("results/ablations.png", caption="../workflow/report/ablations.rst", category="Claims"),
+    log:
+        "results/logs/ablations.log",
+    benchmark:
+        "results/benchmarks/ablations.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=500,
+    params:
+        settings=settings("compare_ablations", choices=CONFIG.ablations.names(), tables=CONFIG.ablations.tables),
+    message:
+        "Comparing the ablations"
+    shell:
+        "exec python -m scripts.compare_ablations --cells {input.cells:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"

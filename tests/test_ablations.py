@@ -1,0 +1,69 @@
+"""Tables under other choices, beside the tables as configured and the paper's."""
+
+import pandas as pd
+import pytest
+
+from blindspots import figures
+from blindspots.ablations import compared, summary
+
+COLUMNS = ["table", "row", "column", "value", "unit", "n", "ci_low", "ci_high", "paper", "paper_n", "verdict"]
+
+
+def cells(shift, verdict="agrees"):
+    return pd.DataFrame(
+        [
+            ("table3", "M1", "distortion", 0.057 + shift, "rms", 400, 0.056 + shift, 0.058 + shift, 0.062, 100, verdict),
+            (
+                "table3",
+                "M1",
+                "refined",
+                0.050 + shift,
+                "rms",
+                400,
+                0.049 + shift,
+                0.051 + shift,
+                None,
+                None,
+                "not comparable",
+            ),
+            ("table4", "M1", "M2", 5.0 + shift, "%", 400, 4.0 + shift, 6.0 + shift, "5.9", 100, verdict),
+        ],
+        columns=COLUMNS,
+    )
+
+
+BOTH = {"as_configured": cells(0.0), "other": cells(0.005, "differs")}
+
+
+def test_every_cell_of_every_choice_is_a_line_with_how_far_it_moved():
+    frame = compared(BOTH)
+    assert len(frame) == 6
+    assert (frame.query("choice == 'as_configured'")["moved"] == 0).all()
+    assert frame.query("choice == 'other'")["moved"].to_numpy() == pytest.approx(0.005)
+    assert frame.query("choice == 'other'")["as_configured"].to_numpy() == pytest.approx([0.057, 0.050, 5.0])
+
+
+def test_the_deviation_is_in_standard_errors_of_both_samples():
+    frame = compared(BOTH)
+    # The interval is 2 × 1.96 standard errors wide; a sample of 100 instead of 400 adds four times our variance.
+    wanted = (0.057 - 0.062) / (0.002 / (2 * 1.95996) * 5**0.5)
+    assert frame["deviation"].iloc[0] == pytest.approx(wanted, rel=1e-4)
+    assert frame["deviation"].isna().tolist() == [False, True, False] * 2
+
+
+def test_the_summary_has_the_median_size_and_the_agreement_of_each_table():
+    found = summary(compared(BOTH)).set_index(["choice", "table"])
+    frame = compared(BOTH).set_index(["choice", "table", "column"])
+    for choice in BOTH:
+        assert found.loc[(choice, "table3"), "deviation"] == abs(frame.loc[(choice, "table3", "distortion"), "deviation"])
+    assert found["cells"].tolist() == [1] * 4
+    assert found["agree"].tolist() == [1, 1, 0, 0]
+    assert found.loc[("other", "table3"), "deviation"] < found.loc[("as_configured", "table3"), "deviation"]
+
+
+def test_the_figure_has_a_panel_a_table_and_a_line_a_choice():
+    figure = figures.deviations(compared(BOTH), list(BOTH), ["table3", "table4"])
+    assert [axis.get_title() for axis in figure.axes] == ["table3", "table4"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(BOTH)
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in dots] == [1, 1]

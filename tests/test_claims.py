@@ -1,0 +1,126 @@
+"""The paper's claims, judged from cells."""
+
+import itertools
+
+import pandas as pd
+import pytest
+
+from blindspots import claims
+from blindspots.claims import NOT_TESTED, PARTLY, REFUTED, SUPPORTED, Cells, Rate, findings, higher
+
+N = 1000
+TABLE2 = claims.PAPERS_NETWORKS
+TABLE4 = ("M1", "M1_prime", "M2")
+
+
+def cells(**changes):
+    """Cells that support every claim, but for those that are changed: table__row__column=value."""
+    values = {}
+    for row, column in itertools.product(TABLE2, TABLE2):
+        resilient = column == "AE400_10"
+        values["table2", row, column] = 100.0 if row == column else 8.0 if resilient else 20.0
+    for name in TABLE2:
+        values["table2", "noise_0.1", name] = 2.0
+        values["table2", name, "distortion"] = 0.14 if name == "softmax3" else 0.06
+    for row, column in itertools.product(TABLE4, TABLE4):
+        within = {row, column} == {"M1", "M1_prime"}
+        values["table4", row, column] = 100.0 if row == column else 26.0 if within else 8.0
+        values["table4", f"{row}_amplified", column] = 100.0 if row == column else 45.0
+    for name in TABLE4:
+        values["table4", "noise_0.06", name] = 2.2
+        values["table4", "noise_0.1", name] = 2.6
+        values["table3", name, "error_test"] = 2.1
+        values["table3", name, "error_P1"] = 2.4 if name == "M2" else 0.0
+        values["table3", name, "error_P2"] = 0.0 if name == "M2" else 2.4
+        values["table3", name, "distortion"] = 0.0715
+    for name in ("softmax1", "N200_200_10"):
+        values["figure7", name, name] = 100.0
+        values["figure7", "noise_1.0", name] = 49.0
+    for key, value in changes.items():
+        values[tuple(key.split("__"))] = value
+    return pd.DataFrame(
+        [(*key, value, N) for key, value in values.items()], columns=["table", "row", "column", "value", "n"]
+    )
+
+
+def verdict(claim, frame):
+    return claim(Cells(frame)).verdict
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS)
+def test_every_claim_is_supported_by_cells_as_it_says(claim):
+    assert verdict(claim, cells()) == SUPPORTED
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS)
+def test_every_claim_is_stated_with_the_place_in_the_paper(claim):
+    assert any(place in claim.__doc__ for place in ("(4.1", "(4.2", "(Figure 7"))
+
+
+def of(table, rows, columns, value):
+    return {f"{table}__{row}__{column}": value for row in rows for column in columns if row != column}
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        (
+            claims.for_every_image,
+            {
+                f"{table}__{name}__{name}": 30.0
+                for table, names in (("table2", TABLE2), ("table4", TABLE4))
+                for name in names
+            },
+        ),
+        (claims.without_the_extreme, {"table2__softmax3__softmax3": 40.0}),
+        (claims.smaller_than_noise, {"table2__softmax2__distortion": 0.1}),
+        (claims.across_models, of("table2", TABLE2, TABLE2, 2.0)),
+        (claims.across_training_sets, of("table4", TABLE4, TABLE4, 2.2)),
+        (claims.less_across_training_sets, of("table4", TABLE4, TABLE4, 26.0)),
+        (claims.amplified_stay_hard, {f"table4__{a}_amplified__{b}": 2.6 for a in TABLE4 for b in TABLE4}),
+        (claims.magnified, {f"table3__{name}__distortion": 0.06 for name in TABLE4}),
+        (claims.noise_is_harmless, {f"table4__noise_0.06__{name}": 30.0 for name in TABLE4}),
+        (claims.most_resilient, of("table2", TABLE2, ["AE400_10"], 20.0)),
+        (claims.not_immune, of("table2", TABLE2, ["AE400_10"], 2.0)),
+        (claims.half_under_noise, {"figure7__noise_1.0__softmax1": 85.0, "figure7__noise_1.0__N200_200_10": 5.0}),
+        (claims.half_under_noise, {"figure7__softmax1__softmax1": 99.0}),
+    ],
+)
+def test_every_claim_is_not_supported_by_cells_that_say_otherwise(claim, changes):
+    assert verdict(claim, cells(**changes)) == REFUTED
+
+
+def test_a_claim_that_holds_for_most_pairs_is_supported_in_part():
+    assert verdict(claims.across_models, cells(table2__softmax1__softmax2=2.0)) == PARTLY
+
+
+def test_images_without_an_example_count_against_the_first_claim():
+    frame = cells()
+    own = (frame["table"] == "table2") & (frame["row"] == "softmax1") & (frame["column"] == "softmax1")
+    frame.loc[own, "n"] = N - 3  # a rate counts only the images for which there was an example
+    finding = claims.for_every_image(Cells(frame))
+    assert finding.verdict == PARTLY
+    assert "for 8997 of 9000 images" in finding.numbers
+
+
+def test_a_claim_without_its_cells_is_not_tested_and_says_which_is_missing():
+    frame = cells()
+    found = findings(frame[frame["table"] != "figure7"])
+    assert found[claims.half_under_noise.__doc__].verdict == NOT_TESTED
+    assert "figure7" in found[claims.half_under_noise.__doc__].test
+    others = [finding.verdict for statement, finding in found.items() if statement != claims.half_under_noise.__doc__]
+    assert set(others) == {SUPPORTED}
+
+
+def test_higher_is_fishers_one_sided_test():
+    # Of 8 and 8 with 4 events in all: 4 against 0 has probability C(8,4)/C(16,4) = 70/1820.
+    assert higher(Rate(50.0, 8), Rate(0.0, 8)) == pytest.approx(70 / 1820)
+    assert higher(Rate(0.0, 8), Rate(50.0, 8)) == pytest.approx(1)
+
+
+def test_many_pairs_are_each_tested_at_a_stricter_level():
+    # With one pair p = 0.0092 is enough, with 30 it is not.
+    one, other = Rate(1.0, 1000), Rate(0.1, 1000)
+    assert claims.SIGNIFICANCE / 30 < higher(one, other) < claims.SIGNIFICANCE
+    assert claims._each_higher([(one, other)]) == (1, 1)
+    assert claims._each_higher([(one, other)] * 30) == (0, 30)

@@ -1,0 +1,40 @@
+"""How the tables move when one choice that the paper leaves open is made otherwise, and which choice lies nearest to it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from blindspots.config import REFERENCE
+from blindspots.statistics import AGREES, CONFIDENCE, NOT_COMPARABLE
+
+_KEY = ["table", "row", "column"]
+_WIDTH = 2 * stats.norm.ppf((1 + CONFIDENCE) / 2)  # of an interval, in standard errors
+
+
+def compared(cells: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Every cell of every choice beside the same cell as configured: cells by a choice's name -> one line a cell.
+
+    moved: by how much the value changed. deviation: how far it lies from the paper's, in standard errors of the difference
+    between our sample and the paper's (its unknown spread taken to be ours); empty where the paper has no number.
+    """
+    frame = pd.concat([part.assign(choice=choice) for choice, part in cells.items()], ignore_index=True)
+    reference = cells[REFERENCE].set_index(_KEY)["value"].rename("as_configured")
+    frame = frame.join(reference, on=_KEY)
+    frame["moved"] = frame["value"] - frame["as_configured"]
+    frame["paper"] = pd.to_numeric(frame["paper"])
+    error = (frame["ci_high"] - frame["ci_low"]) / _WIDTH * np.sqrt(1 + frame["n"] / frame["paper_n"])
+    comparable = frame["verdict"] != NOT_COMPARABLE
+    frame["deviation"] = ((frame["value"] - frame["paper"]) / error).where(comparable)
+    columns = ["choice", *_KEY, "value", "unit", "n", "as_configured", "moved", "paper", "deviation", "verdict"]
+    return frame[columns]
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """For each choice (index) and table: the median deviation from the paper, and how many of its cells agree."""
+    judged = frame.dropna(subset="deviation")
+    size = judged.assign(deviation=judged["deviation"].abs(), agree=judged["verdict"] == AGREES)
+    tables = size.groupby(["choice", "table"], sort=False).agg(deviation=("deviation", "median"), agree=("agree", "sum"))
+    cells = size.groupby(["choice", "table"], sort=False).size().rename("cells")
+    return tables.join(cells).reset_index()

@@ -1,0 +1,285 @@
+"""What the paper says of adversarial examples in Sections 4.1 and 4.2, put to the test on the cells of our tables.
+
+Each claim is a function of the cells, its statement the docstring; it returns numbers, a test and a verdict. The tests are
+one-sided Fisher tests of counts; where several pairs are tested at once, each at the level divided by their number.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import pandas as pd
+from scipy import stats
+
+from blindspots.statistics import SIGNIFICANCE
+
+SUPPORTED, PARTLY, REFUTED, NOT_TESTED = "supported", "supported in part", "not supported", "not tested"
+
+
+class Finding(NamedTuple):
+    numbers: str
+    test: str
+    verdict: str
+
+
+class Rate(NamedTuple):
+    """A rate in percent, of n images."""
+
+    value: float
+    n: int
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        events = round(self.value / 100 * self.n)
+        return events, self.n - events
+
+
+class Cells:
+    """The cells of all tables, by table, row and column."""
+
+    def __init__(self, frame: pd.DataFrame):
+        self.frame = frame.set_index(["table", "row", "column"]).sort_index()
+
+    def rate(self, table: str, row: str, column: str) -> Rate:
+        cell = self.frame.loc[(table, row, column)]
+        return Rate(float(cell["value"]), int(cell["n"]))
+
+    def value(self, table: str, row: str, column: str) -> float:
+        return float(self.frame.loc[(table, row, column), "value"])
+
+    def columns(self, table: str) -> list[str]:
+        """The networks of a transfer table."""
+        frame = self.frame.loc[table]
+        return [name for name in frame.index.unique("column") if (name, name) in frame.index]
+
+    def pairs(self, table: str) -> list[tuple[str, str]]:
+        """Every two different networks of a transfer table."""
+        networks = self.columns(table)
+        return [(row, column) for row in networks for column in networks if row != column]
+
+
+def higher(one: Rate, other: Rate) -> float:
+    """The p value of Fisher's test that the first rate is not higher."""
+    return float(stats.fisher_exact([one.counts, other.counts], alternative="greater").pvalue)
+
+
+def _each_higher(pairs: Iterable[tuple[Rate, Rate]]) -> tuple[int, int]:
+    """For how many pairs the first rate is higher, each tested at the level divided by their number."""
+    values = [higher(one, other) for one, other in pairs]
+    return sum(p < SIGNIFICANCE / len(values) for p in values), len(values)
+
+
+def _verdict(held: int, total: int) -> str:
+    return SUPPORTED if held == total else PARTLY if held > total / 2 else REFUTED
+
+
+def _range(values: Iterable[float], digits: int = 1, unit: str = " %") -> str:
+    values = list(values)
+    return f"{min(values):.{digits}f} to {max(values):.{digits}f}{unit}"
+
+
+def _rates(rates: Iterable[Rate]) -> str:
+    return _range(rate.value for rate in rates)
+
+
+def for_every_image(cells: Cells) -> Finding:
+    """Every image has an adversarial example, for every network (4.1, observation 1)."""
+    tried = {"table2": cells.rate("table2", "noise_0.1", "softmax1").n, "table4": cells.rate("table4", "noise_0.06", "M1").n}
+    own = [(table, cells.rate(table, name, name)) for table in tried for name in cells.columns(table)]
+    found = sum(rate.counts[0] for _, rate in own)
+    n = sum(tried[table] for table, _ in own)
+    bound = float(stats.beta.ppf(1 - SIGNIFICANCE, n - found + 1, found))
+    numbers = (
+        f"for {found} of {n} images an example is misclassified by the network that it was made for ({len(own)} networks)"
+    )
+    return Finding(numbers, f"at the 1 % level fewer than {100 * bound:.3f} % have none", _verdict(found, n))
+
+
+def without_the_extreme(cells: Cells) -> Finding:
+    """Even a classifier with an extreme weight decay, λ = 1, has them (4.2, on softmax3)."""
+    rate = cells.rate("table2", "softmax3", "softmax3")
+    return Finding(
+        f"softmax3 misclassifies {rate.value:.1f} % of {rate.n} examples that were made for it",
+        "every example counts",
+        _verdict(rate.counts[0], rate.n),
+    )
+
+
+def smaller_than_noise(cells: Cells) -> Finding:
+    """The distortions are smaller than noise of stddev 0.1 for all but one of the networks (4.2, on Table 2)."""
+    sizes = {name: cells.value("table2", name, "distortion") for name in cells.columns("table2") if name in PAPERS_NETWORKS}
+    above = [name for name, size in sizes.items() if size >= 0.1]
+    numbers = ", ".join(f"{name} {size:.3f}" for name, size in sizes.items())
+    return Finding(numbers, f"at 0.1 or above: {', '.join(above) or 'none'}", SUPPORTED if len(above) <= 1 else REFUTED)
+
+
+def across_models(cells: Cells) -> Finding:
+    """Networks with other hyperparameters misclassify many of them (4.1, observation 2)."""
+    pairs = cells.pairs("table2")
+    rates = [cells.rate("table2", row, column) for row, column in pairs]
+    noise = [cells.rate("table2", "noise_0.1", column) for _, column in pairs]
+    held, total = _each_higher(zip(rates, noise, strict=True))
+    return Finding(
+        f"other networks misclassify {_rates(rates)}",
+        f"higher than under noise of stddev 0.1 for {held} of {total} pairs",
+        _verdict(held, total),
+    )
+
+
+def across_training_sets(cells: Cells) -> Finding:
+    """Networks that were trained on other images misclassify many of them (4.1, observation 3)."""
+    pairs = _between_training_sets(cells)
+    rates = [cells.rate("table4", row, column) for row, column in pairs]
+    noise = [cells.rate("table4", "noise_0.06", column) for _, column in pairs]
+    held, total = _each_higher(zip(rates, noise, strict=True))
+    return Finding(
+        f"networks trained on the other half misclassify {_rates(rates)}",
+        f"higher than under noise of stddev 0.06 for {held} of {total} pairs",
+        _verdict(held, total),
+    )
+
+
+def less_across_training_sets(cells: Cells) -> Finding:
+    """Across training sets they are considerably less effective than within one (4.2, on Table 4)."""
+    within = [cells.rate("table4", *pair) for pair in _within_training_set(cells)]
+    between = [cells.rate("table4", *pair) for pair in _between_training_sets(cells)]
+    held, total = _each_higher((one, other) for one in within for other in between)
+    return Finding(
+        f"within a training set {_rates(within)}, between two {_rates(between)}",
+        f"higher within for {held} of {total} comparisons",
+        _verdict(held, total),
+    )
+
+
+def amplified_stay_hard(cells: Cells) -> Finding:
+    """Amplified, they remain hard for networks that were trained on other images (4.2, on Table 4)."""
+    pairs = _between_training_sets(cells)
+    rates = [cells.rate("table4", f"{row}_amplified", column) for row, column in pairs]
+    noise = [cells.rate("table4", "noise_0.1", column) for _, column in pairs]
+    held, total = _each_higher(zip(rates, noise, strict=True))
+    return Finding(
+        f"amplified to stddev 0.1, {_rates(rates)} are misclassified across training sets; under noise "
+        f"of that size {_rates(noise)}",
+        f"higher than under the noise for {held} of {total} pairs",
+        _verdict(held, total),
+    )
+
+
+def noise_is_harmless(cells: Cells) -> Finding:
+    """Gaussian noise of the same size does far less harm (4.2, on Tables 2 and 4)."""
+    networks = cells.columns("table4")
+    noise = [cells.rate("table4", "noise_0.06", name) for name in networks]
+    plain = [cells.rate("table3", name, "error_test") for name in networks]
+    other = [cells.rate("table4", row, column) for row, column in cells.pairs("table4")]
+    own = [cells.rate("table4", name, name) for name in networks]
+    harmed, total = _each_higher(zip(noise, plain, strict=True))
+    held, pairs = _each_higher((rate, quiet) for rate in [*own, *other] for quiet in noise)
+    return Finding(
+        f"noise of stddev 0.06: {_rates(noise)}; undistorted: {_rates(plain)}; "
+        f"examples made for other networks: {_rates(other)}",
+        f"noise does more harm than none to {harmed} of {total} networks, and less than examples in {held} of {pairs} "
+        "comparisons",
+        _verdict(held, pairs),
+    )
+
+
+def most_resilient(cells: Cells) -> Finding:
+    """The network with the autoencoder is the most resilient to the examples of others (4.2, on Table 2)."""
+    networks = [name for name in cells.columns("table2") if name in PAPERS_NETWORKS]
+    foreign = {column: [cells.rate("table2", row, column) for row in networks if row != column] for column in networks}
+    pooled = {
+        name: Rate(sum(r.value * r.n for r in rates) / (n := sum(r.n for r in rates)), n) for name, rates in foreign.items()
+    }
+    autoencoder = pooled.pop("AE400_10")
+    best = min(pooled, key=lambda name: pooled[name].value)
+    held, total = _each_higher((rate, autoencoder) for rate in pooled.values())
+    return Finding(
+        f"AE400_10 misclassifies {autoencoder.value:.1f} % of the others' examples; of the other networks {best} "
+        f"is the most resilient, with {pooled[best].value:.1f} %",
+        f"fewer than {held} of {total} networks",
+        SUPPORTED if held == total else REFUTED,
+    )
+
+
+def not_immune(cells: Cells) -> Finding:
+    """It is not immune either (4.2, on Table 2)."""
+    own = cells.rate("table2", "AE400_10", "AE400_10")
+    rows = [name for name in cells.columns("table2") if name != "AE400_10"]
+    noise = cells.rate("table2", "noise_0.1", "AE400_10")
+    held, total = _each_higher((cells.rate("table2", row, "AE400_10"), noise) for row in rows)
+    return Finding(
+        f"AE400_10 misclassifies {own.value:.1f} % of its own examples, and under noise of stddev 0.1 {noise.value:.1f} %",
+        f"higher than under the noise for the examples of {held} of {total} networks",
+        SUPPORTED if own.value == 100 and held else REFUTED,
+    )
+
+
+def half_under_noise(cells: Cells) -> Finding:
+    """Under noise of stddev 1 about half of the images are still recognised, adversarial ones never (Figure 7)."""
+    networks = cells.columns("figure7")
+    right = {name: 100 - cells.value("figure7", "noise_1.0", name) for name in networks}
+    own = [cells.value("figure7", name, name) for name in networks]
+    numbers = ", ".join(f"{name} {value:.1f} %" for name, value in right.items())
+    near = sum(abs(value - 50) < 10 for value in right.values())
+    return Finding(
+        f"right under noise of stddev 1: {numbers}; of the adversarial examples: {100 - min(own):.1f} %",
+        f"within 10 points of a half for {near} of {len(right)} networks",
+        _verdict(near, len(right)) if min(own) == 100 else REFUTED,
+    )
+
+
+def magnified(cells: Cells) -> Finding:
+    """The amplification to stddev 0.1 makes the distortions some 40 % larger (4.2, on Table 4)."""
+    sizes = [cells.value("table3", name, "distortion") for name in cells.columns("table4")]
+    factors = [0.1 / size for size in sizes]
+    return Finding(
+        f"distortions of {_range(sizes, 3, '')} become {_range((100 * (factor - 1) for factor in factors), 0)} larger",
+        "the paper says 40 %; from its own 0.06 it would be 67 %",
+        SUPPORTED if all(1.3 < factor < 1.5 for factor in factors) else REFUTED,
+    )
+
+
+PAPERS_NETWORKS = ("softmax1", "softmax2", "softmax3", "N100_100_10", "N200_200_10", "AE400_10")
+CLAIMS = (
+    for_every_image,
+    without_the_extreme,
+    smaller_than_noise,
+    across_models,
+    across_training_sets,
+    less_across_training_sets,
+    amplified_stay_hard,
+    magnified,
+    noise_is_harmless,
+    most_resilient,
+    not_immune,
+    half_under_noise,
+)
+
+
+def findings(frame: pd.DataFrame) -> dict[str, Finding]:
+    """What becomes of each claim on the cells of all tables, as `results/*.cells.csv` have them."""
+    cells = Cells(frame)
+    return {claim.__doc__: _found(claim, cells) for claim in CLAIMS}
+
+
+def _found(claim: Callable[[Cells], Finding], cells: Cells) -> Finding:
+    try:
+        return claim(cells)
+    except KeyError as missing:
+        return Finding("–", f"there is no cell {missing.args[0]}", NOT_TESTED)
+
+
+def _within_training_set(cells: Cells) -> list[tuple[str, str]]:
+    return [pair for pair in cells.pairs("table4") if _same_half(cells, *pair)]
+
+
+def _between_training_sets(cells: Cells) -> list[tuple[str, str]]:
+    return [pair for pair in cells.pairs("table4") if not _same_half(cells, *pair)]
+
+
+def _same_half(cells: Cells, one: str, other: str) -> bool:
+    """Whether two networks were trained on the same half: the one on which they err less."""
+
+    def half(name: str) -> bool:
+        return cells.value("table3", name, "error_P1") < cells.value("table3", name, "error_P2")
+
+    return half(one) == half(other)

@@ -1,0 +1,33 @@
+"""The paper's statements about adversarial examples, each with our numbers, a test and its verdict."""
+
+import pandas as pd
+
+from blindspots.artifacts import whole_file
+from blindspots.claims import findings
+from blindspots.step import Step, log, run
+
+
+def body(step: Step) -> None:
+    cells = pd.concat([pd.read_csv(path) for path in step.inputs["cells"]])
+    lines = [
+        "# The paper's claims",
+        "",
+        "| claim | our numbers | test | verdict |",
+        "| --- | --- | --- | --- |",
+        *(f"| {statement} | {' | '.join(finding)} |" for statement, finding in findings(cells).items()),
+        "",
+        "Rates are shares of images; 'higher' is by Fisher's one-sided test at the 1 % level, divided by the number of "
+        "comparisons. `results/*.cells.csv` have every number with its interval and its dataset.",
+        "",
+    ]
+    with whole_file(step.output[0]) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
+    log.info("wrote %s", step.output[0])
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.judge_claims", ("cells",), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
