@@ -184,15 +184,21 @@ def papers_numbers(wildcards):
     return [os.path.relpath(path)] if path.exists() else []
 
 
-def pictured_rows(table):
+def figures_rows(wildcards):
     """The unamplified rows and the last noise of a transfer table, for the figure."""
-    noise = [row for row in table.rows() if row.network is None]
-    return [row for row in table.rows() if row.network and row.stddev is None] + noise[-1:]
+    rows = CONFIG.tables[wildcards.table].rows()
+    noise = [row for row in rows if row.network is None]
+    return [row for row in rows if row.network and row.stddev is None] + noise[-1:]
+
+
+def pictured_rows(wildcards):
+    table = CONFIG.tables[wildcards.table]
+    return [row_artifact(table, "", row) for row in figures_rows(wildcards)]
 
 
 def pictured_shards(wildcards):
-    table = CONFIG.tables[wildcards.table]
-    return [shards(row_artifact(table, "", row), "", table.distorted)[0] for row in pictured_rows(table)]
+    """The first shard of each, as the figure shows but a few images."""
+    return [shards(artifact, "", CONFIG.tables[wildcards.table].distorted)[0] for artifact in pictured_rows(wildcards)]
 
 
 def ablated_cells(wildcards):
@@ -338,5 +344,5 @@ def transfer_settings(wildcards):
 
 def picture_settings(wildcards):
     table = CONFIG.tables[wildcards.table]
-    rows = [{"name": row.name, "network": row.network} for row in pictured_rows(table)]
+    rows = [{"name": row.name, "network": row.network} for row in figures_rows(wildcards)]
     return settings("plot_adversarial", rows=rows, columns=table.networks, images=table.distorted)

@@ -5,7 +5,8 @@
 rule plot_adversarial:
     input:
         data="results/data.h5",
-        distorted=pictured_shards,
+        gathered=pictured_rows,
+        shards=pictured_shards,
         evaluation="results/evaluation/{table}.h5",
     output:
         report(
@@ -30,7 +31,7 @@ rule plot_adversarial:
     message:
         "Drawing the adversarial examples of {wildcards.table}"
     shell:
-        "exec python -m scripts.plot_adversarial --data {input.data:q} --distorted {input.distorted:q}"
+        "exec python -m scripts.plot_adversarial --data {input.data:q} --gathered {input.gathered:q} --shards {input.shards:q}"
         " --evaluation {input.evaluation:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 

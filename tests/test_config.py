@@ -1,12 +1,15 @@
 """The configuration: the project's own is right, and each mistake is told in one line that names its key."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from blindspots.config import ConfigError, validated
+from blindspots import networks
+from blindspots.config import ConfigError, validated, variants
 
 FOLDER = Path(__file__).parents[1] / "config"
 DEFAULT = yaml.safe_load((FOLDER / "config.yaml").read_text())
@@ -201,3 +204,313 @@ def test_checked_configurations_cannot_be_changed():
     config = validated(DEFAULT)
     with pytest.raises(ValueError, match="frozen"):
         config.noise.seed = 5
+
+
+# --- Networks that are trained otherwise ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"units": [10], "weight_decay": []}, "give two units at least, and sigmoid"),
+        ({"activation": "relu"}, "give two units at least, and sigmoid"),
+        ({"activation": "tanh"}, "give two units at least, and sigmoid"),
+        ({"weight_decay": [1e-6, 1e-6]}, "weight_decay has 2 values for 1 trained layers"),
+        ({"weight_decay": []}, "weight_decay has 0 values for 1 trained layers"),
+        ({"units": [400, 50, 10]}, "weight_decay has 1 values for 2 trained layers"),
+        ({"pretraining": None}, "weight_decay has 1 values for 2 trained layers"),
+    ],
+)
+def test_pretraining_is_of_a_sigmoid_layer_below_others_and_takes_its_decay(changes, words):
+    message = refusal(changed(*((f"networks.AE400_10.{key}", value) for key, value in changes.items())))
+    assert message.startswith("networks.AE400_10: ")
+    assert words in message
+
+
+def test_pretraining_may_have_any_number_of_layers_above_and_without_it_every_layer_decays():
+    units, decays = "networks.AE400_10.units", "networks.AE400_10.weight_decay"
+    network = validated(changed((units, [400, 50, 10]), (decays, [1e-6, 1e-5]))).networks["AE400_10"]
+    assert network.pretraining.sparsity == 0.1
+    without = [("networks.AE400_10.pretraining", ...), (decays, [1e-6, 1e-5])]
+    assert validated(changed(*without)).networks["AE400_10"].pretraining is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("AE400_10.pretraining.sparsity", 0, "got 0"),
+        ("AE400_10.pretraining.sparsity", 1, "got 1"),
+        ("AE400_10.pretraining.sparsity_weight", -1, "got -1"),
+        ("AE400_10.pretraining.weight_decay", -1e-3, "got -0.001"),
+        ("AE400_10.pretraining.max_iterations", 0, "got 0"),
+        ("AE400_10.pretraining.max_iterations", ..., "equired"),
+        ("AE400_10.pretraining.epochs", 3, "unknown key"),
+        ("AE400_10.minibatches", {"size": 1, "epochs": 1, "learning_rate": 1}, "unknown key"),
+        ("Conv.pretraining", None, "unknown key"),
+        ("Conv.dropout", 1, "got 1"),
+        ("Conv.dropout", -0.1, "got -0.1"),
+        ("Conv.channels", 0, "got 0"),
+        ("Conv.pool", 0, "got 0"),
+        ("Conv.minibatches", ..., "equired"),
+        ("Conv.minibatches.size", 0, "got 0"),
+        ("Conv.minibatches.learning_rate", 0, "got 0"),
+        ("Conv.minibatches.rate", 1, "unknown key"),
+        ("Conv.weight_decay", [1e-5, 1e-5], "2 values for 3 trained layers"),
+        ("Conv.units", [128, 9], "9 units in the last layer, for 10 classes"),
+    ],
+)
+def test_one_mistake_in_a_network_that_is_trained_otherwise_is_one_line(key, value, words):
+    message = refusal(changed((f"networks.{key}", value)))
+    assert words in message
+    assert message.startswith((f"networks.{key}: ", f"networks.{key.partition('.')[0]}: "))
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "kernel", "pool", "right"),
+    [
+        ((28, 28), 26, 3, True),
+        ((28, 28), 27, 3, False),
+        ((28, 28), 28, 1, True),
+        ((28, 28), 29, 1, False),
+        ((28, 28), 1, 28, True),
+        ((28, 28), 1, 29, False),
+        ((7, 28), 5, 3, True),
+        ((28, 7), 5, 3, True),
+        ((6, 28), 5, 3, False),
+        ((28, 6), 5, 3, False),
+    ],
+)
+def test_a_convolution_and_its_pooling_must_leave_something_of_an_image(image_shape, kernel, pool, right):
+    raw = changed(("data.image_shape", [*image_shape]), ("networks.Conv.kernel", kernel), ("networks.Conv.pool", pool))
+    if right:
+        network = networks.build(validated(raw).networks["Conv"].definition(), image_shape)
+        assert network(torch.zeros(2, *image_shape)).shape == (2, 10)
+    else:
+        message = refusal(raw)
+        assert message == f"networks.Conv: its kernel and pool are larger than an image, {image_shape}"
+
+
+@pytest.mark.parametrize("overlay", ["config.yaml", "small.yaml"])
+def test_a_network_is_built_by_its_definition_and_trained_by_the_rest_of_its_keys(overlay):
+    raw = merged(DEFAULT, yaml.safe_load((FOLDER / overlay).read_text()))
+    config = validated(raw)
+    for name, network in config.networks.items():
+        definition, training = network.definition(), network.training()
+        assert not definition.keys() & training.keys()
+        assert {**definition, **training} == network.model_dump(mode="json")
+        assert raw["networks"][name].keys() <= definition.keys() | training.keys()
+        # What is left out of the definition cannot change what is built, nor what is in it how it is trained.
+        assert {"units", "activation", "kind"} <= definition.keys()
+        assert {"seed", "trained_on", "weight_decay"} <= training.keys()
+        built = networks.build(json.loads(json.dumps(definition)), config.data.image_shape)
+        assert built(torch.zeros(2, 28, 28)).shape == (2, network.classes)
+        layers = networks.weight_layers(built)
+        assert len(layers) == len(network.weight_decay) + (training.get("pretraining") is not None)
+        assert network.linear == (len(layers) == 1)
+
+
+def test_the_default_networks_are_those_of_the_paper():
+    config = validated(DEFAULT)
+    kinds = {name: (network.kind, *network.units) for name, network in config.networks.items()}
+    assert kinds["AE400_10"] == ("fully_connected", 400, 10)
+    assert kinds["Conv"][0] == "convolutional"
+    assert [name for name, network in config.networks.items() if network.training().get("pretraining")] == ["AE400_10"]
+    assert [name for name, network in config.networks.items() if network.training().get("minibatches")] == ["Conv"]
+
+
+def test_multiplications_are_those_of_the_layers():
+    config = validated(DEFAULT)
+    shape = config.data.image_shape
+    for name, network in config.networks.items():
+        counted, values = [], torch.zeros(1, *shape)
+        for layer in networks.build(network.definition(), shape):
+            values = layer(values)
+            if hasattr(layer, "weight"):  # a filter is applied once for each place of its map, a unit once
+                counted.append(values.numel() * layer.weight[0].numel())
+        decoder = counted[0] if name == "AE400_10" else 0
+        assert network.multiplications(shape) == sum(counted) + decoder, name
+
+
+# --- Shards ---
+
+
+@pytest.mark.parametrize(
+    ("sample", "per_job", "test", "train"),
+    [
+        ("all", 10_000, (10_000, 1), (60_000, 6)),
+        ("all", 9_999, (10_000, 2), (60_000, 7)),
+        ("all", 7_000, (10_000, 2), (60_000, 9)),
+        ("all", 100_000, (10_000, 1), (60_000, 1)),
+        (60, 60, (60, 1), (60, 1)),
+        (61, 60, (61, 2), (61, 2)),
+        (1000, 1, (1000, 1000), (1000, 1000)),
+    ],
+)
+def test_a_set_is_cut_into_as_few_shards_as_hold_it(sample, per_job, test, train):
+    config = validated(changed(("attack.sample", sample), ("attack.images_per_job", per_job)))
+    assert (config.size("test"), config.shards("test")) == test
+    assert (config.size("train"), config.shards("train")) == train
+
+
+def test_sizes_are_those_of_the_data():
+    config = validated(changed(("data.test_size", 300), ("data.train_size", 60_001)))
+    assert config.size("test") == 300
+    assert config.size("train") == 60_001
+    assert config.shards("train") == 7
+
+
+@pytest.mark.parametrize(("sample", "words"), [(10_001, "the test set has 10000"), (60_001, "60001 images")])
+def test_a_sample_larger_than_a_set_is_refused(sample, words):
+    message = refusal(changed(("attack.sample", sample)))
+    assert message.startswith("attack.sample: ")
+    assert words in message
+
+
+# --- Variants ---
+
+
+def flat(value, key=""):
+    """Every single setting by its dotted key."""
+    if not isinstance(value, dict):
+        return {key: value}
+    parts = [flat(part, f"{key}.{name}" if key else name) for name, part in value.items()]
+    return {path: item for part in parts for path, item in part.items()}
+
+
+def settings_of(config):
+    """What an artifact can depend on; the variants themselves are no part of it."""
+    return flat(config.model_dump(mode="json", exclude={"replicates", "ablations"}))
+
+
+def differing(one, other):
+    one, other = settings_of(one), settings_of(other)
+    return {key for key in one.keys() | other.keys() if one.get(key, ...) != other.get(key, ...)}
+
+
+def ablated(every, **choices):
+    return changed(("ablations.every", every), ("ablations.choices", choices))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_replicates_have_other_seeds_for_all_networks_and_nothing_else(count):
+    raw = changed(("replicates", count))
+    config, found = validated(raw), variants(raw)
+    names = [f"seeds{k}" for k in range(2, count + 1)]
+    assert [name for name in found if not name.startswith("ablations/")] == names
+    assert list(config.replicated()) == names
+    seeds = {f"networks.{name}.seed" for name in config.networks}
+    for name in names:
+        assert differing(config, found[name]) == seeds
+    everyone = [network.seed for each in (config, *(found[name] for name in names)) for network in each.networks.values()]
+    assert len(set(everyone)) == count * len(config.networks)
+
+
+def test_every_ablation_differs_from_the_reference_in_the_keys_of_its_choice_alone():
+    config, found = validated(DEFAULT), variants(DEFAULT)
+    reference = found["ablations/as_configured"]
+    choices = DEFAULT["ablations"]["choices"]
+    assert set(found) == {f"ablations/{name}" for name in ["as_configured", *choices]}
+    every = flat(DEFAULT["ablations"]["every"])
+    assert differing(config, reference) == every.keys()
+    assert settings_of(reference).items() >= every.items()
+    for name, choice in choices.items():
+        variant = found[f"ablations/{name}"]
+        assert differing(reference, variant) == flat(choice).keys(), name
+        assert settings_of(variant).items() >= (every | flat(choice)).items()
+
+
+def test_a_choice_has_its_way_over_what_all_ablations_share():
+    every = {"attack": {"sample": 500, "lbfgs": {"history": 3}}, "noise": {"clip": True}}
+    one, other = {"attack": {"sample": 7}}, {"attack": {"lbfgs": {"norm": "squared_l2"}}}
+    found = variants(ablated(every, one=one, other=other))
+    reference, one, other = (found[f"ablations/{name}"] for name in ("as_configured", "one", "other"))
+    assert (reference.attack.sample, one.attack.sample, other.attack.sample) == (500, 7, 500)
+    assert [each.attack.lbfgs.norm for each in (reference, one, other)] == ["l2", "l2", "squared_l2"]
+    assert all(each.attack.lbfgs.history == 3 and each.noise.clip for each in (reference, one, other))
+
+
+def test_a_choice_replaces_lists_and_reaches_networks():
+    choice = {"networks": {"M1": {"units": [50, 10], "weight_decay": [0.1, 0.2]}}}
+    found = variants(ablated({}, small=choice))
+    assert found["ablations/small"].networks["M1"].units == [50, 10]
+    assert differing(found["ablations/as_configured"], found["ablations/small"]) == flat(choice).keys()
+    assert differing(validated(DEFAULT), found["ablations/as_configured"]) == set()
+
+
+def test_ablations_keep_the_seeds_of_the_experiment():
+    found = variants(changed(("replicates", 2)))
+    wanted = [network.seed for network in validated(DEFAULT).networks.values()]
+    for name, config in found.items():
+        if name.startswith("ablations/"):
+            assert [network.seed for network in config.networks.values()] == wanted
+
+
+def test_variants_of_every_configuration_of_the_project_are_right():
+    for path in FOLDER.glob("*.yaml"):
+        raw = merged(DEFAULT, yaml.safe_load(path.read_text()))
+        before = copy.deepcopy(raw)
+        assert "ablations/as_configured" in variants(raw)
+        assert raw == before
+
+
+def test_nulls_from_the_command_line_are_nulls_in_variants():
+    raw = changed(("attack.given_targets", "null"), ("replicates", 2))
+    assert variants(raw)["seeds2"].attack.given_targets is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"),
+    [
+        ({"attack": {"nrom": "l2"}}, "attack.nrom: unknown key"),
+        ({"atack": {"norm": "l2"}}, "atack: unknown key"),
+        ({"attack": {"lbfgs": {"norm": "linf"}}}, "attack.lbfgs.norm: "),
+        ({"networks": {"M1": {"weight_decay": [0.1]}}}, "networks.M1: weight_decay has 1 values"),
+        ({"attack": {"sample": 10_001}}, "attack.sample: 10001 images"),
+        ({"training": 3}, "training: "),
+    ],
+)
+def test_a_wrong_key_in_a_choice_is_one_line_that_names_the_choice_and_the_key(choice, key):
+    raw = ablated({"attack": {"sample": 100}}, right={"noise": {"clip": True}}, wrong=choice)
+    with pytest.raises(ConfigError) as error:
+        variants(raw)
+    message = str(error.value)
+    assert message.startswith(f"ablations.choices.wrong: {key}")
+    assert "\n" not in message
+    assert "right" not in message
+
+
+def test_a_wrong_key_for_all_ablations_is_one_line_that_names_it():
+    with pytest.raises(ConfigError, match=r"^ablations\.every: attack\.nrom: unknown key$"):
+        variants(ablated({"attack": {"nrom": 1}}))
+
+
+def test_variants_tell_a_wrong_configuration_as_its_check_does():
+    with pytest.raises(ConfigError, match=r"^noise\.seed: "):
+        variants(changed(("noise.seed", -1)))
+
+
+@pytest.mark.parametrize("name", ["a/b", "1st", "M 1", "", "M.1"])
+def test_names_of_choices_that_are_no_file_names_are_refused(name):
+    assert "ablations.choices" in refusal(ablated({}, **{name: {}}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("ablations.tables", ["table1", "table9"], "'table9' is not known"),
+        ("ablations.colour", "red", "unknown key"),
+        ("ablations.every", ..., "equired"),
+        ("replicates", 0, "got 0"),
+        ("replicates", True, "got True"),
+        ("attack.images_per_job", 0, "got 0"),
+    ],
+)
+def test_one_mistake_about_variants_is_one_line(key, value, words):
+    message = refusal(changed((key, value)))
+    assert message.startswith(f"{key}: ")
+    assert words in message
+
+
+def test_an_ablation_cannot_take_the_name_of_what_it_is_held_against():
+    message = refusal(changed(("ablations.choices.as_configured", {"noise": {"clip": True}})))
+    assert "ablations.choices.as_configured: this name stands for the experiment as it is" in message

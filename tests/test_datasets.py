@@ -69,3 +69,22 @@ def test_all_is_every_image_in_order():
 def test_a_sample_larger_than_the_set_is_refused():
     with pytest.raises(StepError, match="8 images are more than the 7 of the set"):
         datasets.sample(7, 8, 0)
+
+
+@given(images=st.integers(0, 200), total=st.integers(1, 60), pixels=st.sampled_from([(), (2,), (2, 3)]))
+def test_shards_are_nearly_equal_parts_that_make_the_whole_in_order(images, total, pixels):
+    values = np.random.default_rng(images).random((images, *pixels), dtype=np.float32)
+    parts = [datasets.shard(values, f"{number}-of-{total}") for number in range(1, total + 1)]
+    assert np.array_equal(np.concatenate(parts), values)
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert all(part.dtype == values.dtype and part.shape[1:] == pixels for part in parts)
+
+
+def test_shards_are_named_from_one():
+    assert datasets.shard(np.arange(7), "1-of-3").tolist() == [0, 1, 2]
+    assert datasets.shard(np.arange(7), "2-of-3").tolist() == [3, 4]
+    assert datasets.shard(np.arange(7), "3-of-3").tolist() == [5, 6]
+    assert datasets.shard(np.arange(24), "12-of-12").tolist() == [22, 23]
+    with pytest.raises(IndexError):
+        datasets.shard(np.arange(7), "4-of-3")

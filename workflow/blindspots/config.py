@@ -386,6 +386,8 @@ class Config(Section):
                 _known(f"tables.{name}.networks", network, self.networks)
             for part in getattr(table, "errors_on", ()):
                 _known(f"tables.{name}.errors_on", part, [*parts, "test"])
+        if REFERENCE in self.ablations.choices:
+            raise ValueError(f"ablations.choices.{REFERENCE}: this name stands for the experiment as it is; choose another")
         for table in self.ablations.tables:
             _known("ablations.tables", table, self.tables)
         return self
@@ -408,16 +410,15 @@ def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
     every = config.ablations.every
     choices = config.ablations.choices
     ablated = {f"{ABLATIONS}/{name}": _merged(every, choices.get(name, {})) for name in config.ablations.names()}
-    return {
-        name: _named(name, _merged(_with_nulls(raw), change)) for name, change in (config.replicated() | ablated).items()
-    }
+    return {name: _named(name, _merged(raw, change)) for name, change in (config.replicated() | ablated).items()}
 
 
 def _named(name: str, raw: Mapping[str, Any]) -> Config:
     try:
         return validated(raw)
     except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
+        place = "ablations.every" if name.endswith(REFERENCE) else f"ablations.choices.{name.rpartition('/')[2]}"
+        raise ConfigError(f"{place}: {error}") from None
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def filters(weights: np.ndarray, columns: int = 20) -> Figure:
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, weight in zip(axes.flat, weights, strict=False):
-        largest = np.abs(weight).max()
+        largest = np.abs(weight).max() or 1
         axis.imshow(weight, cmap="gray", vmin=-largest, vmax=largest)
     return figure
 

@@ -17,7 +17,7 @@ def body(step: Step) -> None:
         for column, path in zip(step.settings["columns"], step.inputs["networks"], strict=True)
     }
     rows = step.settings["rows"]
-    shards = np.array_split(np.array(step.inputs["distorted"]), len(rows))
+    shards = np.array(step.inputs["distorted"]).reshape(len(rows), -1)  # as many for each row
     result = {}
     for row, paths in zip(rows, shards, strict=True):
         indices, failures, wrong = [], 0, {column: [] for column in columns}

@@ -14,10 +14,13 @@ def body(step: Step) -> None:
     with artifacts.read(step.input("evaluation")) as file:
         wrong = {name: {column: w[()].mean() for column, w in row.items()} for name, row in file["misclassified"].items()}
     blocks = {}
-    for letter, row, path in zip("abcdefghijklm", settings["rows"], step.inputs["distorted"], strict=False):
-        with artifacts.read(path) as file:
+    rows = zip(settings["rows"], step.inputs["gathered"], step.inputs["shards"], strict=True)
+    for letter, (row, gathered, shard) in zip("abcdefghijklm", rows, strict=False):
+        with artifacts.read(gathered) as file:
+            size = float(np.nanmean(file["distortion"][()]))
+        with artifacts.read(shard) as file:
             index, images, success = file["index"][()], file["images"][()], file["success"][()]
-            size, labels = float(np.nanmean(file["distortion"][()])), file["labels"][()]
+            labels = file["labels"][()]
             targets = file["target"][()] if "target" in file else None
         found = np.flatnonzero(success)
         shown = np.sort(np.random.default_rng(0).choice(found, min(PAIRS, len(found)), replace=False))
@@ -35,7 +38,7 @@ def body(step: Step) -> None:
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.plot_adversarial", ("data", "distorted", "evaluation"), argv)
+    return run(body, "scripts.plot_adversarial", ("data", "gathered", "shards", "evaluation"), argv)
 
 
 if __name__ == "__main__":
