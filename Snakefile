@@ -13,6 +13,7 @@ include: "rules/common.smk"
 
 localrules:
     all,
+    audit,
 
 
 rule all:
@@ -31,3 +32,4 @@ include: "rules/evaluate.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/claims.smk"
+include: "rules/audit.smk"

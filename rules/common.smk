@@ -137,10 +137,13 @@ def evaluated_networks(wildcards):
     return [network_artifact(wildcards.variant, name) for name in table_of(wildcards).networks]
 
 
-def rows_shards(wildcards):
-    table = table_of(wildcards)
-    rows = [row_artifact(table, wildcards.variant, row) for row in table.rows()]
-    return [shard for row in rows for shard in shards(row, wildcards.variant, table.distorted)]
+def rows_shards(table, variant):
+    """The shards of each row of a transfer table."""
+    return {row.name: shards(row_artifact(table, variant, row), variant, table.distorted) for row in table.rows()}
+
+
+def evaluated_shards(wildcards):
+    return [shard for row in rows_shards(table_of(wildcards), wildcards.variant).values() for shard in row]
 
 
 def evaluations(wildcards):
@@ -302,9 +305,10 @@ def evaluate_originals_settings(wildcards):
 
 def evaluate_distorted_settings(wildcards):
     table = table_of(wildcards)
+    rows = rows_shards(table, wildcards.variant)
     return settings(
         "evaluate_distorted",
-        rows=[row.name for row in table.rows()],
+        rows=[{"name": name, "shards": paths} for name, paths in rows.items()],
         columns=table.networks,
         **machine(CONFIG.evaluation),
     )

@@ -33,7 +33,7 @@ rule evaluate_originals:
 
 rule evaluate_distorted:
     input:
-        distorted=rows_shards,
+        distorted=evaluated_shards,
         networks=evaluated_networks,
     output:
         "results/evaluation/{variant}{table}.h5",

@@ -138,19 +138,29 @@ def test_a_damaged_shard_is_refused(tmp_path):
 # --- Evaluating ---
 
 
+def named(shards):
+    return [{"name": name, "shards": [str(path) for path in paths]} for name, paths in shards.items()]
+
+
 @pytest.mark.parametrize("bounds", [[7], [5, 9], [1, 2, 10]])
 def test_rows_in_shards_are_evaluated_as_in_one_piece(tmp_path, bounds):
     rows = {name: examples(13, seed) for seed, name in enumerate(["A", "B", "noise_0.1"])}
     # A shard in which nothing was found
     rows["B"]["success"].values[: bounds[0]] = False
-    settings = {"rows": list(rows), "columns": ["A", "B"], "device": "cpu", "threads": 1}
+    settings = {"columns": ["A", "B"], "device": "cpu", "threads": 1}
     judges = [network_artifact(tmp_path / f"{name}.h5", seed) for seed, name in enumerate("AB")]
     outcomes = {}
     for way, cuts in {"whole": [], "cut": bounds}.items():
-        paths = [path for name, row in rows.items() for path in written(tmp_path / way / name, cut(row, cuts))]
+        shards = {name: written(tmp_path / way / name, cut(row, cuts)) for name, row in rows.items()}
+        paths = [path for row in shards.values() for path in row]
         assert len(paths) == 3 * (len(cuts) + 1)
         output = tmp_path / f"{way}.h5"
-        assert called(evaluate_distorted.main, settings, distorted=paths, networks=judges, output=output) == 0
+        assert (
+            called(
+                evaluate_distorted.main, settings | {"rows": named(shards)}, distorted=paths, networks=judges, output=output
+            )
+            == 0
+        )
         outcomes[way] = contents(output)
     assert outcomes["cut"].keys() == outcomes["whole"].keys()
     for name, values in outcomes["whole"].items():
@@ -161,8 +171,9 @@ def test_rows_in_shards_are_evaluated_as_in_one_piece(tmp_path, bounds):
 def test_every_row_is_rated_by_every_network_where_an_example_was_found(tmp_path):
     rows = {name: examples(13, seed, start=50 * seed) for seed, name in enumerate("ABC")}
     judges = {name: network_artifact(tmp_path / f"{name}.h5", seed) for seed, name in enumerate("XY")}
-    paths = [path for name, row in rows.items() for path in written(tmp_path / name, cut(row, [4, 9]))]
-    settings = {"rows": list(rows), "columns": list(judges), "device": "cpu", "threads": 1}
+    shards = {name: written(tmp_path / name, cut(row, [4, 9])) for name, row in rows.items()}
+    paths = [path for row in shards.values() for path in row]
+    settings = {"rows": named(shards), "columns": list(judges), "device": "cpu", "threads": 1}
     output = tmp_path / "out.h5"
     assert called(evaluate_distorted.main, settings, distorted=paths, networks=[*judges.values()], output=output) == 0
     result, rates = contents(output), []

@@ -1,5 +1,7 @@
 """Feed every set of distorted images to every network, shard by shard."""
 
+import itertools
+
 import numpy as np
 import torch
 
@@ -16,12 +18,10 @@ def body(step: Step) -> None:
         column: networks.read(path).to(device)
         for column, path in zip(step.settings["columns"], step.inputs["networks"], strict=True)
     }
-    rows = step.settings["rows"]
-    shards = np.array(step.inputs["distorted"]).reshape(len(rows), -1)  # as many for each row
-    result = {}
-    for row, paths in zip(rows, shards, strict=True):
+    result, files = {}, iter(step.inputs["distorted"])
+    for row, shards in ((row["name"], row["shards"]) for row in step.settings["rows"]):
         indices, failures, wrong = [], 0, {column: [] for column in columns}
-        for path in paths:
+        for path in itertools.islice(files, len(shards)):
             with artifacts.read(path) as file:
                 success, labels = file["success"][()], file["labels"][()]
                 index, pixels = file["index"][()], torch.from_numpy(file["images"][()]).to(device)

@@ -1,0 +1,298 @@
+"""Every number says where it comes from, and every broken link of its chain is found."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, SMALL, snakemake
+
+from blindspots import artifacts, audit, plan, provenance
+from blindspots.provenance import CellError, Run
+
+FLIPS = 200
+
+
+@pytest.fixture(scope="module")
+def config():
+    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    small = yaml.safe_load((ROOT / "config/small.yaml").read_text())
+
+    def merged(base, change):
+        both = {key: merged(base[key], value) for key, value in change.items() if isinstance(value, dict) and key in base}
+        return base | change | both
+
+    return merged(default, small)
+
+
+@pytest.fixture(scope="module")
+def jobs(finished, config):
+    return plan.plan([], finished, config)
+
+
+@pytest.fixture
+def run(finished):
+    """A finished run whose files may be replaced, but not changed in place: they are links."""
+    folder = Path(tempfile.mkdtemp(dir=finished.parent))  # as deep, because plans have relative paths
+    shutil.copytree(
+        finished / "results", folder / "results", copy_function=lambda here, there: Path(there).hardlink_to(here)
+    )
+    yield Run(folder)
+    shutil.rmtree(folder)
+
+
+def artifacts_of(jobs):
+    return [job for job in jobs if job.outputs[0].endswith(".h5")]
+
+
+def replace(path, content):
+    path.unlink()
+    path.write_bytes(content)
+
+
+def altered(path, change):
+    """Change an artifact as one would who seals it again: a change that no checksum of the file itself can tell."""
+    with artifacts.read(path) as file:
+        datasets = {}
+        file.visititems(
+            lambda name, item: (
+                datasets.update({name: (item[()], item.attrs["meaning"])}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+        types = {name: file[name].dtype for name in datasets}
+        record = {key: getattr(value, "tolist", lambda v=value: v)() for key, value in file.attrs.items()}
+        del record["content_sha256"]
+    change(datasets, record)
+    path.unlink()
+    artifacts.write(path, {n: artifacts.Dataset(np.asarray(v, types[n]), m) for n, (v, m) in datasets.items()}, record)
+
+
+def job_of(jobs, path):
+    (job,) = [job for job in jobs if path in job.outputs]
+    return job
+
+
+def reasons(run, jobs):
+    return {(broken.path, broken.reason) for broken in audit.breaks(run, jobs)}
+
+
+def test_every_link_of_a_finished_run_holds(finished, jobs):
+    assert len(artifacts_of(jobs)) > 50
+    assert not reasons(Run(finished), artifacts_of(jobs))
+
+
+def test_every_cell_of_every_table_answers(finished):
+    run, answered = Run(finished), 0
+    for path in sorted((finished / "results").glob("*.cells.csv")):
+        for cell in pd.read_csv(path).itertuples():
+            found = audit.answer(run, cell.table, cell.row, cell.column)
+            assert found["cell"]["value"] == pytest.approx(cell.value)
+            (source,) = found["sources"]
+            with artifacts.read(finished / source["artifact"]) as file:
+                values = file[source["dataset"]][()]
+            assert source["shape"] == list(values.shape)
+            assert "results/data.h5" in found["files"]
+            assert not any(link["broken"] for link in found["files"].values())
+            assert f"{cell.row} × {cell.column}" in audit.told(found)
+            answered += 1
+    assert answered > 100
+
+
+def test_a_cells_chain_has_its_networks_and_images_and_no_others(finished):
+    chain = audit.answer(Run(finished), "table4", "M1", "M2")["files"]
+    assert {path for path in chain if "/networks/" in path} == {"results/networks/M1.h5", "results/networks/M2.h5"}
+    assert [path for path in chain if "/adversarial/" in path] == ["results/adversarial/test/M1/1-of-1.h5"]
+    chain = audit.answer(Run(finished), "table3", "M2", "error_test")["files"]
+    assert chain.keys() == {"results/evaluation/table3.h5", "results/data.h5", "results/networks/M2.h5", "results/splits.h5"}
+    assert chain["results/evaluation/table3.h5"]["inputs"] == ["results/data.h5", "results/networks/M2.h5"]
+    record = chain["results/networks/M2.h5"]["record"]
+    assert record["settings"]["seed"] == 3
+    assert record["program"] == "scripts.train"
+    assert {"git_commit", "packages", "device", "started", "code_modules"} <= record.keys()
+
+
+def test_a_cell_that_is_not_there_is_told_with_those_that_are(finished):
+    with pytest.raises(CellError, match=r"its rows are M1, M1_prime, M2, .*; its columns M1, M1_prime, M2"):
+        Run(finished).cell("table4", "M9", "M1")
+    with pytest.raises(CellError, match=r"of the tables there are figure7, table1, .*table4"):
+        Run(finished).cell("table9", "M1", "M1")
+
+
+def test_a_flipped_byte_anywhere_is_found(run, jobs, monkeypatch):
+    real, made = audit.rerun, {}
+
+    def rerun_once(job, outputs):
+        # What a table is made from stays the same here, and so does what is made from it.
+        if job.outputs[0] not in made:
+            result = real(job, outputs)
+            made[job.outputs[0]] = (result, [Path(path).read_bytes() for path in outputs])
+        result, contents = made[job.outputs[0]]
+        for path, content in zip(outputs, contents, strict=True):
+            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).write_bytes(content)
+        return result
+
+    monkeypatch.setattr(audit, "rerun", rerun_once)
+    rng = np.random.default_rng(0)
+    files = [path for job in jobs for path in job.outputs]
+    dependents = {path: [job for job in jobs if path in job.outputs] for path in files}
+    for path in rng.choice(files, FLIPS):
+        target = run.folder / path
+        before = target.read_bytes()
+        content = bytearray(before)
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        replace(target, bytes(content))
+        broken = list(audit.breaks(Run(run.folder), dependents[path]))
+        assert path in {link.path for link in broken}, path
+        replace(target, before)
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted", "spared"),
+    [
+        ("results/data.h5", {"table3": ["M2 × error_test"], "table4": ["M1 × M2", "noise_0.06 × M1"]}, []),
+        ("results/networks/M2.h5", {"table3": ["M2 × error_P1"], "table4": ["M1 × M2", "M2 × M1"]}, ["M1 × M1_prime"]),
+        ("results/refined/test/M1/1-of-1.h5", {"table3": ["M1 × refined"]}, ["M1 × distortion", "M1 × M2"]),
+        ("results/table4.csv", {"table4": ["all"]}, []),
+    ],
+)
+def test_a_broken_file_invalidates_the_cells_that_rest_on_it_and_no_others(run, jobs, path, wanted, spared):
+    target = run.folder / path
+    replace(target, target.read_bytes()[:-1] + b"?")
+    cells = audit.invalidated(Run(run.folder), jobs, {path})
+    for table, names in wanted.items():
+        assert set(names) <= set(cells[table])
+    assert not {*spared} & {name for table in ("table3", "table4") for name in cells.get(table, [])}
+
+
+def test_a_missing_file_is_found(run, jobs):
+    (run.folder / "results/networks/M1.h5").unlink()
+    assert ("results/networks/M1.h5", "is missing") in reasons(run, artifacts_of(jobs))
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "reason"),
+    [
+        ("results/networks/M1.h5", lambda d, r: d["parameters/1.weight"][0].__iadd__(1), None),
+        ("results/adversarial/test/M2/1-of-1.h5", lambda d, r: d["distortion"][0].__imul__(0.5), None),
+        ("results/data.h5", lambda d, r: d["test/labels"][0].__iadd__(1), "test_labels that are not the file"),
+        (
+            "results/networks/M1.h5",
+            lambda d, r: r.update(settings=r["settings"].replace('"seed": 1', '"seed": 9')),
+            "other settings",
+        ),
+        ("results/networks/M1.h5", lambda d, r: r.update(code="0" * 64), "made by other code"),
+        (
+            "results/noise/test/0.06/1-of-1.h5",
+            lambda d, r: r.update(program="scripts.amplify"),
+            "was made by scripts.amplify",
+        ),
+    ],
+)
+def test_what_was_changed_and_sealed_again_is_found(run, jobs, path, change, reason):
+    altered(run.folder / path, change)
+    found = reasons(Run(run.folder), artifacts_of(jobs))
+    others = {broken for broken, why in found if f"made from another {path}" in why}
+    assert others, "what was made from it does not fit it any more"
+    if reason:
+        assert any(broken == path and reason in why for broken, why in found)
+
+
+def test_a_file_copied_over_another_is_found(run, jobs):
+    here, there = (run.folder / f"results/networks/{name}.h5" for name in ("M1", "M2"))
+    replace(there, here.read_bytes())
+    found = reasons(Run(run.folder), artifacts_of(jobs))
+    assert any(path == "results/networks/M2.h5" and "other settings" in why for path, why in found)
+
+
+def test_a_record_copied_from_another_file_is_found(run, jobs):
+    with artifacts.read(run.folder / "results/networks/M1.h5") as file:
+        record = dict(file.attrs)
+    path = run.folder / "results/networks/M2.h5"
+    replace(path, path.read_bytes())
+    with h5py.File(path, "r+") as file:
+        for key, value in record.items():
+            file.attrs[key] = value
+    with open(path, "r+b") as raw:
+        seal = artifacts._seal(raw)
+        raw.seek(0)
+        raw.write(seal)
+    found = {why for broken, why in reasons(Run(run.folder), artifacts_of(jobs)) if broken == "results/networks/M2.h5"}
+    assert "has datasets or a record that are not those that it was written with" in found
+
+
+@pytest.mark.parametrize("ending", ["csv", "md", "html", "cells.csv"])
+def test_a_table_that_was_edited_by_hand_is_found(run, jobs, ending):
+    path = run.folder / f"results/table4.{ending}"
+    text = path.read_text()
+    assert "100" in text
+    replace(path, text.replace("100", "99", 1).encode())
+    ((broken, why),) = reasons(run, [job_of(jobs, f"results/table4.{ending}")])
+    assert broken == f"results/table4.{ending}"
+    assert "changed by hand" in why
+
+
+def test_other_settings_than_were_run_are_found(finished, config, jobs):
+    other = json.loads(json.dumps(config))
+    other["networks"]["M2"]["seed"] = 99
+    found = reasons(Run(finished), artifacts_of(plan.plan(["results/table4.csv"], finished, other)))
+    assert ("results/networks/M2.h5", "was made with other settings than the configuration says: seed") in found
+    assert not any(path == "results/networks/M1.h5" for path, _ in found)
+
+
+def test_other_code_is_found_by_module(finished, monkeypatch, jobs):
+    real = audit.fingerprint
+
+    def changed(program):
+        print_ = real(program)
+        return (
+            print_._replace(sha256="0" * 64, modules=print_.modules | {"blindspots.sqp": "0"})
+            if "refine" in program
+            else print_
+        )
+
+    monkeypatch.setattr(audit, "fingerprint", changed)
+    found = reasons(Run(finished), artifacts_of(jobs))
+    assert {why for _, why in found} == {"was made by other code: blindspots.sqp"}
+    assert {path.split("/")[1] for path, _ in found} == {"refined"}
+
+
+def test_a_run_that_was_moved_is_whole(run, config):
+    assert audit.main(["--directory", str(run.folder), "--config", json.dumps(config)]) == 0
+
+
+def test_the_rule_passes_on_a_finished_run_and_fails_on_a_broken_one(clone):
+    whole = snakemake(clone, *SMALL, "audit", cores=1)
+    assert whole.returncode == 0, whole.stderr
+    assert "every link holds" in whole.stdout + whole.stderr
+    table = clone / "results/table3.csv"
+    table.write_text(table.read_text().replace("0.00", "0.01", 1))
+    broken = snakemake(clone, *SMALL, "audit", cores=1)
+    assert broken.returncode != 0
+    assert "BROKEN results/table3.csv" in broken.stdout
+    assert "INVALID table3: all" in broken.stdout
+
+
+def test_the_command_tells_one_cell_to_people_and_to_programs(finished, capsys):
+    assert audit.main(["table4", "M1", "M2", "--directory", str(finished)]) == 0
+    told = capsys.readouterr().out
+    assert "table4, M1 × M2" in told
+    assert "scripts.train" in told
+    assert audit.main(["table4", "M1", "M2", "--directory", str(finished), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sources"][0]["dataset"] == "misclassified/M1/M2"
+    assert audit.main(["table4", "M1", "M7", "--directory", str(finished)]) == 2
+    assert "has no cell M1 × M7" in capsys.readouterr().err
+
+
+def test_records_are_read_as_they_were_written(finished):
+    record = provenance.Artifact(finished, "results/networks/M1.h5").record
+    assert record["settings"]["network"]["units"] == [20, 20, 10]
+    assert isinstance(record["wall_seconds"], float)
+    assert isinstance(record["git_dirty"], bool | None)
+    assert record["program"] == "scripts.train"

@@ -1,0 +1,136 @@
+"""Where a number comes from: the records of a finished run's artifacts, from a table's cell to the raw data.
+
+Everything is read from the artifacts themselves; nothing from the workflow engine's own books.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from blindspots import artifacts
+from blindspots.artifacts import ArtifactError
+
+
+class CellError(Exception):
+    """There is no such cell; the message says what there is."""
+
+
+class Artifact:
+    """One HDF5 artifact of a run in `folder`, by its path there. Raises ArtifactError if it is not whole."""
+
+    def __init__(self, folder: Path, path: str):
+        self.folder, self.path = folder, path
+        with artifacts.read(folder / path) as file:
+            self.record = {key: _decoded(value) for key, value in file.attrs.items()}
+
+    @cached_property
+    def content(self) -> str:
+        """The hash that its datasets and its record have now; `record` has the one that they were written with."""
+        with artifacts.read(self.folder / self.path) as file:
+            return artifacts.content_hash(file)
+
+    def inputs(self, dataset: str | None = None) -> list[str]:
+        """The files that it was made from; with a dataset, those that this one was."""
+        recorded = self.record["inputs"]
+        if dataset and dataset.startswith("misclassified/"):
+            _, row, column = dataset.split("/")
+            networks = [path for path in recorded["networks"] if Path(path).stem == column]
+            if "distorted" in recorded:
+                (images,) = [entry["shards"] for entry in self.record["settings"]["rows"] if entry["name"] == row]
+            else:
+                images = [*recorded["data"], *(recorded["splits"] if row not in ("train", "test") else [])]
+            return [*images, *networks]
+        return [path for paths in recorded.values() for path in paths]
+
+
+class Source(NamedTuple):
+    """A dataset that a cell is computed from."""
+
+    artifact: str
+    dataset: str
+    meaning: str
+    shape: list[int]
+    sha256: str  # of its bytes
+
+
+class Run:
+    """A finished run in a folder, its artifacts read once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._read: dict[str, Artifact | ArtifactError] = {}
+
+    def artifact(self, path: str) -> Artifact:
+        if path not in self._read:
+            try:
+                self._read[path] = Artifact(self.folder, path)
+            except ArtifactError as error:
+                self._read[path] = error
+        found = self._read[path]
+        if isinstance(found, ArtifactError):
+            raise found
+        return found
+
+    def cells(self, table: str) -> pd.DataFrame:
+        """The cells of a table, as its file has them. Raises CellError if there is no such table."""
+        path = self.folder / f"results/{table}.cells.csv"
+        if not path.is_file():
+            there = sorted(found.name.removesuffix(".cells.csv") for found in path.parent.glob("*.cells.csv"))
+            raise CellError(f"there is no {path}; of the tables there are {', '.join(there) or 'none'}")
+        return pd.read_csv(path, dtype={"paper": str})
+
+    def cell(self, table: str, row: str, column: str) -> dict[str, Any]:
+        """One cell's line. Raises CellError."""
+        cells = self.cells(table)
+        found = cells[(cells["row"] == row) & (cells["column"] == column)]
+        if len(found) != 1:
+            rows, columns = (", ".join(cells[key].unique()) for key in ("row", "column"))
+            raise CellError(f"{table} has no cell {row} × {column}; its rows are {rows}; its columns {columns}")
+        return {key: None if pd.isna(value) else value for key, value in found.iloc[0].to_dict().items()}
+
+    def sources(self, cell: dict[str, Any]) -> Iterator[Source]:
+        """The datasets of a cell, one for each replicate."""
+        for path, name in zip(cell["artifact"].split(";"), cell["dataset"].split(";"), strict=True):
+            with artifacts.read(self.folder / path) as file:
+                if name not in file:
+                    raise CellError(f"{path} has no dataset {name}")
+                dataset: h5py.Dataset = file[name]
+                digest = hashlib.sha256(np.ascontiguousarray(dataset[()]).tobytes()).hexdigest()
+                yield Source(path, name, dataset.attrs["meaning"], list(dataset.shape), digest)
+
+    def chain(self, path: str, dataset: str | None = None) -> dict[str, list[str]]:
+        """Every file that an artifact, or one dataset of it, comes from -> what that file in turn was made from.
+
+        A file that is no artifact, or cannot be read, was made from nothing that is known.
+        """
+        found: dict[str, list[str]] = {}
+
+        def follow(path: str, dataset: str | None) -> None:
+            if path in found:
+                return
+            try:
+                found[path] = self.artifact(path).inputs(dataset) if path.endswith(".h5") else []
+            except ArtifactError:
+                found[path] = []
+            for name in found[path]:
+                follow(name, None)
+
+        follow(path, dataset)
+        return found
+
+
+def _decoded(value: Any) -> Any:
+    """An attribute as it was before it was written: what is neither a number nor text is there as JSON."""
+    if isinstance(value, str) and value[:1] in ("{", "[", "t", "f", "n"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value.item() if isinstance(value, np.generic) else value
