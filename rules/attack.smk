@@ -16,6 +16,7 @@ rule attack:
         "results/logs/attack/{images}/{variant}{network}/{shard}.log",
     benchmark:
         "results/benchmarks/attack/{images}/{variant}{network}/{shard}.tsv"
+    priority: work
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.attack.threads
@@ -42,6 +43,7 @@ rule refine:
         "results/logs/refine/{images}/{variant}{network}/{shard}.log",
     benchmark:
         "results/benchmarks/refine/{images}/{variant}{network}/{shard}.tsv"
+    priority: work
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.attack.threads

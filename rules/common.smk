@@ -245,8 +245,8 @@ def train_settings(wildcards):
     )
 
 
-def training_work(wildcards):
-    """The size of a network, by which the longest training starts first."""
+def work(wildcards):
+    """The size of a network, by which the longest jobs start first."""
     return CONFIG.networks[wildcards.network].multiplications(CONFIG.data.image_shape)
 
 

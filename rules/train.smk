@@ -11,7 +11,7 @@ rule train:
         "results/logs/train/{variant}{network}.log",
     benchmark:
         "results/benchmarks/train/{variant}{network}.tsv"
-    priority: training_work
+    priority: work
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.training.threads
