@@ -1,4 +1,29 @@
-# Needs: a finished run, as it is. Makes: nothing; it checks every link of it and fails if one is broken.
+# Needs: the finished tables and the artifacts that they are made from. Makes: results/provenance.json, all that is known of
+# each number. `audit` makes nothing; it checks every link of the run as it is, and fails if one is broken.
+
+
+rule export_provenance:
+    input:
+        tables=[f"results/{table}.{kind}" for table in CONFIG.tables for kind in ("md", "cells.csv")],
+        artifacts=tabled_artifacts,
+    output:
+        "results/provenance.json",
+    log:
+        "results/logs/provenance.log",
+    benchmark:
+        "results/benchmarks/provenance.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=1000,
+    params:
+        settings=settings("export_provenance", tables=list(CONFIG.tables)),
+    message:
+        "Exporting where every number comes from"
+    shell:
+        "exec python -m scripts.export_provenance --tables {input.tables:q} --artifacts {input.artifacts:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule audit:

@@ -7,7 +7,9 @@
 import json
 import re
 import sys
+from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 WORKFLOW = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, WORKFLOW)
@@ -181,10 +183,17 @@ def tables_networks(wildcards):
     return [network_artifact(variant, name) for variant in replicates(wildcards.variant) for name in names]
 
 
+def papers_file(table):
+    return Path(workflow.basedir, "config", "paper", f"{table}.csv")
+
+
 def papers_numbers(wildcards):
-    """The paper's numbers of a table, where it has that table."""
-    path = Path(workflow.basedir, "config", "paper", f"{wildcards.table}.csv")
-    return [os.path.relpath(path)] if path.exists() else []
+    """The paper's numbers of a table, where it has that table.
+
+    In a new clone this file is younger than results that were moved there, so its hash is a setting and its time nothing.
+    """
+    path = papers_file(wildcards.table)
+    return [ancient(os.path.relpath(path))] if path.exists() else []
 
 
 def figures_rows(wildcards):
@@ -202,6 +211,17 @@ def pictured_rows(wildcards):
 def pictured_shards(wildcards):
     """The first shard of each, as the figure shows but a few images."""
     return [shards(artifact, "", CONFIG.tables[wildcards.table].distorted)[0] for artifact in pictured_rows(wildcards)]
+
+
+def tabled_artifacts(wildcards):
+    """The artifacts that the tables are made from; the records of these lead to all others."""
+    kinds = [tables_examples("adversarial"), tables_examples("refined"), tables_examples("exact", LINEAR_NETWORKS)]
+    found = {}
+    for name, table in CONFIG.tables.items():
+        of_table = SimpleNamespace(table=name, variant="")
+        inputs = [evaluations, tables_networks, *(kinds if name in BASELINE_TABLES else [tables_rows])]
+        found |= {path: None for artifacts in inputs for path in artifacts(of_table)}
+    return list(found)
 
 
 def ablated_cells(wildcards):
@@ -323,6 +343,7 @@ def table_settings(wildcards):
         "replicates": len(replicates(wildcards.variant)),
         "columns": table.networks,
         "comparable": config.compare_with_paper,
+        "paper": sha256(path.read_bytes()).hexdigest() if (path := papers_file(wildcards.table)).exists() else None,
         "attack": {"target": attack.target, "norm": attack.lbfgs.norm, "sample": attack.sample, "set": table.distorted},
         "sqp": plain(attack.sqp),
     }

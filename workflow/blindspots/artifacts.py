@@ -12,13 +12,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
 
-VOLATILE = frozenset({"git_commit", "git_dirty", "packages", "device", "threads", "host", "started", "wall_seconds"})
+VOLATILE = frozenset({"git_commit", "git_dirty", "packages", "device", "cpu", "threads", "host", "started", "wall_seconds"})
 _IDENTITY = "content_sha256"
 _BLOCK = 512  # bytes of the user block, the smallest that HDF5 knows
 
@@ -61,7 +62,7 @@ def write(path: Path, datasets: Mapping[str, Dataset], attributes: Mapping[str, 
             for name, (values, meaning) in datasets.items():
                 file.create_dataset(name, data=np.asarray(values)).attrs["meaning"] = meaning
             for key, value in attributes.items():
-                file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
+                file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
             file.attrs[_IDENTITY] = content_hash(file)
         with open(temporary, "r+b") as raw:
             seal = _seal(raw)
@@ -73,8 +74,8 @@ def write(path: Path, datasets: Mapping[str, Dataset], attributes: Mapping[str, 
 def read(path: Path) -> Iterator[h5py.File]:
     """The open HDF5 file, after its seal has been checked. Raises ArtifactError if a byte is not as it was written."""
     try:
-        with open(path, "rb") as raw:
-            whole = raw.read(_BLOCK) == _seal(raw)
+        state = os.stat(path)
+        whole = _is_whole(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error}): delete it and run again") from error
     if not whole:
@@ -105,6 +106,13 @@ def identity(path: Path) -> str:
             return f"content:{file.attrs[_IDENTITY]}"
     with open(path, "rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+@cache
+def _is_whole(path: Path, *_state_of_the_file: int) -> bool:
+    """Whether the seal fits; large files are read more than once, but while they stay the same checked only once."""
+    with open(path, "rb") as raw:
+        return raw.read(_BLOCK) == _seal(raw)
 
 
 def _seal(raw: BinaryIO) -> bytes:

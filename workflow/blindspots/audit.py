@@ -146,15 +146,12 @@ def invalidated(run: Run, jobs: Sequence[Job], broken: set[str]) -> dict[str, li
 def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
     """Where one cell comes from: its line, its datasets, and for every file of the chain its record and what is broken."""
     cell = run.cell(table, row, column)
-    sources = list(run.sources(cell))
+    origin = run.origin(cell)
     links: dict[str, Any] = {}
-    for source in sources:
-        for path, inputs in run.chain(source.artifact, source.dataset).items():
+    for source in origin["sources"]:
+        for path, inputs in run.chain(source["artifact"], source["dataset"]).items():
             links[path] = {"inputs": inputs, **_described(run, path)}
-    formula = "100 × the mean over the images" if cell["unit"] == "%" else "the mean over the images that are not NaN"
-    if len(sources) > 1:
-        formula += f", and of the {len(sources)} replicates"
-    return {"cell": cell, "formula": formula, "sources": [source._asdict() for source in sources], "files": links}
+    return {"cell": cell, **origin, "files": links}
 
 
 def _described(run: Run, path: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def pretrain(
     where ρ is `sparsity`, β `sparsity_weight` and λ `weight_decay`. The record's error is the root mean square of x̂ - x.
     """
     linear = encoder[1]
-    decoder = nn.Linear(linear.out_features, linear.in_features)
+    decoder = nn.utils.skip_init(nn.Linear, linear.out_features, linear.in_features)
     nn.init.xavier_uniform_(decoder.weight, generator=generator)
     nn.init.zeros_(decoder.bias)
     decoder.to(linear.weight)
@@ -64,6 +64,7 @@ def pretrain(
         gradient_tolerance=gradient_tolerance,
         max_iterations=max_iterations,
         history=history,
+        error="rms of x̂ - x",
         report=report,
     )
 

@@ -5,7 +5,7 @@ Everything is read from the artifacts themselves; nothing from the workflow engi
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +93,18 @@ class Run:
         if len(found) != 1:
             rows, columns = (", ".join(cells[key].unique()) for key in ("row", "column"))
             raise CellError(f"{table} has no cell {row} × {column}; its rows are {rows}; its columns {columns}")
-        return {key: None if pd.isna(value) else value for key, value in found.iloc[0].to_dict().items()}
+        return _plain(found.iloc[0].to_dict())
+
+    def origin(self, cell: dict[str, Any]) -> dict[str, Any]:
+        """How a cell was computed: the formula, and its datasets with the files that each was made from."""
+        sources = [
+            source._asdict() | {"inputs": self.artifact(source.artifact).inputs(source.dataset)}
+            for source in self.sources(cell)
+        ]
+        formula = "100 × the mean over the images" if cell["unit"] == "%" else "the mean over the images that are not NaN"
+        if len(sources) > 1:
+            formula += f", and of the {len(sources)} replicates"
+        return {"formula": formula, "sources": sources}
 
     def sources(self, cell: dict[str, Any]) -> Iterator[Source]:
         """The datasets of a cell, one for each replicate."""
@@ -124,6 +135,37 @@ class Run:
 
         follow(path, dataset)
         return found
+
+
+def export(run: Run, tables: Sequence[str]) -> dict[str, Any]:
+    """All that is known of the tables' numbers, for programs: every cell with its origin, and every file behind them."""
+    described, files = {}, {}
+    for table in tables:
+        cells = [_plain(line) for line in run.cells(table).to_dict("records")]
+        described[table] = {
+            **_words(run.folder / f"results/{table}.md"),
+            "cells": [cell | run.origin(cell) for cell in cells],
+        }
+        for cell in described[table]["cells"]:
+            for source in cell["sources"]:
+                files |= run.chain(source["artifact"])
+    return {"tables": described, "files": {path: _file(run, path, inputs) for path, inputs in sorted(files.items())}}
+
+
+def _words(markdown: Path) -> dict[str, Any]:
+    """A table's title and notes, as its page for people has them."""
+    lines = markdown.read_text(encoding="utf-8").splitlines()
+    return {"title": lines[0].removeprefix("# "), "notes": [line[2:] for line in lines if line.startswith("- ")]}
+
+
+def _file(run: Run, path: str, inputs: list[str]) -> dict[str, Any]:
+    if path.endswith(".h5"):
+        return {"inputs": inputs, "record": run.artifact(path).record}
+    return {"inputs": inputs, "identity": artifacts.identity(run.folder / path)}
+
+
+def _plain(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if pd.isna(value) else value for key, value in line.items()}
 
 
 def _decoded(value: Any) -> Any:

@@ -66,6 +66,7 @@ class Step:
             "git_commit": _git("rev-parse", "HEAD"),
             "git_dirty": None if (changes := _git("status", "--porcelain")) is None else changes != "",
             "device": self.device,
+            "cpu": _cpu(),
             "threads": self.threads,
             "host": platform.node(),
             "started": self._started.isoformat(timespec="milliseconds"),
@@ -137,6 +138,16 @@ def _installed(packages: Mapping[str, str]) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _cpu() -> str:
+    """The processor's model: another one may round otherwise."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def _git(*arguments: str) -> str | None:

@@ -128,11 +128,13 @@ def write(
 ) -> None:
     """Write a table's four files: the paper's layout, Markdown and HTML for people, and one line a cell.
 
-    labels: what Markdown and HTML call a row or a column, where that is not its name.
+    labels: what people are told for a row or a column, where that is not its name.
     """
     layout, text, page, every_cell = outputs
     frame = pd.DataFrame(cells).astype({"paper_n": "Int64"})
-    described = _described_table(title, frame, row_labels, column_labels, notes)
+    frame["row_label"] = [row_labels.get(row, row) for row in frame["row"]]
+    frame["column_label"] = [column_labels.get(column, column) for column in frame["column"]]
+    described = _described_table(title, frame, notes)
     _write(every_cell, frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
     _write(layout, _in_layout(frame, map(_rounded, cells)).to_csv(lineterminator="\n"))
     _write(text, described)
@@ -179,16 +181,17 @@ th, td {{ padding: .4em .8em; border-bottom: 1px solid #ccc; text-align: left; w
 """
 
 
-def _described_table(title: str, frame: pd.DataFrame, row_labels, column_labels, notes) -> str:
+def _described_table(title: str, frame: pd.DataFrame, notes: Sequence[str]) -> str:
     table = _in_layout(frame, map(_described, frame.itertuples()))
+    rows, columns = (dict(zip(frame[key], frame[f"{key}_label"], strict=True)) for key in ("row", "column"))
     lines = [
         f"# {title}",
         "",
         "**Ours** [95 % interval] · the paper's (p) · ✓ agrees, ✗ differs, – not comparable.",
         "",
-        "| " + " | ".join(["", *(column_labels.get(column, column) for column in table.columns)]) + " |",
+        "| " + " | ".join(["", *(columns[column] for column in table.columns)]) + " |",
         "|" + " --- |" * (len(table.columns) + 1),
-        *("| " + " | ".join([row_labels.get(row, row), *texts]) + " |" for row, *texts in table.itertuples()),
+        *("| " + " | ".join([rows[row], *texts]) + " |" for row, *texts in table.itertuples()),
         "",
         *(f"- {note}" for note in notes),
         "",

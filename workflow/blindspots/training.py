@@ -37,7 +37,7 @@ class Trained(NamedTuple):
 
 
 class State(NamedTuple):
-    """A total loss at the parameters' present values: its flat gradient, and a training error to report beside it."""
+    """A total loss at the parameters' present values: its flat gradient, and an error to report beside it."""
 
     loss: float
     gradient: Tensor
@@ -124,7 +124,7 @@ def fit_in_minibatches(
                 schedule.step()
             state = total_loss(network.eval(), images, labels, weight_decay, decay_convention)
             states.append(_iteration(state, evaluations=epoch))
-            _tell(report, "epoch", states)
+            _tell(report, "epoch", "training error", states)
     return Trained(states, False, f"{epochs} epochs of minibatches of {size}, with dropout")
 
 
@@ -152,9 +152,13 @@ def minimise(
     gradient_tolerance: float,
     max_iterations: int,
     history: int,
+    error: str = "training error",
     report: Report = no_report,
 ) -> Trained:
-    """Bring `parameters` in place, by L-BFGS, to where `objective` has a minimum (see `fit`)."""
+    """Bring `parameters` in place, by L-BFGS, to where `objective` has a minimum (see `fit`).
+
+    error: what the objective's error is, for the report.
+    """
     states: list[Iteration] = []
     latest = Iteration(*[float("nan")] * 4, 0)
 
@@ -168,7 +172,7 @@ def minimise(
     def after_iteration(intermediate_result) -> None:
         # L-BFGS-B accepts the point that it evaluated last, so `latest` describes it.
         states.append(latest)
-        _tell(report, "iteration", states)
+        _tell(report, "iteration", error, states)
 
     start = flat([parameter.detach() for parameter in parameters]).double().cpu().numpy()
     options = {
@@ -198,10 +202,10 @@ def _iteration(state: State, evaluations: int) -> Iteration:
     return Iteration(state.loss, gradient.norm().item(), gradient.abs().max().item(), state.error, evaluations)
 
 
-def _tell(report: Report, unit: str, states: Sequence[Iteration]) -> None:
-    line = "%s %d: loss %.6f, gradient norm %.2e (largest component %.2e), training error %.2f %%"
+def _tell(report: Report, unit: str, error: str, states: Sequence[Iteration]) -> None:
+    line = "%s %d: loss %.6f, gradient norm %.2e (largest component %.2e), %s %.4f"
     last = states[-1]
-    report(line, unit, len(states), last.loss, last.gradient_norm, last.gradient_max, 100 * last.error)
+    report(line, unit, len(states), last.loss, last.gradient_norm, last.gradient_max, error, last.error)
 
 
 @torch.no_grad()

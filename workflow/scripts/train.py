@@ -22,13 +22,13 @@ def body(step: Step) -> None:
     trained, pretrained = _train(network.to(device), x, y, settings, generator)
     last = trained.history[-1]
     log.info(
-        "%s after %d iterations (%s): loss %.6f, largest gradient component %.1e, training error %.2f %%",
-        "converged" if trained.converged else "NOT converged",
+        "%s after %d iterations (%s): loss %.6f, largest gradient component %.1e, training error %.4f",
+        _outcome(trained, settings),
         len(trained.history),
         trained.message,
         last.loss,
         last.gradient_max,
-        100 * last.error,
+        last.error,
     )
     step.write(
         {
@@ -56,6 +56,12 @@ def _train(network, x, y, settings, generator) -> tuple[Trained, Trained | None]
     with torch.no_grad():  # the first layer is not fine-tuned
         features = torch.cat([encoder(part) for part in training.in_parts(x)])
     return training.fit(above, features, y, **options, **until, report=Progress()), pretrained
+
+
+def _outcome(trained: Trained, settings: dict) -> str:
+    if settings.get("minibatches"):  # with dropout, there is nothing to converge to
+        return "ended"
+    return "converged" if trained.converged else "NOT converged"
 
 
 def _record(name: str, trained: Trained) -> dict[str, Dataset]:
