@@ -246,7 +246,7 @@ def test_other_settings_than_were_run_are_found(finished, config, jobs):
 
 
 def test_other_code_is_found_by_module(finished, monkeypatch, jobs):
-    real = audit.fingerprint
+    real = provenance.fingerprint
 
     def changed(program):
         print_ = real(program)
@@ -256,7 +256,7 @@ def test_other_code_is_found_by_module(finished, monkeypatch, jobs):
             else print_
         )
 
-    monkeypatch.setattr(audit, "fingerprint", changed)
+    monkeypatch.setattr(provenance, "fingerprint", changed)
     found = reasons(Run(finished), artifacts_of(jobs))
     assert {why for _, why in found} == {"was made by other code: blindspots.sqp"}
     assert {path.split("/")[1] for path, _ in found} == {"refined"}

@@ -16,13 +16,20 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blindspots import artifacts, idx
+from blindspots.answer import answer, told
 from blindspots.artifacts import ArtifactError
-from blindspots.fingerprint import fingerprint
 from blindspots.plan import Job, PlanError, plan
-from blindspots.provenance import CellError, Run
+from blindspots.provenance import CellError, Run, code_changes
+from blindspots.recompute import RecomputationError, compared, recompute
+
+# What people ask a run for; all that it is made from is checked with it.
+FINISHED = (
+    *("*.cells.csv", "seeds*/*.cells.csv", "ablations/*/*.cells.csv"),
+    *("claims.md", "ablations.csv", "*.png", "figures/*.png", "provenance.json"),
+)
 
 
 class Break(NamedTuple):
@@ -69,30 +76,10 @@ def _artifact(run: Run, job: Job) -> Iterator[str]:
         if set(recorded) != set(paths):
             yield f"was made from other files as its {role} than the workflow says"
         for name in paths:
-            if name in recorded and recorded[name] != _identity(run, name):
+            if name in recorded and recorded[name] != run.identity(name):
                 yield f"was made from another {name} than is there"
     if job.program == "scripts.fetch":
         yield from _raw_data(run.folder / path, job.settings["files"])
-
-
-def code_changes(record: Mapping[str, Any]) -> Iterator[str]:
-    """What of the code that made an artifact is other code now."""
-    now = fingerprint(record["program"])
-    if record["code"] == now.sha256:
-        return
-    then = record["code_modules"]
-    changed = sorted(name for name in now.modules.keys() | then.keys() if now.modules.get(name) != then.get(name))
-    yield f"was made by other code: {', '.join(changed) or 'other pinned versions of its packages'}"
-
-
-def _identity(run: Run, path: str) -> str | None:
-    """What an input is known by; None if it is missing or damaged, which is its own break."""
-    try:
-        if path.endswith(".h5"):
-            return f"content:{run.artifact(path).record['content_sha256']}"
-        return artifacts.identity(run.folder / path)
-    except (ArtifactError, OSError):
-        return None
 
 
 def _raw_data(path: Path, files: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
@@ -117,11 +104,9 @@ def _derived(run: Run, job: Job) -> Iterator[Break]:
 
 def rerun(job: Job, outputs: Sequence[str]) -> tuple[int, str]:
     """Run a job's program in this process, with other outputs: its exit status, and the last line that it said."""
-    arguments = [word for role, paths in job.inputs.items() for word in (f"--{role}", *paths)]
-    arguments += ["--output", *outputs, "--settings", json.dumps(job.settings)]
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
-        status = importlib.import_module(job.program).main(arguments)
+        status = importlib.import_module(job.program).main(job.arguments(outputs))
     return status, (said.getvalue().strip().splitlines() or [""])[-1]
 
 
@@ -143,96 +128,27 @@ def invalidated(run: Run, jobs: Sequence[Job], broken: set[str]) -> dict[str, li
     return found
 
 
-def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
-    """Where one cell comes from: its line, its datasets, and for every file of the chain its record and what is broken."""
-    cell = run.cell(table, row, column)
-    origin = run.origin(cell)
-    links: dict[str, Any] = {}
-    for source in origin["sources"]:
-        for path, inputs in run.chain(source["artifact"], source["dataset"]).items():
-            links[path] = {"inputs": inputs, **_described(run, path)}
-    return {"cell": cell, **origin, "files": links}
-
-
-def _described(run: Run, path: str) -> dict[str, Any]:
-    if not path.endswith(".h5"):
-        return {"identity": _identity(run, path), "broken": []}
-    try:
-        artifact = run.artifact(path)
-    except ArtifactError as error:
-        return {"record": None, "broken": [str(error)]}
-    record = artifact.record
-    problems = list(code_changes(record))
-    if artifact.content != record["content_sha256"]:
-        problems.append("has datasets or a record that are not those that it was written with")
-    recorded = {name: identity for paths in record["inputs"].values() for name, identity in paths.items()}
-    problems += [
-        f"was made from another {name} than is there" for name in recorded if recorded[name] != _identity(run, name)
-    ]
-    return {"record": record, "broken": problems}
-
-
-def told(found: Mapping[str, Any]) -> str:
-    """An answer as a tree, for people."""
-    cell = found["cell"]
-    unit = " %" if cell["unit"] == "%" else ""
-    lines = [
-        f"{cell['table']}, {cell['row']} × {cell['column']}: {cell['value']:.6g}{unit} (n = {cell['n']}, 95 % interval "
-        f"{cell['ci_low']:.4g} to {cell['ci_high']:.4g}; the paper: {cell['paper'] or '–'}, {cell['verdict']})",
-        f"  = {found['formula']} of",
-    ]
-    shown: set[str] = set()
-
-    def follow(path: str, depth: int) -> None:
-        link, indent = found["files"][path], "  " * depth
-        if path in shown:
-            lines.append(f"{indent}└ {path} (above)")
-            return
-        shown.add(path)
-        lines.append(f"{indent}└ {path}")
-        lines.extend(f"{indent}    {line}" for line in _about(link))
-        for name in link["inputs"]:
-            follow(name, depth + 1)
-
-    for source in found["sources"]:
-        lines.append(f"  {source['dataset']}: {source['meaning']}")
-        lines.append(f"    shape {source['shape']}, SHA-256 {source['sha256']}")
-        follow(source["artifact"], 1)
-    return "\n".join(lines)
-
-
-def _about(link: Mapping[str, Any]) -> Iterator[str]:
-    record = link.get("record")
-    if record:
-        settings = json.dumps({key: value for key, value in record["settings"].items() if key != "rows"})
-        yield f"{record['program']} {settings}"
-        dirty = " and uncommitted changes" if record["git_dirty"] else ""
-        yield f"content {record['content_sha256']}, commit {record['git_commit']}{dirty}"
-        yield f"code {record['code']} of {', '.join(record['code_modules'])}"
-        where = f"{record['host']} ({record['device']}, threads {record['threads']})"
-        yield f"{record['started']}, {record['wall_seconds']} s on {where}"
-        yield ", ".join(f"{name} {version}" for name, version in record["packages"].items())
-    elif link.get("identity"):
-        yield link["identity"]
-    for reason in link["broken"]:
-        yield f"BROKEN: {reason}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m blindspots.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cell", nargs="*", metavar="TABLE ROW COLUMN", help="one cell; without it, everything")
+    parser.add_argument("--recompute", action="store_true", help="compute the cell again from its parents, and compare")
+    parser.add_argument("--deep", action="store_true", help="all the way from the raw bytes (with --recompute)")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--directory", type=Path, default=Path(), help="of the run (default: here)")
     parser.add_argument("--config", type=json.loads, help="the run's configuration as JSON (default: config/config.yaml)")
     options = parser.parse_args(argv)
     if len(options.cell) not in (0, 3):
         parser.error("a cell is a table, a row and a column, for instance: table4 M1 M2")
+    if (options.recompute and not options.cell) or (options.deep and not options.recompute):
+        parser.error("what is computed again is one cell: table4 M1 M2 --recompute, and all of its chain with --deep")
     run = Run(options.directory.resolve())
     try:
-        return _cell(run, options) if options.cell else _everything(run, options)
-    except (CellError, PlanError, ArtifactError) as error:
+        if not options.cell:
+            return _everything(run, options)
+        return _recomputed(run, options) if options.recompute else _cell(run, options)
+    except (CellError, PlanError, ArtifactError, RecomputationError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
 
@@ -243,12 +159,29 @@ def _cell(run: Run, options: argparse.Namespace) -> int:
     return int(any(link["broken"] for link in found["files"].values()))
 
 
+def _recomputed(run: Run, options: argparse.Namespace) -> int:
+    cell = run.cell(*options.cell)
+    jobs = plan([f"results/{cell['table']}.cells.csv"], run.folder, options.config)
+    found = recompute(run, jobs, cell, deep=options.deep, report=lambda line: print(line, file=sys.stderr))
+    if options.json:
+        print(
+            json.dumps(
+                {"cell": cell, **found._asdict(), "files": [file._asdict() for file in found.files], "holds": found.holds},
+                indent=2,
+            )
+        )
+    else:
+        print("\n".join(compared(found)))
+    return int(not found.holds)
+
+
 def _everything(run: Run, options: argparse.Namespace) -> int:
-    made = sorted(path.relative_to(run.folder / "results").as_posix() for path in run.folder.glob("results/**/*.cells.csv"))
+    results = run.folder / "results"
+    made = sorted(path.relative_to(run.folder).as_posix() for pattern in FINISHED for path in results.glob(pattern))
     if not made:
-        print(f"Error: there is no finished table in {run.folder / 'results'}", file=sys.stderr)
+        print(f"Error: there is no finished table in {results}", file=sys.stderr)
         return 2
-    jobs = plan([f"results/{path}" for path in made], run.folder, options.config)
+    jobs = plan(made, run.folder, options.config)
     found = list(breaks(run, jobs))
     cells = invalidated(run, jobs, {broken.path for broken in found})
     if options.json:
@@ -263,7 +196,10 @@ def _everything(run: Run, options: argparse.Namespace) -> int:
     for table, names in cells.items():
         print(f"INVALID {table}: {', '.join(names)}")
     files = sum(len(job.outputs) for job in jobs)
-    print(f"{files} files of {len(made)} tables checked: " + (f"{len(found)} broken links" if found else "every link holds"))
+    print(
+        f"{files} files behind {len(made)} results checked: "
+        + (f"{len(found)} broken links" if found else "every link holds")
+    )
     return int(bool(found))
 
 

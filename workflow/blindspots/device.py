@@ -22,5 +22,6 @@ def prepare(step: Step, name: str) -> torch.device:
     if name == "cuda" and not available:
         raise StepError("device: cuda is asked for, but torch finds no CUDA device here: use auto or cpu")
     device = torch.device("cuda" if available and name != "cpu" else "cpu")
-    step.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    on_cpu = f"cpu with {torch.backends.cpu.get_cpu_capability()}"
+    step.device = torch.cuda.get_device_name(device) if device.type == "cuda" else on_cpu
     return device

@@ -26,6 +26,11 @@ class Job(NamedTuple):
     outputs: list[str]
     settings: dict[str, Any]
 
+    def arguments(self, outputs: Sequence[str]) -> list[str]:
+        """The program's arguments, but with other outputs."""
+        inputs = [word for role, paths in self.inputs.items() for word in (f"--{role}", *paths)]
+        return [*inputs, "--output", *outputs, "--settings", json.dumps(self.settings)]
+
 
 def plan(targets: Sequence[str], folder: Path, config: Mapping[str, Any] | None = None) -> list[Job]:
     """Every job that makes the targets (or, without any, all that is made by default) from the raw data on.

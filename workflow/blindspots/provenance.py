@@ -5,7 +5,7 @@ Everything is read from the artifacts themselves; nothing from the workflow engi
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import pandas as pd
 
 from blindspots import artifacts
 from blindspots.artifacts import ArtifactError
+from blindspots.fingerprint import fingerprint
 
 
 class CellError(Exception):
@@ -36,6 +37,13 @@ class Artifact:
         with artifacts.read(self.folder / self.path) as file:
             return artifacts.content_hash(file)
 
+    def datasets(self) -> dict[str, np.ndarray]:
+        """All of its values, by name."""
+        found: dict[str, np.ndarray] = {}
+        with artifacts.read(self.folder / self.path) as file:
+            file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        return {name: np.asarray(values) for name, values in found.items()}
+
     def inputs(self, dataset: str | None = None) -> list[str]:
         """The files that it was made from; with a dataset, those that this one was."""
         recorded = self.record["inputs"]
@@ -48,6 +56,16 @@ class Artifact:
                 images = [*recorded["data"], *(recorded["splits"] if row not in ("train", "test") else [])]
             return [*images, *networks]
         return [path for paths in recorded.values() for path in paths]
+
+
+def code_changes(record: Mapping[str, Any]) -> Iterator[str]:
+    """What of the code that made an artifact is other code now."""
+    now = fingerprint(record["program"])
+    if record["code"] == now.sha256:
+        return
+    then = record["code_modules"]
+    changed = sorted(name for name in now.modules.keys() | then.keys() if now.modules.get(name) != then.get(name))
+    yield f"was made by other code: {', '.join(changed) or 'other pinned versions of its packages'}"
 
 
 class Source(NamedTuple):
@@ -77,6 +95,15 @@ class Run:
         if isinstance(found, ArtifactError):
             raise found
         return found
+
+    def identity(self, path: str) -> str | None:
+        """What an input is known by now; None if it is missing or damaged."""
+        try:
+            if path.endswith(".h5"):
+                return f"content:{self.artifact(path).record['content_sha256']}"
+            return artifacts.identity(self.folder / path)
+        except (ArtifactError, OSError):
+            return None
 
     def cells(self, table: str) -> pd.DataFrame:
         """The cells of a table, as its file has them. Raises CellError if there is no such table."""

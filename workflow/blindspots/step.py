@@ -38,7 +38,7 @@ class Step:
         self.threads: int = self.settings.get("threads", 1)
         self.output: list[Path] = arguments.output
         self.inputs: dict[str, list[Path]] = {role: getattr(arguments, role) for role in roles}
-        self.device = "cpu"  # as the record names it
+        self.device = "cpu"  # as the record names it: what computes with torch says more
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
 
