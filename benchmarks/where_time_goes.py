@@ -1,21 +1,27 @@
 """Where the time of a finished run goes: python benchmarks/where_time_goes.py
 
-First per rule, from the benchmark files of the last run in results/. Then per phase, measured here and now on the networks
-of that run with one thread: gradients and everything else in training and attack, as floating-point rates beside this
-machine's rate for a plain matrix product.
+First per rule, from the benchmark files of the last run in results/, and what the provenance records cost of that. Then per
+phase, measured here and now on the networks of that run with one thread: gradients and everything else in training and
+attack, as floating-point rates beside this machine's rate for a plain matrix product.
 """
 
+import hashlib
 import statistics
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from blindspots import artifacts, datasets, networks, training
 from blindspots.attack import METHODS, minimum_distortion
+from blindspots.fingerprint import fingerprint
+from blindspots.provenance import Artifact
+from blindspots.step import Step
 
 RESULTS = Path("results")
 IMAGES = 1000
@@ -27,6 +33,7 @@ def main() -> int:
         print("There is no finished run in results/: run make table4 first.", file=sys.stderr)
         return 1
     print(per_rule().to_string(index=False), "\n")
+    print(records().to_string(index=False), "\n")
     torch.set_num_threads(1)
     peak = matrix_product_rate()
     print(f"4096 x 4096 float32 matrix product, one thread: {peak:.0f} GFLOP/s\n")
@@ -46,6 +53,31 @@ def per_rule() -> pd.DataFrame:
     frame = pd.DataFrame({"jobs": table.size(), "seconds": table["s"].sum(), "largest MiB": table["max_rss"].max()})
     frame["share %"] = 100 * frame["seconds"] / frame["seconds"].sum()
     return frame.sort_values("seconds", ascending=False).round(1).reset_index()
+
+
+def records() -> pd.DataFrame:
+    """What the record of each artifact costs, made again here, beside the time that its step took in the run.
+
+    The step has read its inputs, and so checked their seals, by the time that the record names them.
+    """
+    rows = []
+    for path in sorted(RESULTS.rglob("*.h5")):
+        artifact = Artifact(Path(), str(path))
+        step = Step(artifact.record["program"], SimpleNamespace(settings={}, unrecorded={}, output=[path]), [])
+        step.inputs = {role: list(paths) for role, paths in artifact.record["inputs"].items()}
+        for name in artifact.inputs():
+            artifacts.identity(name)
+        fingerprint.cache_clear()
+        start = time.perf_counter()
+        step.record()
+        with open(path, "rb") as raw, h5py.File(path) as file:
+            artifacts.content_hash(file)
+            hashlib.file_digest(raw, "sha256")
+        rows.append((artifact.record["program"], time.perf_counter() - start, artifact.record["wall_seconds"]))
+    frame = pd.DataFrame(rows, columns=["program", "record", "step"]).groupby("program").sum()
+    frame.loc["all"] = frame.sum()
+    frame["share %"] = 100 * frame["record"] / frame["step"]
+    return frame.sort_values("step", ascending=False).round(2).reset_index()
 
 
 def matrix_product_rate(size: int = 4096) -> float:

@@ -5,10 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
+import yaml
+
+from blindspots import artifacts, plan
+from blindspots.provenance import Run
 
 torch.set_num_threads(1)  # the tests' networks are so small that threads only wait for each other
 
@@ -69,3 +77,55 @@ def finished(tmp_path_factory) -> Path:
 def clone(finished, tmp_path) -> Path:
     """A finished run of one's own, with its times as they were."""
     return Path(shutil.copytree(finished, tmp_path / "clone", copy_function=shutil.copy2))
+
+
+@pytest.fixture(scope="session")
+def config() -> dict:
+    """The configuration of the finished run."""
+    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    small = yaml.safe_load((ROOT / "config/small.yaml").read_text())
+
+    def merged(base, change):
+        both = {key: merged(base[key], value) for key, value in change.items() if isinstance(value, dict) and key in base}
+        return base | change | both
+
+    return merged(default, small)
+
+
+@pytest.fixture(scope="session")
+def jobs(finished, config) -> list[plan.Job]:
+    """What the workflow says is to be made of it, and how."""
+    return plan.plan([], finished, config)
+
+
+@pytest.fixture
+def run(finished) -> Iterator[Run]:
+    """A finished run whose files may be replaced, but not changed in place: they are links."""
+    folder = Path(tempfile.mkdtemp(dir=finished.parent))  # as deep, because plans have relative paths
+    shutil.copytree(
+        finished / "results", folder / "results", copy_function=lambda here, there: Path(there).hardlink_to(here)
+    )
+    yield Run(folder)
+    shutil.rmtree(folder)
+
+
+def replace(path, content):
+    path.unlink()
+    path.write_bytes(content)
+
+
+def altered(path, change):
+    """Change an artifact as one would who seals it again: a change that no checksum of the file itself can tell."""
+    with artifacts.read(path) as file:
+        datasets = {}
+        file.visititems(
+            lambda name, item: (
+                datasets.update({name: (item[()], item.attrs["meaning"])}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+        types = {name: file[name].dtype for name in datasets}
+        record = {key: getattr(value, "tolist", lambda v=value: v)() for key, value in file.attrs.items()}
+        del record["content_sha256"]
+    change(datasets, record)
+    path.unlink()
+    artifacts.write(path, {n: artifacts.Dataset(np.asarray(v, types[n]), m) for n, (v, m) in datasets.items()}, record)

@@ -1,16 +1,13 @@
 """Every number says where it comes from, and every broken link of its chain is found."""
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from conftest import ROOT, SMALL, snakemake
+from conftest import SMALL, altered, replace, snakemake
 
 from blindspots import artifacts, audit, plan, provenance
 from blindspots.provenance import CellError, Run
@@ -18,58 +15,8 @@ from blindspots.provenance import CellError, Run
 FLIPS = 200
 
 
-@pytest.fixture(scope="module")
-def config():
-    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    small = yaml.safe_load((ROOT / "config/small.yaml").read_text())
-
-    def merged(base, change):
-        both = {key: merged(base[key], value) for key, value in change.items() if isinstance(value, dict) and key in base}
-        return base | change | both
-
-    return merged(default, small)
-
-
-@pytest.fixture(scope="module")
-def jobs(finished, config):
-    return plan.plan([], finished, config)
-
-
-@pytest.fixture
-def run(finished):
-    """A finished run whose files may be replaced, but not changed in place: they are links."""
-    folder = Path(tempfile.mkdtemp(dir=finished.parent))  # as deep, because plans have relative paths
-    shutil.copytree(
-        finished / "results", folder / "results", copy_function=lambda here, there: Path(there).hardlink_to(here)
-    )
-    yield Run(folder)
-    shutil.rmtree(folder)
-
-
 def artifacts_of(jobs):
     return [job for job in jobs if job.outputs[0].endswith(".h5")]
-
-
-def replace(path, content):
-    path.unlink()
-    path.write_bytes(content)
-
-
-def altered(path, change):
-    """Change an artifact as one would who seals it again: a change that no checksum of the file itself can tell."""
-    with artifacts.read(path) as file:
-        datasets = {}
-        file.visititems(
-            lambda name, item: (
-                datasets.update({name: (item[()], item.attrs["meaning"])}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-        types = {name: file[name].dtype for name in datasets}
-        record = {key: getattr(value, "tolist", lambda v=value: v)() for key, value in file.attrs.items()}
-        del record["content_sha256"]
-    change(datasets, record)
-    path.unlink()
-    artifacts.write(path, {n: artifacts.Dataset(np.asarray(v, types[n]), m) for n, (v, m) in datasets.items()}, record)
 
 
 def job_of(jobs, path):

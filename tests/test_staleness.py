@@ -1,9 +1,10 @@
 """Stale means stale: what reruns after a change, and nothing else. Each case edits a throw-away copy of a finished run."""
 
 import re
+import shutil
 
 import pytest
-from conftest import SMALL, planned_rules, snakemake
+from conftest import SMALL, copy_code, planned_rules, snakemake
 
 AFTER_TABLES = {"judge_claims"}
 AFTER_EXAMPLES = {"gather", "evaluate_distorted", "tabulate_transfer", "plot_adversarial"} | AFTER_TABLES
@@ -114,6 +115,14 @@ def test_a_bare_touch_reruns_nothing(clone):
     ]:
         path.touch()
     assert dry_run(clone) == set()
+
+
+def test_results_that_were_moved_to_a_new_clone_are_not_stale(finished, tmp_path):
+    folder = copy_code(tmp_path / "clone")
+    for path in folder.rglob("*"):
+        path.touch()  # a new clone's files are younger than the results
+    shutil.copytree(finished / "results", folder / "results", copy_function=shutil.copy2)
+    assert dry_run(folder) == set()
 
 
 def test_a_missing_artifact_is_made_again_for_a_missing_table(clone):
