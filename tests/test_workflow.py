@@ -252,6 +252,7 @@ def test_every_artifact_carries_its_provenance(finished):
             "git_dirty",
             "packages",
             "device",
+            "cpu",
             "threads",
             "host",
             "started",

@@ -72,7 +72,7 @@ def _about(link: Mapping[str, Any]) -> Iterator[str]:
         dirty = " and uncommitted changes" if record["git_dirty"] else ""
         yield f"content {record['content_sha256']}, commit {record['git_commit']}{dirty}"
         yield f"code {record['code']} of {', '.join(record['code_modules'])}"
-        where = f"{record['host']} ({record['device']}, threads {record['threads']})"
+        where = f"{record['host']} ({record['cpu']}, {record['device']}, threads {record['threads']})"
         yield f"{record['started']}, {record['wall_seconds']} s on {where}"
         yield ", ".join(f"{name} {version}" for name, version in record["packages"].items())
     elif link.get("identity"):
