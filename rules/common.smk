@@ -48,6 +48,11 @@ DEPENDS_ON = {
     "noise": (*DATA, "attack", "noise"),
 }
 
+# What of the project an archive has. The tests and benchmarks are there because the README speaks of them.
+ARCHIVED_FILES = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml")
+ARCHIVED_FOLDERS = ("benchmarks", "config", "envs", "profiles", "rules", "tests", "workflow")
+MADE = r"(^|/)(\.|__pycache__/|[^/]+\.egg-info/)"
+
 
 wildcard_constraints:
     variant="|".join(map(re.escape, VARIANTS)),
@@ -371,3 +376,15 @@ def picture_settings(wildcards):
     table = CONFIG.tables[wildcards.table]
     rows = [{"name": row.name, "network": row.network} for row in figures_rows(wildcards)]
     return settings("plot_adversarial", rows=rows, columns=table.networks, images=table.distorted)
+
+
+def archived_project():
+    """The project's own files, without what is made from them, and their SHA-256: another content makes another archive."""
+    root = Path(workflow.basedir)
+    found = [path for name in ARCHIVED_FOLDERS for path in root.joinpath(name).rglob("*") if path.is_file()]
+    names = [*ARCHIVED_FILES, *(path.relative_to(root).as_posix() for path in found)]
+    return {name: sha256((root / name).read_bytes()).hexdigest() for name in names if not re.search(MADE, name)}
+
+
+def archive_settings(wildcards):
+    return settings("archive", project=archived_project(), config=config)

@@ -21,15 +21,16 @@ from blindspots.provenance import Run
 torch.set_num_threads(1)  # the tests' networks are so small that threads only wait for each other
 
 ROOT = Path(__file__).parents[1]
-CODE = ("Snakefile", "rules", "workflow", "config", "profiles", "envs")
+PROJECT = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml")
+PROJECT += ("benchmarks", "config", "envs", "profiles", "rules", "tests", "workflow")
 TABLES = ("results/table3.csv", "results/table4.csv")
 SMALL = ("--configfile=config/small.yaml",)
 
 
 def copy_code(destination: Path) -> Path:
-    """A copy of everything that a run needs, without results."""
+    """A copy of the project, without what is made from it."""
     destination.mkdir(parents=True, exist_ok=True)
-    for name in CODE:
+    for name in PROJECT:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, destination / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))

@@ -1,0 +1,25 @@
+"""The run as an archive for deposition: an RO-Crate of tables, figures and provenance, the configuration and the project."""
+
+import json
+
+from blindspots import crate
+from blindspots.artifacts import whole_file
+from blindspots.fingerprint import WORKFLOW
+from blindspots.step import Step, log, run
+
+
+def body(step: Step) -> None:
+    files = {path.as_posix(): path.read_bytes() for path in step.inputs["results"]}
+    files |= {name: (WORKFLOW.parent / name).read_bytes() for name in step.settings["project"]}
+    files[crate.CONFIGURATION] = (json.dumps(step.settings["config"], indent=1) + "\n").encode()
+    with whole_file(step.output[0]) as temporary:
+        crate.write(temporary, crate.described(files))
+    log.info("wrote %s: %d files", step.output[0], len(files))
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.archive", ("results",), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
