@@ -23,6 +23,7 @@ rule all:
         [f"results/figures/filters_{name}.png" for name in PRETRAINED_NETWORKS],
         "results/figures/training.png",
         "results/claims.md",
+        "results/audit.html",
 
 
 include: "rules/data.smk"

@@ -1,5 +1,6 @@
 # Needs: the finished tables and the artifacts that they are made from. Makes: results/provenance.json, all that is known of
-# each number. `audit` makes nothing; it checks every link of the run as it is, and fails if one is broken.
+# each number, and results/audit.html, the same as a page to read. `audit` makes nothing; it checks every link of the run as
+# it is, and fails if one is broken.
 
 
 rule export_provenance:
@@ -23,6 +24,35 @@ rule export_provenance:
         "Exporting where every number comes from"
     shell:
         "exec python -m scripts.export_provenance --tables {input.tables:q} --artifacts {input.artifacts:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule render_audit:
+    input:
+        provenance="results/provenance.json",
+        data="results/data.h5",
+        splits="results/splits.h5",
+        images=tabled_shards,
+        template=ancient(os.path.relpath(PAGE)),
+        modules=shown_modules,
+    output:
+        "results/audit.html",
+    log:
+        "results/logs/audit_page.log",
+    benchmark:
+        "results/benchmarks/audit_page.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=1000,
+    params:
+        settings=page_settings,
+    message:
+        "Rendering the page where every number comes from"
+    shell:
+        "exec python -m scripts.render_audit --provenance {input.provenance:q} --data {input.data:q} --splits {input.splits:q}"
+        " --images {input.images:q} --template {input.template:q} --modules {input.modules:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 

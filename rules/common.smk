@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 WORKFLOW = os.path.join(workflow.basedir, "workflow")
+PAGE = Path(WORKFLOW, "report", "audit.html.j2")
 sys.path.insert(0, WORKFLOW)
 
 from blindspots.config import ABLATIONS, BaselineTable, ConfigError, TransferTable, validated, variants
@@ -229,6 +230,32 @@ def tabled_artifacts(wildcards):
     return list(found)
 
 
+def tabled_shards(wildcards):
+    """The images behind the tables, of the first seeds."""
+    found = {}
+    for name, table in CONFIG.tables.items():
+        if name in BASELINE_TABLES:
+            linear = [network for network in table.networks if network in LINEAR_NETWORKS]
+            kinds = {"adversarial": table.networks, "refined": table.networks, "exact": linear}
+            artifacts = [examples_artifact(kind, table.distorted, "", one) for kind in kinds for one in kinds[kind]]
+        else:
+            artifacts = [row_artifact(table, "", row) for row in table.rows()]
+        found |= {path: None for artifact in artifacts for path in shards(artifact, "", table.distorted)}
+    return list(found)
+
+
+def module_files():
+    """The source files of the programs that make artifacts, whose rules have their names."""
+    makers = [rule.name for rule in workflow.rules if any(output.endswith(".h5") for output in rule.output)]
+    modules = sorted({module for maker in makers for module in fingerprint(f"scripts.{maker}").modules})
+    places = [Path(WORKFLOW, *module.split(".")) for module in modules]
+    return [place / "__init__.py" if place.is_dir() else place.with_suffix(".py") for place in places]
+
+
+def shown_modules(wildcards):
+    return [ancient(os.path.relpath(path)) for path in module_files()]
+
+
 def ablated_cells(wildcards):
     ablations = CONFIG.ablations
     return [f"results/{ABLATIONS}/{name}/{table}.cells.csv" for name in ablations.names() for table in ablations.tables]
@@ -388,3 +415,9 @@ def archived_project():
 
 def archive_settings(wildcards):
     return settings("archive", project=archived_project(), config=config)
+
+
+def page_settings(wildcards):
+    """The page shows source files, so that here their comments count too."""
+    shown = [sha256(path.read_bytes()).hexdigest() for path in (PAGE, *module_files())]
+    return settings("render_audit", shown=sha256("".join(shown).encode()).hexdigest())

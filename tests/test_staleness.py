@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import SMALL, copy_code, planned_rules, snakemake
 
-AFTER_TABLES = {"judge_claims"}
+AFTER_TABLES = {"judge_claims", "export_provenance", "render_audit"}
 AFTER_EXAMPLES = {"gather", "evaluate_distorted", "tabulate_transfer", "plot_adversarial"} | AFTER_TABLES
 AFTER_REFINEMENT = {"amplify", "tabulate_baseline"} | AFTER_EXAMPLES
 AFTER_ATTACK = {"refine", "exact"} | AFTER_REFINEMENT
@@ -27,7 +27,8 @@ MODULES = {
     "blindspots/step.py": EVERYTHING,
     "scripts/refine.py": {"refine"} | AFTER_REFINEMENT,
     "blindspots/exact.py": {"exact", "gather", "tabulate_baseline"} | AFTER_TABLES,
-    "blindspots/claims.py": AFTER_TABLES,
+    "blindspots/claims.py": {"judge_claims"},
+    "blindspots/page.py": {"render_audit"},
     "scripts/noise.py": {"noise"} | AFTER_EXAMPLES,
     "scripts/tabulate_baseline.py": {"tabulate_baseline"} | AFTER_TABLES,
 }
@@ -89,7 +90,7 @@ def test_a_changed_number_of_the_paper_reruns_only_its_table(clone):
 
 def test_another_pinned_version_reruns_the_rules_that_import_the_package(clone):
     edit(clone / "envs/constraints.txt", r"matplotlib==.*", "matplotlib==0.1")
-    assert dry_run(clone) == {"plot_adversarial", "plot_training", "plot_filters"}
+    assert dry_run(clone) == {"plot_adversarial", "plot_training", "plot_filters", "render_audit"}
 
 
 def test_another_version_of_what_computes_nothing_reruns_nothing(clone):
@@ -97,13 +98,18 @@ def test_another_version_of_what_computes_nothing_reruns_nothing(clone):
     assert dry_run(clone) == set()
 
 
-def test_comments_docstrings_and_formatting_rerun_nothing(clone):
+def test_comments_docstrings_and_formatting_rerun_nothing_but_the_page_that_shows_them(clone):
     for path in (clone / "workflow").rglob("*.py"):
         text = re.sub(r'^"""', '"""New words. ', path.read_text(), count=1)
         path.write_text(text.replace("\n\n\n", "\n\n\n\n# a comment\n") + "\n# the end\n")
     for path in (clone / "rules").glob("*.smk"):
         path.write_text("# a comment\n" + path.read_text())
-    assert dry_run(clone) == set()
+    assert dry_run(clone) == {"render_audit"}
+
+
+def test_another_template_makes_the_page_again(clone):
+    edit(clone / "workflow/report/audit.html.j2", "Where every number", "Where each number")
+    assert dry_run(clone) == {"render_audit"}
 
 
 def test_a_bare_touch_reruns_nothing(clone):

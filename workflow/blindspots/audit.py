@@ -28,7 +28,7 @@ from blindspots.recompute import RecomputationError, compared, recompute
 # What people ask a run for; all that it is made from is checked with it.
 FINISHED = (
     *("*.cells.csv", "seeds*/*.cells.csv", "ablations/*/*.cells.csv"),
-    *("claims.md", "ablations.csv", "*.png", "figures/*.png", "provenance.json"),
+    *("claims.md", "ablations.csv", "*.png", "figures/*.png", "provenance.json", "audit.html", "archive.zip"),
 )
 
 

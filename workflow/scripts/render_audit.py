@@ -1,0 +1,31 @@
+"""A page on which every number of the tables says where it comes from, to read in a browser without a server."""
+
+import json
+from pathlib import Path
+
+from blindspots import page
+from blindspots.artifacts import whole_file
+from blindspots.provenance import Run
+from blindspots.step import Step, log, run
+
+
+def body(step: Step) -> None:
+    exported = json.loads(step.input("provenance").read_text(encoding="utf-8"))
+    finished, data, splits = Run(Path.cwd()), step.input("data"), step.input("splits")
+    for table in exported["tables"].values():
+        for cell in table["cells"]:
+            cell["picture"] = page.picture(finished, cell, data, splits)
+    modules = page.sources(step.inputs["modules"], exported["files"])
+    with whole_file(step.output[0]) as temporary:
+        template = step.input("template").read_text(encoding="utf-8")
+        temporary.write_text(page.render(template, exported, modules), encoding="utf-8")
+    log.info("wrote %s: %d modules", step.output[0], len(modules))
+
+
+def main(argv=None) -> int:
+    roles = ("provenance", "data", "splits", "images", "template", "modules")
+    return run(body, "scripts.render_audit", roles, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
