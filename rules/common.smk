@@ -69,6 +69,11 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def in_order(tables):
+    """Tables before figures, whatever the order in which the configuration was merged."""
+    return sorted(tables, key=lambda name: (not name.startswith("table"), name))
+
+
 def cpu(wildcards, threads):
     """What a job takes of the machine's cores, however many --cores says (see profiles/default)."""
     return threads
