@@ -15,7 +15,7 @@ EVALUATION = "results/evaluation/table4.h5"
 
 def again(run, jobs, *cell, deep=False):
     said = []
-    return recompute(run, jobs, run.cell(*cell), deep=deep, report=said.append), said
+    return recompute(run, jobs, *cell, deep=deep, report=said.append), said
 
 
 def made_elsewhere(path):

@@ -161,8 +161,8 @@ def _cell(run: Run, options: argparse.Namespace) -> int:
 
 def _recomputed(run: Run, options: argparse.Namespace) -> int:
     cell = run.cell(*options.cell)
-    jobs = plan([f"results/{cell['table']}.cells.csv"], run.folder, options.config)
-    found = recompute(run, jobs, cell, deep=options.deep, report=lambda line: print(line, file=sys.stderr))
+    jobs = plan([f"results/{options.cell[0]}.cells.csv"], run.folder, options.config)
+    found = recompute(run, jobs, *options.cell, deep=options.deep, report=lambda line: print(line, file=sys.stderr))
     if options.json:
         print(
             json.dumps(

@@ -74,20 +74,22 @@ class Recomputation(NamedTuple):
 
 
 def recompute(
-    run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], *, deep: bool, report: Callable[[str], None]
+    run: Run, jobs: Sequence[Job], table: str, row: str, column: str, *, deep: bool, report: Callable[[str], None]
 ) -> Recomputation:
-    """Compute a cell of a run again, whose plan `jobs` makes the cell's table. Raises RecomputationError."""
-    *chosen, table = _chosen(run, jobs, cell, deep)
+    """Compute a cell of a run again, whose plan `jobs` makes the cell's table. Raises CellError, RecomputationError."""
+    cell = run.cell(table, row, column)
+    chosen = _chosen(run, jobs, cell, deep)
+    (tabulation,) = [job for job in jobs if f"results/{table}.cells.csv" in job.outputs]
     with tempfile.TemporaryDirectory() as scratch:
         again = Run(Path(scratch, *run.folder.parts[1:]))  # as deep as the run, since paths may go up from there
-        _link({path for job in [*chosen, table] for paths in job.inputs.values() for path in paths}, chosen, run, again)
+        _link({path for job in [*chosen, tabulation] for paths in job.inputs.values() for path in paths}, chosen, run, again)
         remade = []
         for number, job in enumerate(chosen, start=1):
             report(f"{number} of {len(chosen)}: {job.outputs[0]}")
             _run(job, again.folder, _raw_data(run, job, Path(scratch, "raw")))
             remade += [_compared(run.artifact(path), again.artifact(path)) for path in job.outputs]
-        _run(table, again.folder, {})
-        value = again.cell(cell["table"], cell["row"], cell["column"])["value"]
+        _run(tabulation, again.folder, {})
+        value = again.cell(table, row, column)["value"]
     tolerance = DEEP if deep else ONE_LEVEL
     if not any(file.environment for file in remade):
         return Recomputation(cell["value"], value, remade, 0, "")
@@ -96,17 +98,19 @@ def recompute(
 
 
 def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) -> list[Job]:
-    """The jobs that make the cell's artifacts (and all behind them), in an order in which they can run; last the table's."""
+    """The jobs that make the cell's artifacts (and all behind them), in an order in which they can run."""
     maker = {path: job for job in jobs for path in job.outputs}
     graph: dict[str, list[str]] = {}
     for path, dataset in zip(cell["artifact"].split(";"), cell["dataset"].split(";"), strict=True):
+        if path not in maker:
+            raise RecomputationError(f"the workflow does not make {path}, which {cell['table']} says the cell is from")
         chain = run.chain(path, dataset)
         if not deep:
             copied = chain[path] if maker[path].program == "scripts.gather" else []  # copying is no computing
             chain = {name: chain[name] for name in (path, *copied)}
         graph |= {name: inputs for name, inputs in chain.items() if name in maker}
     order = [path for path in TopologicalSorter(graph).static_order() if path in graph]
-    return [maker[path] for path in order] + [maker[f"results/{cell['table']}.cells.csv"]]
+    return [maker[path] for path in order]
 
 
 def _link(inputs: set[str], chosen: Sequence[Job], run: Run, again: Run) -> None:
