@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from blindspots import artifacts, plan
 from blindspots.provenance import Run
@@ -66,11 +67,17 @@ def planned_rules(run: subprocess.CompletedProcess) -> set[str]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
     """A copy of the repository in which the small variant has been run to the end. Copy it before changing anything."""
-    folder = copy_code(tmp_path_factory.mktemp("finished") / "clone")
-    run = snakemake(folder, *SMALL)
-    if "no source has" in run.stderr and not os.environ.get("CI"):
-        pytest.skip("MNIST is neither in the cache nor to be had from any source")
-    assert run.returncode == 0, run.stderr
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # one run for all workers
+    folder, done = base / "finished/clone", base / "finished/done"
+    with FileLock(base / "finished.lock"):
+        if not done.exists():
+            run = snakemake(copy_code(folder), *SMALL)
+            if "no source has" in run.stderr and not os.environ.get("CI"):
+                pytest.skip("MNIST is neither in the cache nor to be had from any source")
+            assert run.returncode == 0, run.stderr
+            done.touch()
     return folder
 
 

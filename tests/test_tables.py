@@ -10,6 +10,7 @@ from blindspots.artifacts import Dataset
 from blindspots.tables import Number, Source, Table
 
 COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,dataset"
+COLUMNS += ",row_label,column_label"
 PRINTED = {("M2", "error"): Number("26.2", 256, None), ("M2", "distortion"): Number("0.062", 256, None)}
 
 
@@ -48,8 +49,9 @@ def lines_of(path):
 
 def test_cells_are_written_with_exactly_these_columns_and_read_back(tmp_path, source):
     cells = cells_of(source)
-    path = written(tmp_path, cells)[3]
+    path = written(tmp_path, cells, row_labels={"M2": "the second"})[3]
     assert path.read_text().splitlines()[0] == COLUMNS
+    assert {(line["row"], line["row_label"]) for line in lines_of(path)} == {("M1", "M1"), ("M2", "the second")}
     for line, cell in zip(lines_of(path), cells, strict=True):
         for key in ("table", "row", "column", "unit", "verdict", "artifact", "dataset"):
             assert line[key] == getattr(cell, key)
