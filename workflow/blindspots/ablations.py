@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from blindspots.config import REFERENCE
-from blindspots.statistics import AGREES, CONFIDENCE, NOT_COMPARABLE
+from blindspots.statistics import AGREES, CONFIDENCE, NOT_COMPARABLE, printed_range
 
 _KEY = ["table", "row", "column"]
 _WIDTH = 2 * stats.norm.ppf((1 + CONFIDENCE) / 2)  # of an interval, in standard errors
@@ -16,19 +16,24 @@ _WIDTH = 2 * stats.norm.ppf((1 + CONFIDENCE) / 2)  # of an interval, in standard
 def compared(cells: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Every cell of every choice beside the same cell as configured: cells by a choice's name -> one line a cell.
 
-    moved: by how much the value changed. deviation: how far it lies from the paper's, in standard errors of the difference
-    between our sample and the paper's (its unknown spread taken to be ours); empty where the paper has no number.
+    moved: by how much the value changed. deviation: how far it lies from what rounds to the paper's, in standard errors of
+    the difference between our sample and the paper's (its unknown spread taken to be ours); empty where the paper has none.
     """
     frame = pd.concat([part.assign(choice=choice) for choice, part in cells.items()], ignore_index=True)
     reference = cells[REFERENCE].set_index(_KEY)["value"].rename("as_configured")
     frame = frame.join(reference, on=_KEY)
     frame["moved"] = frame["value"] - frame["as_configured"]
-    frame["paper"] = pd.to_numeric(frame["paper"])
     error = (frame["ci_high"] - frame["ci_low"]) / _WIDTH * np.sqrt(1 + frame["n"] / frame["paper_n"])
     comparable = frame["verdict"] != NOT_COMPARABLE
-    frame["deviation"] = ((frame["value"] - frame["paper"]) / error).where(comparable)
+    nearest = [_nearest(*pair) for pair in zip(frame["value"], frame["paper"], strict=True)]
+    frame["deviation"] = ((frame["value"] - nearest) / error).where(comparable)
     columns = ["choice", *_KEY, "value", "unit", "n", "as_configured", "moved", "paper", "deviation", "verdict"]
     return frame[columns]
+
+
+def _nearest(value: float, printed: str | float) -> float:
+    """The value nearest to ours that rounds to what the paper printed; NaN where it printed nothing."""
+    return np.clip(value, *printed_range(printed)) if isinstance(printed, str) else np.nan
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

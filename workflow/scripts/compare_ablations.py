@@ -13,7 +13,7 @@ def body(step: Step) -> None:
     settings = step.settings
     parts = np.array_split(np.array(step.inputs["cells"]), len(settings["choices"]))
     cells = {
-        choice: pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+        choice: pd.concat([pd.read_csv(path, dtype={"paper": str}) for path in paths], ignore_index=True)
         for choice, paths in zip(settings["choices"], parts, strict=True)
     }
     frame = compared(cells)
