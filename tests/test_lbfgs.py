@@ -29,7 +29,8 @@ class Quadratics:
         self.seen.append((points.clone(), rows.clone()))
         difference = points - torch.from_numpy(self.minima)[rows]
         gradient = (torch.from_numpy(self.matrices)[rows] @ difference[:, :, None]).squeeze(2)
-        return Evaluation(0.5 * torch.linalg.vecdot(difference, gradient), gradient, torch.ones(len(points)).double())
+        value = 0.5 * torch.linalg.vecdot(difference, gradient)
+        return Evaluation(value, gradient, value, torch.ones(len(points)).double())
 
     def reference(self, row):
         root = np.linalg.cholesky(self.matrices[row]).T
@@ -146,7 +147,8 @@ def test_at_kinks_rows_that_lower_their_value_too_little_are_given_up():
     def kinked(points, rows):
         difference = points - minima[rows]
         slopes = torch.arange(1, 7)
-        return Evaluation(1 + (slopes * difference.abs()).sum(1), slopes * difference.sign(), torch.ones(len(rows)).double())
+        value = 1 + (slopes * difference.abs()).sum(1)
+        return Evaluation(value, slopes * difference.sign(), value, torch.ones(len(rows)).double())
 
     start, ones = torch.zeros(3, 6).double(), torch.full((3,), 0.01).double()
     found = {least: minimize_in_box(kinked, start, ones, **OPTIONS | {"min_decrease": least}) for least in (-1, 1e-4, 1e-2)}
@@ -169,7 +171,8 @@ def test_more_evaluations_are_never_worse():
 
 def test_a_constant_objective_ends_at_the_start():
     def constant(points, rows):
-        return Evaluation(torch.ones(len(points)), torch.zeros_like(points), torch.ones(len(points)))
+        ones = torch.ones(len(points))
+        return Evaluation(ones, torch.zeros_like(points), ones, ones)
 
     start = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     result = minimize_in_box(constant, start, torch.ones(3), **OPTIONS)
@@ -181,7 +184,8 @@ def test_a_constant_objective_ends_at_the_start():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_wrong_gradient_ends_without_claiming_convergence(dtype):
     def uphill(points, rows):
-        return Evaluation(points.sum(1), -torch.ones_like(points), torch.ones(len(points), dtype=dtype))
+        ones = torch.ones(len(points), dtype=dtype)
+        return Evaluation(points.sum(1), -torch.ones_like(points), ones, ones)
 
     start = torch.full((2, 3), 0.5, dtype=dtype)
     result = minimize_in_box(uphill, start, torch.ones(2, dtype=dtype), **OPTIONS)
@@ -194,7 +198,8 @@ def test_a_wrong_gradient_ends_without_claiming_convergence(dtype):
 
 def test_a_corner_minimum_is_reached_exactly():
     def slope(points, rows):
-        return Evaluation(points @ torch.tensor([1.0, -2.0]), torch.tensor([1.0, -2.0]).expand_as(points), torch.ones(1))
+        slopes = torch.tensor([1.0, -2.0])
+        return Evaluation(points @ slopes, slopes.expand_as(points), torch.ones(1), torch.ones(1))
 
     result = minimize_in_box(slope, torch.tensor([[0.3, 0.3]]), torch.tensor([0.01]), **OPTIONS)
     assert result.x.tolist() == [[0.0, 1.0]]
@@ -207,7 +212,8 @@ def test_a_nonconvex_valley_ends_at_its_minimum():
             points = points.detach().requires_grad_()
             value = 100 * (points[:, 1] - points[:, 0] ** 2) ** 2 + (1 - points[:, 0]) ** 2
             (gradient,) = torch.autograd.grad(value.sum(), points)
-        return Evaluation(value.detach(), gradient, torch.ones(len(points)).double())
+        value = value.detach()
+        return Evaluation(value, gradient, value, torch.ones(len(points)).double())
 
     start = torch.tensor([[-1.2, 1.0], [0.0, 0.0], [-1.5, -1.5]]).double()
     box = OPTIONS | {"lower": -1.5, "upper": 0.5}

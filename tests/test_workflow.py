@@ -22,6 +22,7 @@ from scripts import attack, tabulate_transfer
 
 ROWS = ["M1", "M1_prime", "M2", "noise_0.06", "M1_amplified", "M1_prime_amplified", "M2_amplified", "noise_0.1"]
 CELL_COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,dataset"
+CELL_COLUMNS += ",row_label,column_label"
 
 
 def every_artifact(folder):

@@ -24,11 +24,12 @@ _DROP_BELOW = 0.8  # copy the unfinished rows together when fewer than this shar
 
 
 class Evaluation(NamedTuple):
-    """An objective at (b, n) points: value (b,), gradient (b, n), and scale (b,), the gradient norm that counts as 1."""
+    """An objective at (b, n) points: value (b,) and gradient (b, n), with the size (b,) of either that counts as 1."""
 
     value: Tensor
     gradient: Tensor
-    scale: Tensor
+    value_scale: Tensor
+    gradient_scale: Tensor
 
 
 class Minimum(NamedTuple):
@@ -58,14 +59,14 @@ def minimize_in_box(
     inverse_curvature: (b,) the length of the first step for a gradient of norm 1.
     history:           passes of the loop whose pairs (s, y) are kept; a pass that only shortened a step has none.
     tolerance:         a row has converged when the projected gradient ‖clip(x - g) - x‖₂ is at most this times its scale.
-    min_decrease:      a row is given up when ten passes lower its value by no more than this fraction of it, as happens at
+    min_decrease:      a row is given up when ten passes lower its value by no more than this times its scale, as happens at
                        kinks, where the gradient never becomes small.
     """
     rows = torch.arange(len(start), device=start.device)
     x = start.clamp(lower, upper)
     result = Minimum(x.clone(), x.new_zeros(len(x)), rows.clone(), rows.clone())
 
-    value, gradient, scale = objective(x, rows)
+    value, gradient, value_scale, scale = objective(x, rows)
     projected = _projected(x, gradient, lower, upper)
     gamma = inverse_curvature.clone()
     free = _free(projected)
@@ -81,7 +82,7 @@ def minimize_in_box(
         residual = projected.norm(dim=1) / scale
         converged, stuck = residual <= tolerance, step < _SMALLEST_STEP
         if evaluations % _WINDOW == 0:
-            stuck |= reference - value <= min_decrease * value.abs()
+            stuck |= reference - value <= min_decrease * value_scale
             reference = value
         stop = ~finished & (converged | stuck | (evaluations == max_evaluations))
         if stop.any():
@@ -97,14 +98,14 @@ def minimize_in_box(
                 rows, x, value, gradient, projected, free = (
                     part[going] for part in (rows, x, value, gradient, projected, free)
                 )
-                scale, gamma, direction, step, reference = (
-                    part[going] for part in (scale, gamma, direction, step, reference)
+                value_scale, scale, gamma, direction, step, reference = (
+                    part[going] for part in (value_scale, scale, gamma, direction, step, reference)
                 )
                 pairs_s, pairs_y, rho = pairs_s[:, going], pairs_y[:, going], rho[:, going]
                 finished = finished[going]
 
         trial = (x + step[:, None] * direction).clamp_(lower, upper)
-        new_value, new_gradient, new_scale = objective(trial, rows)
+        new_value, new_gradient, new_value_scale, new_scale = objective(trial, rows)
         s = trial - x
         predicted = torch.linalg.vecdot(gradient, s).clamp_max(0)
         rounding = 4 * torch.finfo(x.dtype).eps * value.abs()
@@ -120,7 +121,8 @@ def minimize_in_box(
 
         x, gradient = where(accepted, trial, x), where(accepted, new_gradient, gradient)
         shorter = step * _interpolated(predicted, new_value - value)
-        value, scale = torch.where(accepted, new_value, value), torch.where(accepted, new_scale, scale)
+        value, value_scale = torch.where(accepted, new_value, value), torch.where(accepted, new_value_scale, value_scale)
+        scale = torch.where(accepted, new_scale, scale)
         step = torch.where(accepted, 1.0, shorter)
 
         projected = _projected(x, gradient, lower, upper)

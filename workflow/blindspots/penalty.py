@@ -131,7 +131,7 @@ class _Bracket:
 
 
 def _objective(problem: Problem, rows: Tensor, c: Tensor, l2: bool) -> Callable[[Tensor, Tensor], Evaluation]:
-    """c|r| + loss(x + r, l) as a function of x + r, for one c a row; its scale is the norm of the penalty's gradient."""
+    """c|r| + loss(x + r, l) as a function of x + r, for one c a row; it is measured by c|r| and the norm of its gradient."""
 
     def penalised(points: Tensor, some: Tensor) -> Evaluation:
         losses, gradient = problem.loss(points, rows[some])
@@ -139,12 +139,13 @@ def _objective(problem: Problem, rows: Tensor, c: Tensor, l2: bool) -> Callable[
         size = r.norm(dim=1)
         if not l2:
             slope = _positive(2 * weight * size)
-            return Evaluation(losses + weight * size**2, gradient.addcmul_(2 * weight[:, None], r), slope)
+            penalty = weight * size**2
+            return Evaluation(losses + penalty, gradient.addcmul_(2 * weight[:, None], r), penalty, slope)
         kink = size == 0
         if kink.any():
             gradient[kink] = _smallest_subgradient(problem, points[kink], gradient[kink], weight[kink])
         gradient.addcmul_(torch.where(kink, 0, weight / size)[:, None], r)
-        return Evaluation(losses + weight * size, gradient, weight)
+        return Evaluation(losses + weight * size, gradient, weight * size, weight)
 
     return penalised
 
