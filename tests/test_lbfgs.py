@@ -116,14 +116,14 @@ def test_evaluations_are_those_made():
 def test_the_residual_is_the_projected_gradient_at_the_returned_point():
     problem = Quadratics(4, 5, 6)
     result = problem.solve(max_evaluations=4)
-    _, gradient, _ = problem(result.x, torch.arange(5))
+    _, gradient, *_ = problem(result.x, torch.arange(5))
     projected = (result.x - (result.x - gradient).clamp(0, 1)).norm(dim=1)
     assert result.residual.numpy() == pytest.approx(projected.numpy())
 
 
 def test_a_larger_scale_ends_earlier():
     def scaled(points, rows):
-        return problem(points, rows)._replace(scale=torch.full((len(points),), 1e4).double())
+        return problem(points, rows)._replace(gradient_scale=torch.full((len(points),), 1e4).double())
 
     problem = Quadratics(5, 3, 6)
     strict = problem.solve(tolerance=1e-6)

@@ -60,7 +60,7 @@ def test_the_penalised_objective_at_fixed_c_ends_where_scipy_ends(norm, seed, st
     for row in range(4):
 
         def function(x, row=row):
-            value, gradient, _ = objective(torch.from_numpy(x)[None], torch.tensor([row]))
+            value, gradient, *_ = objective(torch.from_numpy(x)[None], torch.tensor([row]))
             return value.item(), gradient[0].numpy()
 
         # From our end SciPy finds nothing lower nearby.
@@ -82,7 +82,7 @@ def test_from_the_images_scipy_comes_to_nothing_lower(norm, strength):
     for row in range(4):
 
         def function(x, row=row):
-            value, gradient, _ = objective(torch.from_numpy(x)[None], torch.tensor([row]))
+            value, gradient, *_ = objective(torch.from_numpy(x)[None], torch.tensor([row]))
             return value.item(), gradient[0].numpy()
 
         options = {"ftol": 0, "gtol": 1e-9, "maxiter": 2000}
@@ -96,10 +96,11 @@ def test_the_penalised_objective_is_c_times_the_norm_and_the_loss(norm):
     asked, points = problem(), random_images(4, PIXELS, seed=9)
     c = torch.tensor([0.1, 0.7, 2.0, 5.0]).double()
     size = (points - asked.x).square().sum(1) ** (0.5 if norm == "l2" else 1.0)
-    value, _, scale = _objective(asked, asked.rows, c, norm == "l2")(points, asked.rows)
+    value, _, value_scale, gradient_scale = _objective(asked, asked.rows, c, norm == "l2")(points, asked.rows)
     losses, _ = asked.loss(points, asked.rows)
     assert value.numpy() == pytest.approx((c * size + losses).numpy())
-    assert scale.numpy() == pytest.approx((c if norm == "l2" else 2 * c * size.sqrt()).numpy())
+    assert value_scale.numpy() == pytest.approx((c * size).numpy())
+    assert gradient_scale.numpy() == pytest.approx((c if norm == "l2" else 2 * c * size.sqrt()).numpy())
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -133,7 +134,7 @@ def test_the_kink_at_the_image_holds_it_where_c_outweighs_the_slope(factor, leav
     # Pixels inside the box, so that all of the gradient can be followed.
     assert ((asked.x > 0) & (asked.x < 1)).all()
     objective = _objective(asked, asked.rows, factor * gradient.norm(dim=1), True)
-    _, at_the_image, _ = objective(asked.x, asked.rows)
+    _, at_the_image, *_ = objective(asked.x, asked.rows)
     wanted = torch.where(torch.tensor(leaves), (1 - factor) * gradient, 0)
     assert at_the_image.numpy() == pytest.approx(wanted.numpy(), abs=1e-12)
 
@@ -194,7 +195,7 @@ def test_the_image_is_the_minimum_for_the_c_that_is_returned(norm):
     assert found.reached.all()
     assert (found.status == CONVERGED).float().mean() >= 0.8
     objective = _objective(asked, asked.rows, found.c, norm == "l2")
-    value, gradient, scale = objective(found.points, asked.rows)
+    value, gradient, _, scale = objective(found.points, asked.rows)
     residual = (found.points - (found.points - gradient).clamp(0, 1)).norm(dim=1) / scale
     assert residual.numpy() == pytest.approx(found.residual.numpy(), rel=1e-3, abs=1e-9)
     assert (residual[found.status == CONVERGED] <= 1.001e-5).all()
