@@ -3,6 +3,7 @@
 import os
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from blindspots.step import Step, StepError
 
@@ -16,6 +17,7 @@ def prepare(step: Step, name: str) -> torch.device:
     if step.threads > os.cpu_count():
         raise StepError(f"threads: {step.threads} are asked for, but this machine has {os.cpu_count()} cores: ask for fewer")
     torch.set_num_threads(step.threads)
+    threadpool_limits(step.threads)  # of NumPy's and SciPy's BLAS, whose sums depend on it too
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.allow_tf32 = False  # its rounding is larger than the margin of an adversarial example
     available = torch.cuda.is_available()

@@ -1,0 +1,16 @@
+"""Where a step computes, and with how many threads."""
+
+from types import SimpleNamespace
+
+import scipy.optimize  # noqa: F401 (SciPy brings a BLAS of its own)
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from blindspots.device import prepare
+
+
+def test_every_library_computes_with_the_steps_threads_and_no_others():
+    threadpool_limits(2)
+    step = SimpleNamespace(threads=1)
+    prepare(step, "cpu")
+    assert {library["num_threads"] for library in threadpool_info()} == {1}
+    assert step.device.startswith("cpu with ")
