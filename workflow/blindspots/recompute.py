@@ -37,16 +37,18 @@ class Tolerance(NamedTuple):
     reason: str
 
 
+# Measured on Tables 3 and 4, with AVX2 where they were made with AVX-512: one level moves no rate, and distortions by 1e-6;
+# from the raw bytes, up to 1.0 points and 0.6 %.
 ONE_LEVEL = Tolerance(
     rate=0.1,
-    distortion=1e-3,
+    distortion=1e-4,
     reason="the order of float32 additions moves logits by some 1e-6, which decides only for images that near to a "
-    "boundary, and the attack stops within 1e-3 of its minimum",
+    "boundary, and ends few attacks elsewhere",
 )
 DEEP = Tolerance(
-    rate=5.0,
-    distortion=0.05,
-    reason="training multiplies the rounding of its first iterations, so that it ends in another minimum, as it would from "
+    rate=3.0,
+    distortion=0.02,
+    reason="training multiplies the rounding of its first iterations, so that it ends at other weights, as it would from "
     "another seed",
 )
 
