@@ -23,7 +23,7 @@ small: .venv/ready
 	@echo "Read results/small/results/table3.md and table4.md."
 
 test: .venv/ready lint
-	pytest --numprocesses logical --dist loadfile
+	pytest --numprocesses logical --dist worksteal
 
 lint: .venv/ready
 	ruff check .
