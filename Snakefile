@@ -11,9 +11,29 @@ configfile: os.path.join(workflow.basedir, "config", "config.yaml")
 include: "rules/common.smk"
 
 
+# What is not worth a cluster job of its own.
 localrules:
     all,
+    fetch,
+    split,
+    amplify,
+    noise,
+    gather,
+    tabulate_baseline,
+    tabulate_transfer,
+    plot_adversarial,
+    plot_training,
+    plot_filters,
+    judge_claims,
+    compare_ablations,
+    export_provenance,
+    render_audit,
     audit,
+    archive,
+
+
+onstart:
+    start()
 
 
 rule all:

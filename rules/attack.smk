@@ -22,7 +22,9 @@ rule attack:
     threads: CONFIG.attack.threads
     resources:
         cpu=cpu,
-        mem_mb=2000,
+        mem_mb=grows(2000),
+        runtime=grows(60),
+        gpu=gpu(CONFIG.attack),
     params:
         settings=attack_settings,
     message:
@@ -49,7 +51,9 @@ rule refine:
     threads: CONFIG.attack.threads
     resources:
         cpu=cpu,
-        mem_mb=2000,
+        mem_mb=grows(2000),
+        runtime=grows(60),
+        gpu=gpu(CONFIG.attack),
     params:
         settings=refine_settings,
     message:
@@ -77,7 +81,9 @@ rule exact:
     threads: CONFIG.attack.threads
     resources:
         cpu=cpu,
-        mem_mb=2000,
+        mem_mb=grows(2000),
+        runtime=grows(60),
+        gpu=gpu(CONFIG.attack),
     params:
         settings=exact_settings,
     message:
@@ -101,7 +107,8 @@ rule amplify:
         "../envs/environment.yaml"
     resources:
         cpu=cpu,
-        mem_mb=1000,
+        mem_mb=grows(1000),
+        runtime=grows(10),
     params:
         settings=amplify_settings,
     message:
@@ -124,7 +131,8 @@ rule noise:
         "../envs/environment.yaml"
     resources:
         cpu=cpu,
-        mem_mb=1000,
+        mem_mb=grows(1000),
+        runtime=grows(10),
     params:
         settings=noise_settings,
     message:

@@ -4,6 +4,7 @@
 # A variant is the experiment with something changed: other seeds (`replicates`) or one other choice (`ablations`). Its
 # artifacts lie in folders of its name, but where nothing that they come from is changed, they are the experiment's own.
 
+import fcntl
 import json
 import re
 import sys
@@ -55,6 +56,12 @@ ARCHIVED_FOLDERS = ("benchmarks", "config", "envs", "profiles", "rules", "tests"
 MADE = r"(^|/)(\.|__pycache__/|[^/]+\.egg-info/)"
 
 
+# Cores and GPUs limit the jobs of one machine; those of a cluster are its scheduler's affair.
+resource_scopes:
+    cpu="local",
+    gpu="local",
+
+
 wildcard_constraints:
     variant="|".join(map(re.escape, VARIANTS)),
     network="|".join(CONFIG.networks),
@@ -77,6 +84,37 @@ def in_order(tables):
 def cpu(wildcards, threads):
     """What a job takes of the machine's cores, however many --cores says (see profiles/default)."""
     return threads
+
+
+def gpu(section):
+    """A stage that computes on a GPU has it to itself; with `auto` that is so where this machine has one."""
+    return int(section.device == "cuda" or (section.device == "auto" and os.path.exists("/dev/nvidiactl")))
+
+
+def grows(amount):
+    """A resource that grows when a job is tried again, as it may have been killed for want of it."""
+
+    def at(wildcards, attempt):
+        return amount * attempt
+
+    return at
+
+
+def start():
+    """Refuse to run where results cannot be written, or beside another run: each would delete what the other makes.
+
+    Whenever its holder ends, even by a kill, the system frees this lock, so that there is nothing to unlock.
+    """
+    folder = os.getcwd()
+    if os.path.exists("results") and not os.access("results", os.W_OK):
+        sys.exit(f"Error: {folder}/results cannot be written: allow it, or choose another --directory")
+    held = os.open(".snakemake", os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
+    except BlockingIOError:
+        sys.exit(f"Error: another Snakemake is at work in {folder}: wait for it, or choose another --directory")
+    except OSError as error:
+        print(f"Warning: {folder} has no locks ({error.strerror}): start one Snakemake at a time there", file=sys.stderr)
 
 
 # --- Where artifacts lie ---

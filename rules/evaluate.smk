@@ -20,7 +20,9 @@ rule evaluate_originals:
     threads: CONFIG.evaluation.threads
     resources:
         cpu=cpu,
-        mem_mb=2000,
+        mem_mb=grows(2000),
+        runtime=grows(20),
+        gpu=gpu(CONFIG.evaluation),
     params:
         settings=evaluate_originals_settings,
     message:
@@ -48,7 +50,9 @@ rule evaluate_distorted:
     threads: CONFIG.evaluation.threads
     resources:
         cpu=cpu,
-        mem_mb=2000,
+        mem_mb=grows(2000),
+        runtime=grows(30),
+        gpu=gpu(CONFIG.evaluation),
     params:
         settings=evaluate_distorted_settings,
     message:

@@ -17,7 +17,9 @@ rule train:
     threads: CONFIG.training.threads
     resources:
         cpu=cpu,
-        mem_mb=2000,
+        mem_mb=grows(2000),
+        runtime=grows(120),
+        gpu=gpu(CONFIG.training),
     params:
         settings=train_settings,
     message:

@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -26,6 +27,10 @@ PROJECT = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyp
 PROJECT += ("benchmarks", "config", "envs", "profiles", "rules", "tests", "workflow")
 TABLES = ("results/table3.csv", "results/table4.csv")
 SMALL = ("--configfile=config/small.yaml",)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=5, help="how often a run is killed at random moments")
 
 
 def copy_code(destination: Path) -> Path:
@@ -54,6 +59,29 @@ def snakemake(folder: Path, *arguments: str, cores: int = 8, **environment: str)
         text=True,
         timeout=600,
     )
+
+
+class Running:
+    """A Snakemake at work, to be disturbed; it ends at the latest with the block."""
+
+    def __init__(self, folder: Path, arguments: list[str], environment: Mapping[str, str] = os.environ):
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe would fill, and stop it)
+        self._process = subprocess.Popen(arguments, cwd=folder, env=environment, stdout=self._said, stderr=subprocess.STDOUT)
+        self.engine = psutil.Process(self._process.pid)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._process.kill()
+        self._process.wait()
+        self._said.close()
+
+    def end(self, seconds: float = 600) -> tuple[int, str]:
+        """Its exit status and all that it said. Raises subprocess.TimeoutExpired."""
+        status = self._process.wait(seconds)
+        self._said.seek(0)
+        return status, self._said.read()
 
 
 def planned_rules(run: subprocess.CompletedProcess) -> set[str]:

@@ -163,7 +163,7 @@ def test_a_failing_move_leaves_no_temporary_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ArtifactError, match=r"some\.h5 cannot be written \(No space left on device\)"):
         artifacts.write(tmp_path / "some.h5", DATASETS, {})
     assert list(tmp_path.iterdir()) == []
 

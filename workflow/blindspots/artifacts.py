@@ -7,6 +7,7 @@ damaged HDF5 can make the library that reads it hang or crash, so the seal is ch
 """
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -25,7 +26,7 @@ _BLOCK = 512  # bytes of the user block, the smallest that HDF5 knows
 
 
 class ArtifactError(Exception):
-    """A file that is not a whole artifact; the message names it and the remedy."""
+    """A file that is not a whole artifact, or cannot be written; the message names it and the remedy."""
 
 
 class Dataset(NamedTuple):
@@ -37,37 +38,48 @@ class Dataset(NamedTuple):
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder, moved to `path` only when the block ends without an error."""
+    """A temporary path in the same folder, moved to `path` only when the block ends without an error.
+
+    Raises ArtifactError if it cannot be written, as on a full disk or one that is read-only.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # by a program that was killed
-        abandoned.unlink(missing_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
+    temporary = None
     try:
-        yield Path(name)
-        _flush_to_disk(name)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # by a program that was killed
+            abandoned.unlink(missing_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(descriptor)
+        temporary = Path(name)
+        yield temporary
+        _flush_to_disk(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
         _flush_to_disk(path.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ArtifactError(f"{path} cannot be written ({error.strerror or error}): run again when it can") from error
         raise
 
 
 def write(path: Path, datasets: Mapping[str, Dataset], attributes: Mapping[str, Any]) -> None:
-    """Write an artifact; a key like `a/b` makes a group. Attributes that are not plain numbers or text become JSON."""
+    """Write an artifact; a key like `a/b` makes a group. Attributes that are not plain numbers or text become JSON.
+
+    HDF5 puts it together in memory: its own errors on a full disk are many, and a shared file system likes one large write.
+    """
+    image = io.BytesIO()
+    with h5py.File(image, "w", userblock_size=_BLOCK) as file:
+        for name, (values, meaning) in datasets.items():
+            file.create_dataset(name, data=np.asarray(values)).attrs["meaning"] = meaning
+        for key, value in attributes.items():
+            file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+        file.attrs[_IDENTITY] = content_hash(file)
+    content = image.getbuffer()
+    content[:_BLOCK] = _seal(hashlib.sha256(content[_BLOCK:]))
     with whole_file(path) as temporary:
-        with h5py.File(temporary, "w", userblock_size=_BLOCK) as file:
-            for name, (values, meaning) in datasets.items():
-                file.create_dataset(name, data=np.asarray(values)).attrs["meaning"] = meaning
-            for key, value in attributes.items():
-                file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
-            file.attrs[_IDENTITY] = content_hash(file)
-        with open(temporary, "r+b") as raw:
-            seal = _seal(raw)
-            raw.seek(0)
-            raw.write(seal)
+        temporary.write_bytes(content)
 
 
 @contextmanager
@@ -80,7 +92,7 @@ def read(path: Path) -> Iterator[h5py.File]:
         raise ArtifactError(f"{path} cannot be read ({error}): delete it and run again") from error
     if not whole:
         raise ArtifactError(f"{path} is damaged, or not written by this workflow: delete it and run again")
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:  # it never changes, and some shared file systems have no locks
         yield file
 
 
@@ -112,13 +124,12 @@ def identity(path: Path) -> str:
 def _is_whole(path: Path, *_state_of_the_file: int) -> bool:
     """Whether the seal fits; large files are read more than once, but while they stay the same checked only once."""
     with open(path, "rb") as raw:
-        return raw.read(_BLOCK) == _seal(raw)
+        return raw.read(_BLOCK) == _seal(hashlib.file_digest(raw, "sha256"))
 
 
-def _seal(raw: BinaryIO) -> bytes:
-    """The user block that belongs to the bytes behind it."""
-    raw.seek(_BLOCK)
-    return f"blindspots artifact, SHA-256 {hashlib.file_digest(raw, 'sha256').hexdigest()}\n".encode().ljust(_BLOCK, b"\0")
+def _seal(digest: "hashlib._Hash") -> bytes:
+    """The user block that belongs to the bytes behind it, of which this is the SHA-256."""
+    return f"blindspots artifact, SHA-256 {digest.hexdigest()}\n".encode().ljust(_BLOCK, b"\0")
 
 
 def _plain(attributes: h5py.AttributeManager) -> dict:

@@ -88,19 +88,30 @@ def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: S
     parser.add_argument("--log", type=Path, metavar="FILE", help="also write the log to this file")
     arguments = parser.parse_args(argv)
     made = arguments.output[0]
-    _start_log(arguments.log, label=f"{module.rpartition('.')[2]} {made.parent.name}/{made.stem}")
-    step = Step(module, arguments, roles)
+    label = f"{module.rpartition('.')[2]} {made.parent.name}/{made.stem}"
+    _start_log(None, label)
     try:
+        _start_log(arguments.log, label)
+        step = Step(module, arguments, roles)
         if step.code not in (None, fingerprint(module).sha256):
             raise StepError(f"the code of {module} has changed since the workflow started: run the command again")
         body(step)
-    except (StepError, artifacts.ArtifactError) as error:
+    except (StepError, artifacts.ArtifactError, OSError) as error:
         log.error("%s", error)
-        return 1
-    except Exception:
-        log.exception("unexpected error")
-        return 1
-    return 0
+    except Exception as error:
+        if _is_out_of_memory(error):
+            log.error("out of memory (%s): give the job more, or choose a smaller attack.images_per_job", error)
+        else:
+            log.exception("unexpected error")
+    else:
+        return 0
+    return 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """NumPy's error, or torch's on a CPU or a GPU. (Where the system kills the program instead, it can say nothing.)"""
+    said = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
 
 
 class Progress:
@@ -121,6 +132,7 @@ def _start_log(path: Path | None, label: str) -> None:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="w"))
+    logging.raiseExceptions = False  # a log that a full disk does not take has no traceback for each line
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s [{label}] %(message)s",

@@ -34,7 +34,7 @@ def body(step: Step) -> None:
         labels=torch.from_numpy(originals.labels).long().to(device),
         method=LBFGS(**settings["lbfgs"]),
         margin=settings["margin"],
-        batch=settings["batch"],
+        batch=settings["batch"] if device.type == "cpu" else None,
         report=Progress(),
     )
     c = Dataset(result.c.cpu(), "(n,) the penalty weight that it was found with")

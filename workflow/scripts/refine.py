@@ -24,7 +24,7 @@ def body(step: Step) -> None:
         torch.from_numpy(target).long().to(device),
         method=SQP(**settings["sqp"]),
         margin=settings["margin"],
-        batch=settings["batch"],
+        batch=settings["batch"] if device.type == "cpu" else None,
         report=Progress(),
     )
     step.write(layout(network, settings["images"], index, originals, result))

@@ -1,0 +1,85 @@
+"""A GPU computes what a CPU does, but for the order of its sums; how far that may carry is stated in `recompute`."""
+
+import pytest
+import torch
+
+from blindspots import networks, training
+from blindspots.attack import minimum_distortion, refine
+from blindspots.recompute import ONE_LEVEL
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+
+IMAGES = torch.rand(100, 28, 28, generator=torch.Generator().manual_seed(0))
+LABELS = torch.randint(0, 10, (100,), generator=torch.Generator().manual_seed(1))
+TARGETS = (LABELS + 1) % 10
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    """As `device.prepare` has it: TF32 rounds by more than the margin of an adversarial example."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(scope="module", params=["fully connected", "convolutional"])
+def network(request):
+    if request.param == "convolutional":
+        definition = {"kind": "convolutional", "channels": 8, "kernel": 5, "pool": 3, "units": [128, 10]}
+        definition |= {"activation": "relu", "dropout": 0.5}
+    else:
+        definition = {"kind": "fully_connected", "units": [100, 100, 10], "activation": "sigmoid"}
+    network = networks.build(definition, (28, 28))
+    networks.initialise(network, torch.Generator().manual_seed(0))
+    for layer in networks.weight_layers(network):
+        layer.weight.data *= 3  # so that its answers differ between images
+    return networks.frozen(network)
+
+
+def on(device, network, act):
+    """The same on the CPU or the GPU, with the result on the CPU."""
+    network.to(device)
+    result = act(network, IMAGES.to(device), LABELS.to(device), TARGETS.to(device))
+    network.to("cpu")
+    return result
+
+
+def test_gradients_of_training_agree(network):
+    def gradient(network, images, labels, targets):
+        parameters = [parameter.requires_grad_() for parameter in network.parameters()]
+        loss = torch.nn.functional.cross_entropy(network(images), labels)
+        return training.flat(torch.autograd.grad(loss, parameters)).cpu()
+
+    here, there = on("cpu", network, gradient), on("cuda", network, gradient)
+    networks.frozen(network)
+    assert (here - there).norm() < 1e-5 * here.norm()
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "sqp"])
+def test_attacks_agree(network, method):
+    def attack(network, images, labels, targets):
+        return minimum_distortion(network, images, targets, method=method)
+
+    here, there = on("cpu", network, attack), on("cuda", network, attack)
+    assert (there.success.cpu() == here.success).all()
+    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+
+
+def test_refinements_agree(network):
+    def refined(network, images, labels, targets):
+        found = minimum_distortion(network, images, targets, method="lbfgs")
+        return refine(network, images, found.images, targets)
+
+    here, there = on("cpu", network, refined), on("cuda", network, refined)
+    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+
+
+def test_what_a_gpu_holds_it_works_on_at_once(network):
+    batches = []
+
+    def attack(network, images, labels, targets):
+        return minimum_distortion(network, images, targets, report=lambda *said: batches.append(said))
+
+    on("cuda", network, attack)
+    assert len(batches) == 1
