@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)') # one more than cores, as the cluster's tests mostly wait
 
 .PHONY: table4 all report small test lint format clean
 
@@ -23,7 +24,7 @@ small: .venv/ready
 	@echo "Read results/small/results/table3.md and table4.md."
 
 test: .venv/ready lint
-	pytest --numprocesses logical --dist worksteal
+	pytest --numprocesses $(WORKERS) --dist worksteal
 
 lint: .venv/ready
 	ruff check .

@@ -56,8 +56,11 @@ def started(folder: Path) -> Running:
 
 
 def delete(folder: Path, rule: str) -> None:
-    for name in [*OUTPUTS[rule], *TABLES]:
+    for name in OUTPUTS[rule]:
         (folder / name).unlink()
+    for table in TABLES:
+        for path in folder.glob(table.replace("csv", "*")):
+            path.unlink()
 
 
 def assert_all_artifacts_are_whole(folder: Path) -> None:

@@ -3,11 +3,13 @@
 import argparse
 import json
 import logging
+import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -96,6 +98,7 @@ def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: S
         if step.code not in (None, fingerprint(module).sha256):
             raise StepError(f"the code of {module} has changed since the workflow started: run the command again")
         body(step)
+        _date(step)
     except (StepError, artifacts.ArtifactError, OSError) as error:
         log.error("%s", error)
     except Exception as error:
@@ -106,6 +109,14 @@ def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: S
     else:
         return 0
     return 1
+
+
+def _date(step: Step) -> None:
+    """Bring inputs from the future, where the clock has jumped back, to the present: Snakemake refuses what is older."""
+    for path in {path for paths in step.inputs.values() for path in paths}:
+        if path.stat().st_mtime > time.time():
+            with suppress(PermissionError):  # then Snakemake says what is wrong
+                os.utime(path)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
