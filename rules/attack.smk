@@ -107,8 +107,7 @@ rule amplify:
         "../envs/environment.yaml"
     resources:
         cpu=cpu,
-        mem_mb=grows(1000),
-        runtime=grows(10),
+        mem_mb=1000,
     params:
         settings=amplify_settings,
     message:
@@ -131,8 +130,7 @@ rule noise:
         "../envs/environment.yaml"
     resources:
         cpu=cpu,
-        mem_mb=grows(1000),
-        runtime=grows(10),
+        mem_mb=1000,
     params:
         settings=noise_settings,
     message:

@@ -3,6 +3,7 @@ what files there are are whole, and the message says what happened."""
 
 import os
 import random
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -123,10 +124,10 @@ def test_the_same_command_recovers_from_kills_at_random_moments(finished, tmp_pa
 
 @pytest.fixture
 def disk(tmp_path):
-    """A small disk of one's own, to be grown or made read-only by `mount -o remount`."""
+    """A small disk of one's own, which `mount -o remount` changes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("a disk cannot be mounted here: that takes root")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
@@ -137,16 +138,19 @@ def remount(disk: Path, option: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["results", "everything"])
-def test_the_same_command_recovers_from_a_full_disk(disk, finished, tmp_path, place):
-    folder = copy_code(disk / "clone" if place == "everything" else tmp_path / "clone")
-    if place == "results":
-        (folder / "results").symlink_to(disk, target_is_directory=True)
-    (disk / "other").write_bytes(bytes(60 * 2**20 - 55_300_000 - sum(path.stat().st_size for path in disk.rglob("*"))))
-    full = snakemake(folder, *SMALL, *TABLES)
+def test_the_same_command_recovers_from_a_full_disk(disk, clone, finished, place):
+    moved = clone / "results" if place == "results" else clone
+    shutil.copytree(moved, disk / "moved", copy_function=shutil.copy2)
+    shutil.rmtree(moved)
+    moved.symlink_to(disk / "moved", target_is_directory=True)
+    delete(clone, "attack")
+    room = shutil.disk_usage(disk).free
+    (disk / "other").write_bytes(bytes(room - 100_000))  # less than the shard of images takes
+    full = snakemake(clone, *SMALL, *TABLES)
     assert full.returncode != 0
     assert "No space left on device" in full.stderr
-    remount(disk, "size=200m")
-    assert_the_same_command_recovers(folder, finished)
+    (disk / "other").unlink()
+    assert_the_same_command_recovers(clone, finished)
 
 
 def test_a_disk_that_is_full_or_read_only_is_one_line_and_leaves_nothing(disk):
