@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,9 @@ def test_the_same_command_recovers_from_kills_at_random_moments(finished, tmp_pa
             try:
                 status, _ = run.end(moments.uniform(1, 15))
             except subprocess.TimeoutExpired:
-                moments.choice([run.engine, *jobs(run.engine)]).kill()
-                kills -= 1
+                with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                    moments.choice([run.engine, *jobs(run.engine)]).kill()
+                    kills -= 1
                 status, _ = run.end()
         assert_all_artifacts_are_whole(folder)
         if status == 0:  # before the moment of the kill, or in spite of it

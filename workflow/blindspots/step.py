@@ -115,7 +115,7 @@ def _date(step: Step) -> None:
     """Bring inputs from the future, where the clock has jumped back, to the present: Snakemake refuses what is older."""
     for path in {path for paths in step.inputs.values() for path in paths}:
         if path.stat().st_mtime > time.time():
-            with suppress(PermissionError):  # then Snakemake says what is wrong
+            with suppress(OSError):  # where it may not be touched, Snakemake says what is wrong
                 os.utime(path)
 
 
