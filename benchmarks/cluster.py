@@ -1,8 +1,8 @@
 """Shards against workers on a Slurm of two nodes: python benchmarks/cluster.py
 
 It starts a cluster on this machine (tests/slurm.sh), trains a network of the small variant, and attacks the same images in
-so many shards with so many nodes, each of one core. `ideal` is what the jobs' own programs take, shared out evenly;
-what a job costs beyond its program is the time between the submission of the first and the end of the last, without that.
+so many shards with so many nodes, each of one core. `ideal` is the jobs' programs' own time, shared out evenly, and `beyond`
+the rest of the workers' time, for each job: its start, and the wait until Snakemake notices its end.
 """
 
 import json
