@@ -15,12 +15,17 @@ include: "rules/common.smk"
 localrules:
     all,
     fetch,
+    fetch_pictures,
+    load,
     split,
     amplify,
     noise,
     gather,
     tabulate_baseline,
     tabulate_transfer,
+    tabulate_spectra,
+    tabulate_units,
+    plot_units,
     plot_adversarial,
     plot_training,
     plot_filters,
@@ -38,9 +43,9 @@ onstart:
 
 rule all:
     input:
-        [f"results/{table}.csv" for table in CONFIG.tables],
-        [f"results/{table}.png" for table in TRANSFER_TABLES],
-        [f"results/figures/filters_{name}.png" for name in PRETRAINED_NETWORKS],
+        [f"results/{table}.csv" for table in TABLES],
+        [f"results/{table}.png" for table in [*TRANSFER_TABLES, *UNITS_FIGURES]],
+        [f"results/figures/filters_{name}.png" for name in AUTOENCODERS],
         "results/figures/training.png",
         "results/claims.md",
         "results/audit.html",
@@ -51,6 +56,8 @@ include: "rules/train.smk"
 include: "rules/attack.smk"
 include: "rules/evaluate.smk"
 include: "rules/tables.smk"
+include: "rules/spectral.smk"
+include: "rules/units.smk"
 include: "rules/figures.smk"
 include: "rules/claims.smk"
 include: "rules/audit.smk"

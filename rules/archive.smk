@@ -5,7 +5,7 @@
 rule archive:
     input:
         *rules.all.input,
-        *[f"results/{table}.{kind}" for table in CONFIG.tables for kind in ("md", "html", "cells.csv")],
+        *[f"results/{table}.{kind}" for table in TABLES for kind in ("md", "html", "cells.csv")],
         "results/provenance.json",
     output:
         "results/archive.zip",

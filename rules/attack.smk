@@ -7,9 +7,9 @@
 
 rule attack:
     input:
-        data="results/data.h5",
+        data=distorted_data,
         network=attacked_network,
-        targets=CONFIG.attack.given_targets or [],
+        targets=given_targets,
     output:
         "results/adversarial/{images}/{variant}{network}/{shard}.h5",
     log:
@@ -36,7 +36,7 @@ rule attack:
 
 rule refine:
     input:
-        data="results/data.h5",
+        data=distorted_data,
         network=attacked_network,
         adversarial="results/adversarial/{images}/{variant}{network}/{shard}.h5",
     output:
@@ -65,7 +65,7 @@ rule refine:
 
 rule exact:
     input:
-        data="results/data.h5",
+        data=distorted_data,
         network=attacked_network,
         adversarial="results/adversarial/{images}/{variant}{network}/{shard}.h5",
     output:
@@ -95,7 +95,7 @@ rule exact:
 
 rule amplify:
     input:
-        data="results/data.h5",
+        data=distorted_data,
         adversarial=amplified_shard,
     output:
         "results/amplified/{examples}/{images}/{variant}{network}_{stddev}/{shard}.h5",
@@ -119,7 +119,7 @@ rule amplify:
 
 rule noise:
     input:
-        data="results/data.h5",
+        data=distorted_data,
     output:
         "results/noise/{images}/{variant}{stddev}/{shard}.h5",
     log:

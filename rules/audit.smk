@@ -5,7 +5,7 @@
 
 rule export_provenance:
     input:
-        tables=[f"results/{table}.{kind}" for table in CONFIG.tables for kind in ("md", "cells.csv")],
+        tables=[f"results/{table}.{kind}" for table in TABLES for kind in ("md", "cells.csv")],
         artifacts=tabled_artifacts,
     output:
         "results/provenance.json",
@@ -19,7 +19,7 @@ rule export_provenance:
         cpu=cpu,
         mem_mb=1000,
     params:
-        settings=settings("export_provenance", tables=in_order(CONFIG.tables)),
+        settings=settings("export_provenance", tables=in_order(TABLES)),
     message:
         "Exporting where every number comes from"
     shell:
@@ -31,6 +31,7 @@ rule render_audit:
     input:
         provenance="results/provenance.json",
         data="results/data.h5",
+        pictures="results/pictures.h5",
         splits="results/splits.h5",
         images=tabled_shards,
         template=ancient(os.path.relpath(PAGE)),
@@ -51,7 +52,8 @@ rule render_audit:
     message:
         "Rendering the page where every number comes from"
     shell:
-        "exec python -m scripts.render_audit --provenance {input.provenance:q} --data {input.data:q} --splits {input.splits:q}"
+        "exec python -m scripts.render_audit --provenance {input.provenance:q} --data {input.data:q} --pictures {input.pictures:q}"
+        " --splits {input.splits:q}"
         " --images {input.images:q} --template {input.template:q} --modules {input.modules:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 

@@ -4,7 +4,7 @@
 
 rule judge_claims:
     input:
-        cells=[f"results/{table}.cells.csv" for table in CONFIG.tables],
+        cells=[f"results/{table}.cells.csv" for table in TABLES],
     output:
         report("results/claims.md", caption="../workflow/report/claims.rst", category="Claims"),
     log:

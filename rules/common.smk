@@ -16,7 +16,8 @@ WORKFLOW = os.path.join(workflow.basedir, "workflow")
 PAGE = Path(WORKFLOW, "report", "audit.html.j2")
 sys.path.insert(0, WORKFLOW)
 
-from blindspots.config import ABLATIONS, BaselineTable, ConfigError, TransferTable, validated, variants
+from blindspots.config import ABLATIONS, PICTURES, BaselineTable, ConfigError, Pretrained, SpectralTable, TransferTable
+from blindspots.config import validated, variants
 from blindspots.fingerprint import fingerprint
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.
@@ -30,30 +31,36 @@ try:
     VARIANTS = {"": CONFIG} | {f"{name}/": variant for name, variant in variants(config).items()}
 except ConfigError as error:
     sys.exit(f"Error in the configuration: {error}")
-if CONFIG.attack.given_targets and not Path(CONFIG.attack.given_targets).is_file():
-    sys.exit(f"Error in the configuration: attack.given_targets: {CONFIG.attack.given_targets} is no file in {Path.cwd()}")
+for given in {CONFIG.attack_on(images).given_targets for images in ("test", PICTURES)} - {None}:
+    if not Path(given).is_file():
+        sys.exit(f"Error in the configuration: attack.given_targets: {given} is no file in {Path.cwd()}")
 
 BASELINE_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, BaselineTable)]
-LINEAR_NETWORKS = [name for name, network in CONFIG.networks.items() if network.linear]
 TRANSFER_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, TransferTable)]
-PRETRAINED_NETWORKS = [name for name, network in CONFIG.networks.items() if network.training().get("pretraining")]
-TABLED_NETWORKS = [name for name in CONFIG.networks if any(name in table.networks for table in CONFIG.tables.values())]
-
-# The sections of the configuration that each kind of artifact depends on.
-DATA = ("data",)
-NETWORKS = (*DATA, "splits", "networks", "training")
-EXAMPLES = (*NETWORKS, "attack")
-DEPENDS_ON = {
-    "networks": NETWORKS,
-    "adversarial": EXAMPLES,
-    "amplified": (*EXAMPLES, "amplification"),
-    "noise": (*DATA, "attack", "noise"),
+SPECTRAL_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, SpectralTable)]
+LINEAR_NETWORKS = [name for name, network in CONFIG.networks.items() if network.linear]
+PRETRAINED_NETWORKS = [name for name, network in CONFIG.networks.items() if isinstance(network, Pretrained)]
+TRAINED_NETWORKS = [name for name in CONFIG.networks if name not in PRETRAINED_NETWORKS]
+AUTOENCODERS = [name for name in TRAINED_NETWORKS if CONFIG.networks[name].training().get("pretraining")]
+# Every table's name, and of the figures of Section 3 what each is of.
+TABLES = [*CONFIG.tables, *(["units"] if CONFIG.units.of else [])]
+UNITS_FIGURES = {
+    figure: (name, kind)
+    for name, section in CONFIG.units.of.items()
+    for figure, kind in zip(section.figures, ("units", "directions"))
 }
+# Those that a table has, of which the training is drawn.
+DRAWN_NETWORKS = [name for name in TRAINED_NETWORKS if any(name in table.networks for table in CONFIG.tables.values())]
 
 # What of the project an archive has. The tests and benchmarks are there because the README speaks of them.
 ARCHIVED_FILES = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml")
 ARCHIVED_FOLDERS = ("benchmarks", "config", "envs", "profiles", "rules", "tests", "workflow")
 MADE = r"(^|/)(\.|__pycache__/|[^/]+\.egg-info/)"
+
+
+def any_of(names):
+    """A wildcard constraint; without names it matches nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 # Cores and GPUs limit the jobs of one machine; those of a cluster are its scheduler's affair.
@@ -65,15 +72,11 @@ resource_scopes:
 wildcard_constraints:
     variant="|".join(map(re.escape, VARIANTS)),
     network="|".join(CONFIG.networks),
-    images="train|test",
+    images="train|test|pictures",
     examples="adversarial|refined",
     shard=r"\d+-of-\d+",
+    section=any_of(CONFIG.units.of),
     stddev=r"[0-9.]+(e-[0-9]+)?",
-
-
-def any_of(names):
-    """A wildcard constraint; without names it matches nothing."""
-    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def in_order(tables):
@@ -128,37 +131,62 @@ def table_of(wildcards):
     return config_of(wildcards).tables[wildcards.table]
 
 
-def folder(kind, variant):
-    """Where a variant has its artifacts of a kind: with the first one for which all that they depend on is the same."""
-
-    def parts(config):
-        return [getattr(config, part) for part in DEPENDS_ON[kind]]
-
-    return next(name for name, config in VARIANTS.items() if parts(config) == parts(VARIANTS[variant]))
+def folder(variant, depends_on):
+    """Where a variant has artifacts: with the first one for which all that they depend on, in its configuration, is the
+    same."""
+    return next(name for name, config in VARIANTS.items() if depends_on(config) == depends_on(VARIANTS[variant]))
 
 
-def replicates(variant):
-    """The variants that a variant's tables are taken over: for the experiment itself, all of its seeds."""
-    return [variant, *(f"{name}/" for name in CONFIG.replicated())] if variant == "" else [variant]
+def weights(config, name):
+    """What a network's weights depend on."""
+    network = config.networks[name]
+    return [network] if isinstance(network, Pretrained) else [network, config.data, config.splits, config.training]
+
+
+def originals(config, images):
+    """What a set of images, and which of them are distorted, depends on."""
+    return [config.pictures if images == PICTURES else config.data, config.attack_on(images)]
+
+
+def data_artifact(images):
+    return "results/pictures.h5" if images == PICTURES else "results/data.h5"
 
 
 def network_artifact(variant, name):
-    return f"results/networks/{folder('networks', variant)}{name}.h5"
+    return f"results/networks/{folder(variant, lambda config: weights(config, name))}{name}.h5"
 
 
 def examples_artifact(kind, images, variant, name):
     """A network's examples without their images, gathered from the shards."""
-    return f"results/{kind}/{images}/{folder('adversarial', variant)}{name}.h5"
+    place = folder(variant, lambda config: [*weights(config, name), *originals(config, images)])
+    return f"results/{kind}/{images}/{place}{name}.h5"
+
+
+def noise_artifact(images, variant, stddev):
+    return f"results/noise/{images}/{folder(variant, lambda config: [*originals(config, images), config.noise])}{stddev}.h5"
+
+
+def amplified_artifact(examples, images, variant, name, stddev):
+    def depends_on(config):
+        return [*weights(config, name), *originals(config, images), config.amplification]
+
+    return f"results/amplified/{examples}/{images}/{folder(variant, depends_on)}{name}_{stddev}.h5"
+
+
+def replicates(variant, table):
+    """The variants that a variant's table is taken over: for the experiment itself all of its seeds, if it trains at all."""
+    trains = any(name in TRAINED_NETWORKS for name in table.networks)
+    return [variant, *(f"{name}/" for name in CONFIG.replicated())] if variant == "" and trains else [variant]
 
 
 def row_artifact(table, variant, row):
     """The artifact of a row of a transfer table without its images."""
     images = table.distorted
     if row.network is None:
-        return f"results/noise/{images}/{folder('noise', variant)}{row.stddev}.h5"
+        return noise_artifact(images, variant, row.stddev)
     if row.stddev is None:
         return examples_artifact(table.examples, images, variant, row.network)
-    return f"results/amplified/{table.examples}/{images}/{folder('amplified', variant)}{row.network}_{row.stddev}.h5"
+    return amplified_artifact(table.examples, images, variant, row.network, row.stddev)
 
 
 def shards(artifact, variant, images):
@@ -168,6 +196,14 @@ def shards(artifact, variant, images):
 
 
 # --- Inputs ---
+
+
+def distorted_data(wildcards):
+    return data_artifact(wildcards.images)
+
+
+def given_targets(wildcards):
+    return config_of(wildcards).attack_on(wildcards.images).given_targets or []
 
 
 def attacked_network(wildcards):
@@ -198,7 +234,8 @@ def evaluated_shards(wildcards):
 
 
 def evaluations(wildcards):
-    return [f"results/evaluation/{variant}{wildcards.table}.h5" for variant in replicates(wildcards.variant)]
+    variants = replicates(wildcards.variant, table_of(wildcards))
+    return [f"results/evaluation/{variant}{wildcards.table}.h5" for variant in variants]
 
 
 def measured_rows(table):
@@ -209,7 +246,7 @@ def measured_rows(table):
 def tables_rows(wildcards):
     table = table_of(wildcards)
     rows = measured_rows(table)
-    return [row_artifact(table, variant, row) for variant in replicates(wildcards.variant) for row in rows]
+    return [row_artifact(table, variant, row) for variant in replicates(wildcards.variant, table) for row in rows]
 
 
 def tables_examples(kind, names=None):
@@ -219,7 +256,7 @@ def tables_examples(kind, names=None):
         table = table_of(wildcards)
         return [
             examples_artifact(kind, table.distorted, variant, name)
-            for variant in replicates(wildcards.variant)
+            for variant in replicates(wildcards.variant, table)
             for name in table.networks
             if names is None or name in names
         ]
@@ -228,8 +265,41 @@ def tables_examples(kind, names=None):
 
 
 def tables_networks(wildcards):
-    names = table_of(wildcards).networks
-    return [network_artifact(variant, name) for variant in replicates(wildcards.variant) for name in names]
+    table = table_of(wildcards)
+    return [network_artifact(variant, name) for variant in replicates(wildcards.variant, table) for name in table.networks]
+
+
+def spectra_artifact(table, variant, name):
+    examples = examples_artifact(table.examples, table.distorted, variant, name)
+    return examples.replace("results/", "results/spectra/", 1)
+
+
+def spectral_shards(wildcards):
+    artifact = examples_artifact(wildcards.examples, wildcards.images, wildcards.variant, wildcards.network)
+    return shards(artifact, wildcards.variant, wildcards.images)
+
+
+def tables_spectra(wildcards):
+    table = table_of(wildcards)
+    return [spectra_artifact(table, wildcards.variant, name) for name in table.networks]
+
+
+def inspected_data(wildcards):
+    return data_artifact(CONFIG.units.of[wildcards.section].images)
+
+
+def inspected_network(wildcards):
+    return network_artifact("", CONFIG.units.of[wildcards.section].network)
+
+
+def figures_data(wildcards):
+    name, _ = UNITS_FIGURES[wildcards.figure]
+    return data_artifact(CONFIG.units.of[name].images)
+
+
+def figures_units(wildcards):
+    name, _ = UNITS_FIGURES[wildcards.figure]
+    return f"results/units/{name}.h5"
 
 
 def papers_file(table):
@@ -252,6 +322,10 @@ def figures_rows(wildcards):
     return [row for row in rows if row.network and row.stddev is None] + noise[-1:]
 
 
+def pictured_data(wildcards):
+    return data_artifact(CONFIG.tables[wildcards.table].distorted)
+
+
 def pictured_rows(wildcards):
     table = CONFIG.tables[wildcards.table]
     return [row_artifact(table, "", row) for row in figures_rows(wildcards)]
@@ -266,17 +340,22 @@ def tabled_artifacts(wildcards):
     """The artifacts that the tables are made from; the records of these lead to all others."""
     kinds = [tables_examples("adversarial"), tables_examples("refined"), tables_examples("exact", LINEAR_NETWORKS)]
     found = {}
-    for name, table in CONFIG.tables.items():
+    for name in CONFIG.tables:
         of_table = SimpleNamespace(table=name, variant="")
-        inputs = [evaluations, tables_networks, *(kinds if name in BASELINE_TABLES else [tables_rows])]
+        if name in SPECTRAL_TABLES:
+            inputs = [tables_spectra]
+        else:
+            inputs = [evaluations, tables_networks, *(kinds if name in BASELINE_TABLES else [tables_rows])]
         found |= {path: None for artifacts in inputs for path in artifacts(of_table)}
-    return list(found)
+    return [*found, *(f"results/units/{name}.h5" for name in CONFIG.units.of)]
 
 
 def tabled_shards(wildcards):
-    """The images behind the tables, of the first seeds."""
+    """The images behind the tables' rates and distortions, of the first seeds."""
     found = {}
     for name, table in CONFIG.tables.items():
+        if name in SPECTRAL_TABLES:
+            continue
         if name in BASELINE_TABLES:
             linear = [network for network in table.networks if network in LINEAR_NETWORKS]
             kinds = {"adversarial": table.networks, "refined": table.networks, "exact": linear}
@@ -322,10 +401,20 @@ def machine(section):
     return {"device": section.device, "threads": section.threads}
 
 
-def data_sources(wildcards, resources):
+def sources_of(section):
     """Where the files may come from. Snakemake compares no function of the resources with the last run's, and need not:
     the files' SHA-256 are among the settings, so that a source changes nothing."""
-    return json.dumps({"sources": plain(CONFIG.data)["sources"]})
+
+    def sources(wildcards, resources):
+        return json.dumps({"sources": plain(section(wildcards))["sources"]})
+
+    return sources
+
+
+def load_settings(wildcards):
+    network = CONFIG.networks[wildcards.network]
+    shape = CONFIG.pictures.image_shape
+    return settings("load", network=network.definition(), weights=plain(network.weights), image_shape=shape)
 
 
 def train_settings(wildcards):
@@ -345,9 +434,13 @@ def work(wildcards):
     return CONFIG.networks[wildcards.network].multiplications(CONFIG.data.image_shape)
 
 
+def attack_of(wildcards):
+    return config_of(wildcards).attack_on(wildcards.images)
+
+
 def shard_settings(wildcards):
     """Which images a job distorts, the same for every network and for noise."""
-    attack = config_of(wildcards).attack
+    attack = attack_of(wildcards)
     return {
         "images": wildcards.images,
         "sample": {"size": attack.sample, "seed": attack.seed},
@@ -356,17 +449,18 @@ def shard_settings(wildcards):
 
 
 def search_settings(wildcards):
-    attack = config_of(wildcards).attack
+    attack = attack_of(wildcards)
     return {"margin": attack.margin, "batch": attack.batch, **machine(attack)}
 
 
 def attack_settings(wildcards):
-    attack = config_of(wildcards).attack
+    attack = attack_of(wildcards)
     return settings(
         "attack",
         **shard_settings(wildcards),
-        classes=CONFIG.data.classes,
+        classes=(CONFIG.pictures if wildcards.images == PICTURES else CONFIG.data).classes,
         target=attack.target,
+        correct_only=attack.correct_only,
         seed=attack.seed,
         lbfgs=plain(attack.lbfgs),
         **search_settings(wildcards),
@@ -374,12 +468,12 @@ def attack_settings(wildcards):
 
 
 def refine_settings(wildcards):
-    sqp = plain(config_of(wildcards).attack.sqp)
+    sqp = plain(attack_of(wildcards).sqp)
     return settings("refine", images=wildcards.images, sqp=sqp, **search_settings(wildcards))
 
 
 def exact_settings(wildcards):
-    attack = config_of(wildcards).attack
+    attack = attack_of(wildcards)
     return settings("exact", images=wildcards.images, margin=attack.margin, **machine(attack))
 
 
@@ -412,10 +506,10 @@ def evaluate_distorted_settings(wildcards):
 def table_settings(wildcards):
     """What tables of both kinds are made by."""
     config, table = config_of(wildcards), table_of(wildcards)
-    attack = config.attack
+    attack = config.attack_on(table.distorted)
     return {
         "table": wildcards.table,
-        "replicates": len(replicates(wildcards.variant)),
+        "replicates": len(replicates(wildcards.variant, table)),
         "columns": table.networks,
         "comparable": config.compare_with_paper,
         "paper": sha256(path.read_bytes()).hexdigest() if (path := papers_file(wildcards.table)).exists() else None,
@@ -440,6 +534,28 @@ def transfer_settings(wildcards):
         measured=[row.name for row in measured_rows(table)],
         average_distortion=table.average_distortion,
     )
+
+
+def spectra_settings(wildcards):
+    return settings("measure_spectra", images=wildcards.images, threads=CONFIG.evaluation.threads)
+
+
+def spectral_settings(wildcards):
+    table = table_of(wildcards)
+    shared = {key: value for key, value in table_settings(wildcards).items() if key in ("table", "comparable", "paper")}
+    return settings("tabulate_spectra", **shared, networks=table.networks, examples=table.examples)
+
+
+def inspect_settings(wildcards):
+    units = CONFIG.units
+    section = plain(units.of[wildcards.section], "network", "figures")
+    return settings("inspect_units", **section, top=units.top, seed=units.seed, **machine(CONFIG.evaluation))
+
+
+def units_figure_settings(wildcards):
+    name, kind = UNITS_FIGURES[wildcards.figure]
+    section = plain(CONFIG.units.of[name], "figures")
+    return settings("plot_units", **section, kind=kind, shown=CONFIG.units.shown, seed=CONFIG.units.seed)
 
 
 def picture_settings(wildcards):

@@ -1,5 +1,5 @@
 # Needs: nothing; the files come from a source in the configuration or from the per-user cache.
-# Makes: results/data.h5, the verified data set; results/splits.h5, the indices of P1 and P2.
+# Makes: results/data.h5, the verified data set; results/splits.h5, the indices of P1 and P2; results/pictures.h5, photographs.
 
 
 rule fetch:
@@ -16,7 +16,7 @@ rule fetch:
         mem_mb=1000,
     params:
         settings=settings("fetch", **plain(CONFIG.data, "sources")),
-        sources=data_sources,
+        sources=sources_of(lambda wildcards: CONFIG.data),
     message:
         "Obtaining and verifying the data set"
     shell:
@@ -44,4 +44,26 @@ rule split:
         "Splitting the training images"
     shell:
         "exec python -m scripts.split --data {input.data:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule fetch_pictures:
+    output:
+        "results/pictures.h5",
+    log:
+        "results/logs/fetch_pictures.log",
+    benchmark:
+        "results/benchmarks/fetch_pictures.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=2000,
+    params:
+        settings=settings("fetch_pictures", **plain(CONFIG.pictures, "sources", "attack")),
+        sources=sources_of(lambda wildcards: CONFIG.pictures),
+    message:
+        "Obtaining the pictures"
+    shell:
+        "exec python -m scripts.fetch_pictures --unrecorded {params.sources:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

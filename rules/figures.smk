@@ -4,7 +4,7 @@
 
 rule plot_adversarial:
     input:
-        data="results/data.h5",
+        data=pictured_data,
         gathered=pictured_rows,
         shards=pictured_shards,
         evaluation="results/evaluation/{table}.h5",
@@ -37,7 +37,7 @@ rule plot_adversarial:
 
 rule plot_training:
     input:
-        networks=[network_artifact("", name) for name in TABLED_NETWORKS],
+        networks=[network_artifact("", name) for name in DRAWN_NETWORKS],
     output:
         report(
             "results/figures/training.png",
@@ -55,7 +55,7 @@ rule plot_training:
         cpu=cpu,
         mem_mb=1000,
     params:
-        settings=settings("plot_training", networks=TABLED_NETWORKS),
+        settings=settings("plot_training", networks=DRAWN_NETWORKS),
     message:
         "Drawing the training curves"
     shell:

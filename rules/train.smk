@@ -1,4 +1,5 @@
-# Needs: the data and its splits. Makes: results/networks/{network}.h5, weights and the record of every iteration.
+# Needs: the data and its splits. Makes: results/networks/{network}.h5, weights and the record of every iteration; those of
+# networks that come trained are taken over from their files.
 
 
 rule train:
@@ -11,6 +12,8 @@ rule train:
         "results/logs/train/{variant}{network}.log",
     benchmark:
         "results/benchmarks/train/{variant}{network}.tsv"
+    wildcard_constraints:
+        network=any_of(TRAINED_NETWORKS),
     priority: work
     conda:
         "../envs/environment.yaml"
@@ -26,4 +29,28 @@ rule train:
         "Training {wildcards.variant}{wildcards.network}"
     shell:
         "exec python -m scripts.train --data {input.data:q} --splits {input.splits:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule load:
+    output:
+        "results/networks/{network}.h5",
+    log:
+        "results/logs/load/{network}.log",
+    benchmark:
+        "results/benchmarks/load/{network}.tsv"
+    wildcard_constraints:
+        network=any_of(PRETRAINED_NETWORKS),
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=2000,
+    params:
+        settings=load_settings,
+        sources=sources_of(lambda wildcards: CONFIG.networks[wildcards.network]),
+    message:
+        "Loading {wildcards.network}"
+    shell:
+        "exec python -m scripts.load --unrecorded {params.sources:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

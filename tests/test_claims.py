@@ -36,11 +36,20 @@ def cells(**changes):
     for name in ("softmax1", "N200_200_10"):
         values["figure7", name, name] = 100.0
         values["figure7", "noise_1.0", name] = 49.0
+    for measure in ("purity", "pixels"):
+        values["units", "mnist_trained_units_against_directions", measure] = 0.5
+    for name in ("EfficientNetLite0", "EfficientNetLite1"):
+        values["figure5", name, name] = 100.0
+        values["figure5", name, "distortion"] = 0.003
+    for table, row in (("table5", "AlexNet_conv_1"), ("table5", "AlexNet_fc_1"), ("table5_mnist", "M1_fc_1")):
+        values[table, row, "upper"] = 0.5 if row == "AlexNet_fc_1" else 2.0
+        values[table, row, "instability"] = 0.4
     for key, value in changes.items():
         values[tuple(key.split("__"))] = value
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         [(*key, value, N) for key, value in values.items()], columns=["table", "row", "column", "value", "n"]
     )
+    return frame.assign(ci_low=frame["value"] - 0.05, ci_high=frame["value"] + 0.05)
 
 
 def verdict(claim, frame):
@@ -54,7 +63,7 @@ def test_every_claim_is_supported_by_cells_as_it_says(claim):
 
 @pytest.mark.parametrize("claim", claims.CLAIMS)
 def test_every_claim_is_stated_with_the_place_in_the_paper(claim):
-    assert any(place in claim.__doc__ for place in ("(4.1", "(4.2", "(Figure 7"))
+    assert any(place in claim.__doc__ for place in ("(3)", "(4.1", "(4.2", "(4.3", "(Figure 7"))
 
 
 def of(table, rows, columns, value):
@@ -124,3 +133,15 @@ def test_many_pairs_are_each_tested_at_a_stricter_level():
     assert claims.SIGNIFICANCE / 30 < higher(one, other) < claims.SIGNIFICANCE
     assert claims._each_higher([(one, other)]) == (1, 1)
     assert claims._each_higher([(one, other)] * 30) == (0, 30)
+
+
+def test_units_that_differ_from_directions_are_told():
+    finding = claims.no_distinction(Cells(cells(units__mnist_trained_units_against_directions__purity=0.9)))
+    assert finding.verdict == REFUTED
+    assert "mnist purity 0.90" in finding.numbers
+
+
+def test_the_first_layer_of_a_network_with_convolutions_is_one():
+    finding = claims.from_the_first_layer(Cells(cells()))
+    assert "AlexNet 2, M1 2" in finding.numbers
+    assert verdict(claims.from_the_first_layer, cells(table5__AlexNet_conv_1__upper=0.9)) == REFUTED

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from blindspots import networks
-from blindspots.config import ConfigError, validated, variants
+from blindspots.config import PICTURES, ConfigError, Pretrained, Trained, validated, variants
 
 FOLDER = Path(__file__).parents[1] / "config"
 DEFAULT = yaml.safe_load((FOLDER / "config.yaml").read_text())
@@ -34,6 +34,10 @@ def changed(*changes):
         else:
             place[int(last) if isinstance(place, list) else last] = value
     return raw
+
+
+def trained_networks(config):
+    return {name: network for name, network in config.networks.items() if isinstance(network, Trained)}
 
 
 def refusal(raw):
@@ -294,7 +298,7 @@ def test_a_convolution_and_its_pooling_must_leave_something_of_an_image(image_sh
 def test_a_network_is_built_by_its_definition_and_trained_by_the_rest_of_its_keys(overlay):
     raw = merged(DEFAULT, yaml.safe_load((FOLDER / overlay).read_text()))
     config = validated(raw)
-    for name, network in config.networks.items():
+    for name, network in trained_networks(config).items():
         definition, training = network.definition(), network.training()
         assert not definition.keys() & training.keys()
         assert {**definition, **training} == network.model_dump(mode="json")
@@ -311,17 +315,18 @@ def test_a_network_is_built_by_its_definition_and_trained_by_the_rest_of_its_key
 
 def test_the_default_networks_are_those_of_the_paper():
     config = validated(DEFAULT)
-    kinds = {name: (network.kind, *network.units) for name, network in config.networks.items()}
+    trained = trained_networks(config)
+    kinds = {name: (network.kind, *network.units) for name, network in trained.items()}
     assert kinds["AE400_10"] == ("fully_connected", 400, 10)
     assert kinds["Conv"][0] == "convolutional"
-    assert [name for name, network in config.networks.items() if network.training().get("pretraining")] == ["AE400_10"]
-    assert [name for name, network in config.networks.items() if network.training().get("minibatches")] == ["Conv"]
+    assert [name for name, network in trained.items() if network.training().get("pretraining")] == ["AE400_10"]
+    assert [name for name, network in trained.items() if network.training().get("minibatches")] == ["Conv"]
 
 
 def test_multiplications_are_those_of_the_layers():
     config = validated(DEFAULT)
     shape = config.data.image_shape
-    for name, network in config.networks.items():
+    for name, network in trained_networks(config).items():
         counted, values = [], torch.zeros(1, *shape)
         for layer in networks.build(network.definition(), shape):
             values = layer(values)
@@ -398,11 +403,13 @@ def test_replicates_have_other_seeds_for_all_networks_and_nothing_else(count):
     names = [f"seeds{k}" for k in range(2, count + 1)]
     assert [name for name in found if not name.startswith("ablations/")] == names
     assert list(config.replicated()) == names
-    seeds = {f"networks.{name}.seed" for name in config.networks}
+    seeds = {f"networks.{name}.seed" for name in trained_networks(config)}
     for name in names:
         assert differing(config, found[name]) == seeds
-    everyone = [network.seed for each in (config, *(found[name] for name in names)) for network in each.networks.values()]
-    assert len(set(everyone)) == count * len(config.networks)
+    everyone = [
+        network.seed for each in (config, *(found[name] for name in names)) for network in trained_networks(each).values()
+    ]
+    assert len(set(everyone)) == count * len(trained_networks(config))
 
 
 def test_every_ablation_differs_from_the_reference_in_the_keys_of_its_choice_alone():
@@ -439,10 +446,10 @@ def test_a_choice_replaces_lists_and_reaches_networks():
 
 def test_ablations_keep_the_seeds_of_the_experiment():
     found = variants(changed(("replicates", 2)))
-    wanted = [network.seed for network in validated(DEFAULT).networks.values()]
+    wanted = [network.seed for network in trained_networks(validated(DEFAULT)).values()]
     for name, config in found.items():
         if name.startswith("ablations/"):
-            assert [network.seed for network in config.networks.values()] == wanted
+            assert [network.seed for network in trained_networks(config).values()] == wanted
 
 
 def test_variants_of_every_configuration_of_the_project_are_right():
@@ -514,3 +521,74 @@ def test_one_mistake_about_variants_is_one_line(key, value, words):
 def test_an_ablation_cannot_take_the_name_of_what_it_is_held_against():
     message = refusal(changed(("ablations.choices.as_configured", {"noise": {"clip": True}})))
     assert "ablations.choices.as_configured: this name stands for the experiment as it is" in message
+
+
+# --- Pictures and networks that come trained ---
+
+
+def test_pretrained_networks_are_built_by_their_definition_for_the_pictures():
+    config = validated(DEFAULT)
+    found = {name: network for name, network in config.networks.items() if isinstance(network, Pretrained)}
+    assert found.keys() == {"EfficientNetLite0", "EfficientNetLite1", "AlexNet"}
+    for network in found.values():
+        assert network.images == PICTURES
+        assert not {"weights", "sources"} & network.definition().keys()
+        built = networks.build(json.loads(json.dumps(network.definition())), (3, 64, 64)).eval()
+        assert built(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+
+
+def test_pictures_are_attacked_as_images_are_but_for_what_their_section_says():
+    config = validated(changed(("attack.lbfgs.history", 9), ("pictures.attack", {"target": 9, "correct_only": True})))
+    of_pictures = config.attack_on(PICTURES)
+    assert config.attack_on("test") == config.attack
+    assert (of_pictures.target, of_pictures.correct_only, of_pictures.lbfgs.history) == (9, True, 9)
+    assert {**of_pictures.model_dump(), "target": "random", "correct_only": False} == config.attack.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("folder", "sample", "of_attack", "size"),
+    [
+        (None, "all", 64, 20),
+        (None, "all", 7, 7),
+        (None, 12, 64, 12),
+        (None, "all", "all", 20),
+        ("/x", "all", 64, 64),
+        ("/x", 50, "all", 50),
+    ],
+)
+def test_as_many_pictures_are_attacked_as_there_are_and_are_asked_for(folder, sample, of_attack, size):
+    config = validated(
+        changed(("pictures.folder", folder), ("pictures.sample", sample), ("pictures.attack.sample", of_attack))
+    )
+    assert config.size(PICTURES) == size
+    assert config.shards(PICTURES) == -(-size // 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([("pictures.label", "(")], "pictures: label: ( is no regular expression"),
+        ([("pictures.label", "x")], "pictures: label: x has 0 groups"),
+        ([("pictures.size", 300)], "pictures: size: 300 pixels cannot be cut out of 256"),
+        ([("pictures.files", {})], "pictures: give files, or a folder"),
+        ([("pictures.attack", {"lbfsg": 1})], "pictures.attack.lbfsg: unknown key"),
+        ([("pictures.attack.target", 1000)], "pictures.attack.target: 1000 is no class of 1000"),
+        ([("attack.target", 3)], "attack: target 3: images that are of this class already have to be left out"),
+        ([("pictures.folder", "/x"), ("pictures.attack.sample", "all")], "pictures.attack.sample: give a number"),
+        ([("networks.AlexNet.classes", 10)], "networks.AlexNet: 10 units in the last layer, for 1000 classes"),
+        ([("networks.AlexNet.weights.sha256", "7be5be79")], "networks.AlexNet.weights.sha256"),
+        ([("tables.table5.networks", ["Conv"])], "tables.table5.networks: Conv classifies no images of the pictures set"),
+        ([("tables.table4.networks", ["AlexNet"])], "tables.table4.networks: AlexNet classifies no images of the test set"),
+        ([("units.of.mnist.network", "M3")], "units.of.mnist.network: 'M3' is not known"),
+        ([("units.of.mnist.figures", ["table4", "figure2"])], "units.of: the figures: table4 stands there more than once"),
+        ([("units.top", 1)], "units.top"),
+    ],
+)
+def test_what_cannot_be_done_with_pictures_is_refused(changes, words):
+    assert words in refusal(changed(*changes))
+
+
+def test_a_table_named_as_that_of_the_units_is_refused():
+    raw = changed()
+    raw["tables"]["units"] = raw["tables"].pop("figure7")
+    assert "tables.units: this name stands for the table of Section 3" in refusal(raw)

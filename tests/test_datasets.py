@@ -66,19 +66,24 @@ def test_all_is_every_image_in_order():
     assert datasets.sample(5, "all", 3).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_sample_larger_than_the_set_is_refused():
-    with pytest.raises(StepError, match="8 images are more than the 7 of the set"):
-        datasets.sample(7, 8, 0)
+def test_a_sample_larger_than_the_set_is_all_of_it():
+    assert datasets.sample(7, 8, 0).tolist() == list(range(7))
 
 
-@given(images=st.integers(0, 200), total=st.integers(1, 60), pixels=st.sampled_from([(), (2,), (2, 3)]))
-def test_shards_are_nearly_equal_parts_that_make_the_whole_in_order(images, total, pixels):
+@given(total=st.integers(1, 60), more=st.integers(0, 140), pixels=st.sampled_from([(), (2,), (2, 3)]))
+def test_shards_are_nearly_equal_parts_that_make_the_whole_in_order(total, more, pixels):
+    images = total + more
     values = np.random.default_rng(images).random((images, *pixels), dtype=np.float32)
     parts = [datasets.shard(values, f"{number}-of-{total}") for number in range(1, total + 1)]
     assert np.array_equal(np.concatenate(parts), values)
     sizes = [len(part) for part in parts]
     assert max(sizes) - min(sizes) <= 1
     assert all(part.dtype == values.dtype and part.shape[1:] == pixels for part in parts)
+
+
+def test_shards_without_images_are_refused():
+    with pytest.raises(StepError, match=r"3 images do not make 4 shards: raise attack\.images_per_job"):
+        datasets.shard(np.arange(3), "1-of-4")
 
 
 def test_shards_are_named_from_one():

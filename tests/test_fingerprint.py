@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blindspots.fingerprint import LOCK, WORKFLOW, fingerprint, normalised
+from blindspots.fingerprint import DISTRIBUTIONS, LOCK, WORKFLOW, fingerprint, normalised
 
 SOURCE = '''"""Module."""
 import math  # why
@@ -149,8 +149,9 @@ def imported(path):
 def test_every_third_party_import_has_a_pin_of_its_name():
     # One without a pin would not enter any fingerprint, and its upgrade would go unnoticed.
     pins = {line.split("==")[0] for line in LOCK.read_text().split()}
-    names = {name.split(".")[0] for path in WORKFLOW.glob("*/*.py") for name in imported(path)}
-    assert {"torch", "numpy"} <= names
+    modules = {name.split(".")[0] for path in WORKFLOW.glob("*/*.py") for name in imported(path)}
+    assert {"torch", "numpy", *DISTRIBUTIONS} <= modules
+    names = {DISTRIBUTIONS.get(name, name) for name in modules}
     assert names - set(sys.stdlib_module_names) - {"blindspots", "scripts"} - pins == set()
 
 

@@ -147,7 +147,7 @@ def test_the_source_that_served_is_logged(tmp_path, cache, caplog):
 def test_when_all_fail_the_error_names_each_source_its_reason_and_a_remedy(tmp_path, cache):
     broken = [
         {"kind": "folder", "path": str(tmp_path / "nowhere")},
-        {"kind": "mirror", "url": (tmp_path / "no mirror").as_uri()},
+        {"kind": "mirror", "url": (tmp_path / "no mirror").as_uri(), "suffix": ".gz"},
         folder_of(tmp_path / "partial", {name: CONTENT[name] for name in NAMES[1:]}),
     ]
     with pytest.raises(SourceError) as error:
@@ -160,8 +160,8 @@ def test_when_all_fail_the_error_names_each_source_its_reason_and_a_remedy(tmp_p
     assert "No such file" in message
     assert f"folder {tmp_path / 'partial'}: " in message
     assert "lacks train-images, plain and gzipped" in message
-    assert "Put the IDX files" in message
-    assert "data.sources" in message
+    assert "Put the files" in message
+    assert "the first of the sources" in message
     assert "\n" not in message
 
 
@@ -326,14 +326,14 @@ def no_proxy(monkeypatch):
 
 @pytest.mark.parametrize("ending", ["", "/"], ids=["without slash", "with slash"])
 def test_a_mirror_gives_the_gzipped_files_under_its_address(mirror, cache, ending):
-    source = {"kind": "mirror", "url": mirror.url.rstrip("/") + ending}
+    source = {"kind": "mirror", "url": mirror.url.rstrip("/") + ending, "suffix": ".gz"}
     assert obtain(CHECKSUMS, [source], cache) == CONTENT
     assert sorted(mirror.requests) == sorted(f"/mnist/{name}.gz" for name in NAMES)
 
 
 def test_a_mirror_may_be_a_local_address(tmp_path, cache):
     folder_of(tmp_path / "copy", gzipped=True)
-    assert obtain(CHECKSUMS, [{"kind": "mirror", "url": (tmp_path / "copy").as_uri()}], cache) == CONTENT
+    assert obtain(CHECKSUMS, [{"kind": "mirror", "url": (tmp_path / "copy").as_uri(), "suffix": ".gz"}], cache) == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -348,26 +348,35 @@ def test_a_mirror_may_be_a_local_address(tmp_path, cache):
 )
 def test_a_mirror_with_a_bad_file_is_a_reason_and_the_next_source_is_asked(mirror, tmp_path, cache, caplog, answer, reason):
     mirror.files["/mnist/test-images.gz"] = answer
-    assert obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url}, folder_of(tmp_path / "data")], cache) == CONTENT
+    assert (
+        obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}, folder_of(tmp_path / "data")], cache)
+        == CONTENT
+    )
     assert reason in caplog.text
 
 
 def test_a_download_that_breaks_off_moves_on_to_the_next_source(mirror, tmp_path, cache):
     status, body, _ = mirror.files["/mnist/test-images.gz"]
     mirror.files["/mnist/test-images.gz"] = (status, body[:20], len(body))
-    assert obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url}, folder_of(tmp_path / "data")], cache) == CONTENT
+    assert (
+        obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}, folder_of(tmp_path / "data")], cache)
+        == CONTENT
+    )
 
 
 def test_an_answer_that_is_no_http_moves_on_to_the_next_source(tmp_path, cache, monkeypatch, mirror):
     monkeypatch.setattr(Mirror, "do_GET", lambda self: self.wfile.write(b"220 smtp ready\r\n"))
-    assert obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url}, folder_of(tmp_path / "data")], cache) == CONTENT
+    assert (
+        obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}, folder_of(tmp_path / "data")], cache)
+        == CONTENT
+    )
 
 
 def test_an_unreachable_mirror_names_its_address(cache, mirror):
     mirror.shutdown()
     mirror.server_close()
     with pytest.raises(SourceError, match=r"http://127\.0\.0\.1:\d+/mnist/train-images\.gz: .*refused"):
-        obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url}], cache)
+        obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}], cache)
 
 
 def test_the_configured_mirrors_are_those_of_torchvision():

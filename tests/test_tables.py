@@ -166,7 +166,10 @@ def test_a_verdict_that_differs_is_marked(tmp_path, source):
 
 
 def test_the_papers_numbers_are_read_as_printed(tmp_path):
-    (tmp_path / "t.csv").write_text("row,column,printed,n,amplified_to\nM1,error,2.40,30000,\nM1,distortion,100,256,0.1\n")
-    wanted = {("M1", "error"): Number("2.40", 30000, None), ("M1", "distortion"): Number("100", 256, 0.1)}
+    (tmp_path / "t.csv").write_text(
+        "row,column,printed,n,amplified_to,network\nM1,error,2.40,30000,,\nM1,distortion,100,256,0.1,AlexNet\nM1,upper,5e-5,,,\n"
+    )
+    wanted = {("M1", "error"): Number("2.40", 30000, None), ("M1", "distortion"): Number("100", 256, 0.1, "AlexNet")}
+    wanted["M1", "upper"] = Number("5e-5", None, None)
     assert tables.read_paper([tmp_path / "t.csv"]) == wanted
     assert tables.read_paper([]) == {}

@@ -406,7 +406,7 @@ def test_without_any_source_the_error_names_each_and_what_to_do(tmp_path):
     run = snakemake(folder, *SMALL, "results/data.h5", XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert run.returncode != 0
     (line,) = [line for line in (folder / "results/logs/fetch.log").read_text().splitlines() if "no source has" in line]
-    for part in ("folder", "mirror", "127.0.0.1:9", "npm", "BLINDSPOTS_DATA", "Put the IDX files"):
+    for part in ("folder", "mirror", "127.0.0.1:9", "npm", "BLINDSPOTS_DATA", "Put the files"):
         assert part in line
     assert not (folder / "results/data.h5").exists()
 

@@ -1,4 +1,4 @@
-"""What the paper says of adversarial examples in Sections 4.1 and 4.2, put to the test on the cells of our tables.
+"""What the paper says in Sections 3 and 4.1 to 4.3, put to the test on the cells of our tables.
 
 Each claim is a function of the cells, its statement the docstring; it returns numbers, a test and a verdict. The tests are
 one-sided Fisher tests of counts; where several pairs are tested at once, each at the level divided by their number.
@@ -46,6 +46,14 @@ class Cells:
     def value(self, table: str, row: str, column: str) -> float:
         return float(self.frame.loc[(table, row, column), "value"])
 
+    def rows(self, table: str, pattern: str) -> pd.DataFrame:
+        """A table's cells whose row matches all of a regular expression."""
+        frame = self.frame.loc[table]
+        found = frame[frame.index.get_level_values("row").str.fullmatch(pattern)]
+        if found.empty:
+            raise KeyError((table, pattern))
+        return found
+
     def columns(self, table: str) -> list[str]:
         """The networks of a transfer table."""
         frame = self.frame.loc[table]
@@ -79,6 +87,49 @@ def _range(values: Iterable[float], digits: int = 1, unit: str = " %") -> str:
 
 def _rates(rates: Iterable[Rate]) -> str:
     return _range(rate.value for rate in rates)
+
+
+def no_distinction(cells: Cells) -> Finding:
+    """Images that have most of a random direction are as alike as those that have most of a single unit (3)."""
+    effects = cells.rows("units", r"\w+_trained_units_against_directions")
+    alike = (effects["ci_low"] <= 0.5) & (effects["ci_high"] >= 0.5)
+    numbers = ", ".join(
+        f"{row.removesuffix('_trained_units_against_directions')} {column} {cell['value']:.2f}"
+        for (row, column), cell in effects.iterrows()
+    )
+    return Finding(
+        f"the probability that a unit's number is larger than a direction's: {numbers}",
+        f"the 95 % interval has ½ in it for {alike.sum()} of {len(alike)} comparisons",
+        _verdict(alike.sum(), len(alike)),
+    )
+
+
+def for_photographs(cells: Cells) -> Finding:
+    """For networks trained on ImageNet every image has one, too, at an imperceptible distance (4.1, Figure 5)."""
+    networks = cells.columns("figure5")
+    own = {name: cells.rate("figure5", name, name) for name in networks}
+    sizes = [cells.value("figure5", name, "distortion") for name in networks]
+    found, n = sum(rate.counts[0] for rate in own.values()), sum(rate.n for rate in own.values())
+    return Finding(
+        f"{' and '.join(networks)} misclassify {found} of {n} examples made for them, of stddev {_range(sizes, 4, '')}",
+        "every example counts; the paper's AlexNet: stddev 0.0065",
+        _verdict(found, n),
+    )
+
+
+def from_the_first_layer(cells: Cells) -> Finding:
+    """Instabilities can appear as soon as in the first layer: its upper bound is above 1 (4.3, Table 5)."""
+    bounds = pd.concat([_first_layers(cells, table) for table in ("table5", "table5_mnist")])
+    upper = bounds.xs("upper", level="column")["value"]
+    found = bounds.xs("instability", level="column")["value"]
+    names = [row.rpartition("_")[0].rpartition("_")[0] for row in upper.index]
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in zip(names, upper, strict=True))
+    above = (upper > 1).sum()
+    return Finding(
+        f"upper bounds of the first layers: {numbers}",
+        f"above 1 for {above} of {len(upper)} networks; the examples come to {_range(found, 2, '')}",
+        _verdict(above, len(upper)),
+    )
 
 
 def for_every_image(cells: Cells) -> Finding:
@@ -240,7 +291,9 @@ def magnified(cells: Cells) -> Finding:
 
 PAPERS_NETWORKS = ("softmax1", "softmax2", "softmax3", "N100_100_10", "N200_200_10", "AE400_10")
 CLAIMS = (
+    no_distinction,
     for_every_image,
+    for_photographs,
     without_the_extreme,
     smaller_than_noise,
     across_models,
@@ -252,6 +305,7 @@ CLAIMS = (
     most_resilient,
     not_immune,
     half_under_noise,
+    from_the_first_layer,
 )
 
 
@@ -266,6 +320,13 @@ def _found(claim: Callable[[Cells], Finding], cells: Cells) -> Finding:
         return claim(cells)
     except KeyError as missing:
         return Finding("–", f"there is no cell {missing.args[0]}", NOT_TESTED)
+
+
+def _first_layers(cells: Cells, table: str) -> pd.DataFrame:
+    """The cells of each network's first map; in a network with convolutions that is one of them."""
+    frame = cells.rows(table, r"\w+_(conv|fc)_1")
+    convolutional = {row.removesuffix("_conv_1") for row, _ in frame.index if row.endswith("_conv_1")}
+    return frame[[not (row.endswith("_fc_1") and row.removesuffix("_fc_1") in convolutional) for row, _ in frame.index]]
 
 
 def _within_training_set(cells: Cells) -> list[tuple[str, str]]:

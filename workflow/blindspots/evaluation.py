@@ -5,10 +5,13 @@ from torch import Tensor, nn
 
 from blindspots.distortions import distortion
 
+PIXELS = 2**22  # at once, of at most 1,000 images
+
 
 @torch.no_grad()
-def logits(network: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
-    """The (n, k) logits of (n, ...) images."""
+def logits(network: nn.Module, images: Tensor, batch: int | None = None) -> Tensor:
+    """The (n, k) logits of (n, ...) images, so many at a time, by itself as many as take little memory."""
+    batch = batch or max(1, min(1000, PIXELS // images[0].numel()))
     return torch.cat([network(part) for part in images.split(batch)])
 
 

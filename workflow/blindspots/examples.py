@@ -33,16 +33,16 @@ def layout(network: nn.Module, part: str, index: np.ndarray, originals: Images, 
     return {
         "index": Dataset(index, f"(n,) places in the {part} set"),
         "labels": Dataset(originals.labels, "(n,) classes"),
-        "predicted": Dataset(predicted.astype(np.uint8), "(n,) what the network says of the original"),
-        "target": Dataset(_small(result.targets), "(n,) the target class l"),
-        "images": Dataset(result.images.cpu(), "(n, height, width) x + r in [0, 1], the original where none was found"),
+        "predicted": Dataset(predicted.astype(np.uint16), "(n,) what the network says of the original"),
+        "target": Dataset(_numpy(result.targets, np.uint16), "(n,) the target class l"),
+        "images": Dataset(result.images.cpu(), "(n, ...) pixels of x + r in [0, 1], the original where none was found"),
         "success": Dataset(success, "(n,) the network calls x + r the target"),
         "distortion": Dataset(size, "(n,) root mean square of r, NaN where none was found"),
         "residual": Dataset(result.residual.cpu(), "(n,) how far from optimal, 0 at a minimum (see the settings' method)"),
         "gradient_evaluations": Dataset(result.gradient_evaluations.cpu(), "(n,)"),
-        "status": Dataset(_small(result.status).astype(_STATUSES), "(n,) how the search ended, an enumeration"),
+        "status": Dataset(_numpy(result.status, np.uint8).astype(_STATUSES), "(n,) how the search ended, an enumeration"),
     }
 
 
-def _small(values: torch.Tensor) -> np.ndarray:
-    return values.cpu().numpy().astype(np.uint8)
+def _numpy(values: torch.Tensor, kind: type) -> np.ndarray:
+    return values.cpu().numpy().astype(kind)

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 PACKAGES = ("blindspots", "scripts")
 WORKFLOW = Path(__file__).parents[1]
+DISTRIBUTIONS = {"PIL": "pillow"}  # that are imported under another name
 LOCK = WORKFLOW.parent / "envs" / "constraints.txt"
 
 
@@ -79,4 +80,5 @@ def _source_hash(module: str) -> str:
 def _pinned(imports: set[str]) -> dict[str, str]:
     lines = (line.partition("#")[0].strip() for line in LOCK.read_text(encoding="utf-8").splitlines())
     pins = {requirement.name.lower(): str(requirement.specifier) for requirement in map(Requirement, filter(None, lines))}
-    return {name: pins[name] for name in sorted(imports - {"grimp"}) if name in pins}  # grimp only finds the imports
+    names = {DISTRIBUTIONS.get(name, name) for name in imports}
+    return {name: pins[name] for name in sorted(names - {"grimp"}) if name in pins}  # grimp only finds the imports

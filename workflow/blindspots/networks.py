@@ -1,4 +1,4 @@
-"""The paper's networks, as torch modules that return logits."""
+"""The paper's networks, and others that come trained, as torch modules that return logits."""
 
 import json
 import math
@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torchvision
+from torch import Tensor, nn
 
 from blindspots import artifacts
+from blindspots.efficientnet_lite import efficientnet_lite
 
+BATCH_NORM_EPSILON = 1e-3  # of EfficientNet
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
@@ -47,7 +50,39 @@ def convolutional(
     return nn.Sequential(*layers[:-2])
 
 
-KINDS = {"fully_connected": fully_connected, "convolutional": convolutional}
+class Normalise(nn.Module):
+    """(x - mean)/std of each colour: a network that comes trained wants it, and its images stay pixels in [0, 1]."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+    def lipschitz(self) -> float:
+        return 1 / self.std.min().item()
+
+
+def alexnet(image_shape: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Sequential:
+    """Krizhevsky's network in the variant of one column that torchvision has. Input (b, 3, height, width)."""
+    return nn.Sequential(Normalise(mean, std), torchvision.models.alexnet(num_classes=classes))
+
+
+def normalised_efficientnet_lite(
+    image_shape: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float], width: float, depth: float
+) -> nn.Sequential:
+    """EfficientNet-Lite for pixels in [0, 1]. Input (b, 3, height, width)."""
+    return nn.Sequential(Normalise(mean, std), efficientnet_lite(image_shape, classes, width, depth))
+
+
+KINDS = {
+    "fully_connected": fully_connected,
+    "convolutional": convolutional,
+    "alexnet": alexnet,
+    "efficientnet_lite": normalised_efficientnet_lite,
+}
 
 
 def build(definition: Mapping[str, Any], image_shape: Sequence[int]) -> nn.Module:
@@ -67,6 +102,37 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 def weight_layers(network: nn.Module) -> list[nn.Module]:
     """The layers that carry connection weights, from the input upwards."""
     return [layer for layer in network.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+
+
+def take_over(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a network the weights of another with the same layers in the same order, under whatever names.
+
+    weights: layer by layer; a batch normalisation is folded into the layer before it. Raises ValueError if they do not fit.
+    """
+    own, values = network.state_dict(), _folded(weights)
+    shapes, found = ([tuple(value.shape) for value in tensors] for tensors in (own.values(), values))
+    if shapes != found:
+        place = next(
+            (i for i, (a, b) in enumerate(zip(shapes, found, strict=False)) if a != b), min(len(shapes), len(found))
+        )
+        there, wanted = ([*map(str, sizes), "none"][min(place, len(sizes))] for sizes in (found, shapes))
+        raise ValueError(f"its tensor {place + 1} of {len(found)} has shape {there}; the network has {wanted} there")
+    network.load_state_dict(dict(zip(own, values, strict=True)))
+
+
+def _folded(weights: Mapping[str, Tensor]) -> list[Tensor]:
+    """Weight and bias of each layer, with the batch normalisation after it in them."""
+    values: list[Tensor] = []
+    for name, value in weights.items():
+        prefix, _, kind = name.rpartition(".")
+        if kind == "running_mean":  # its own weight and bias, γ and β, came before
+            gamma, beta = values.pop(-2), values.pop()
+            scale = gamma / torch.sqrt(weights[f"{prefix}.running_var"] + BATCH_NORM_EPSILON)
+            values[-1] = values[-1] * scale[:, None, None, None]
+            values.append(beta - value * scale)
+        elif kind in ("weight", "bias"):
+            values.append(value)
+    return values
 
 
 def frozen(network: nn.Module) -> nn.Module:

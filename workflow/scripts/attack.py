@@ -10,21 +10,26 @@ from blindspots.device import prepare
 from blindspots.evaluation import classify
 from blindspots.examples import layout
 from blindspots.penalty import LBFGS
-from blindspots.step import Progress, Step, StepError, run
+from blindspots.step import Progress, Step, StepError, log, run
+
+_BLOCK = 50  # images classified at a time, until there are enough
 
 
 def body(step: Step) -> None:
     settings = step.settings
     device = prepare(step, settings["device"])
     network = networks.read(step.input("network")).to(device)
-    everything = datasets.read(step.input("data"), settings["images"])
-    index = datasets.shard(datasets.sample(len(everything.labels), **settings["sample"]), settings["shard"])
-    originals = datasets.Images(*(values[index] for values in everything))
+    labels = datasets.read_labels(step.input("data"), settings["images"])
+    sample = _correct(step, network, labels, device) if settings["correct_only"] else _sample(labels, settings)
+    index = datasets.shard(sample, settings["shard"])
+    originals = datasets.read(step.input("data"), settings["images"], index)
     match settings["target"]:
         case "random":
-            target = _random(network, everything, settings, device)[index].to(device)
+            target = _random(step, network, labels, device)[index].to(device)
         case "given":
-            target = _given(step, everything.labels)[index].to(device)
+            target = _given(step, labels)[index].to(device)
+        case int(one):
+            target = torch.full((len(index),), one, device=device)
         case policy:
             target = policy
     result = minimum_distortion(
@@ -41,11 +46,34 @@ def body(step: Step) -> None:
     step.write(layout(network, settings["images"], index, originals, result) | {"c": c})
 
 
-def _random(network, everything: datasets.Images, settings: dict, device: torch.device) -> torch.Tensor:
+def _sample(labels: np.ndarray, settings: dict) -> np.ndarray:
+    return datasets.sample(len(labels), **settings["sample"])
+
+
+def _correct(step: Step, network, labels: np.ndarray, device: torch.device) -> np.ndarray:
+    """As many random images as are asked for, if there are, that the network classifies correctly and not as the target."""
+    settings = step.settings
+    size, seed = settings["sample"]["size"], settings["sample"]["seed"]
+    found: list[int] = []
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(labels != settings["target"]))
+    for block in np.array_split(order, max(1, len(order) // _BLOCK)):
+        if size != "all" and len(found) >= size:
+            break
+        originals = datasets.read(step.input("data"), settings["images"], block)
+        predicted = classify(network, torch.from_numpy(originals.pixels).to(device)).cpu().numpy()
+        found.extend(block[predicted == originals.labels])
+    log.info("%d images that are classified correctly, as they are asked for: %s", len(found), size)
+    return np.sort(found if size == "all" else found[:size])
+
+
+def _random(step: Step, network, labels: np.ndarray, device: torch.device) -> torch.Tensor:
     """A target for every image of the set, so that an image's does not depend on the sample or the shard."""
-    labels = torch.from_numpy(everything.labels).long()
-    predicted = classify(network, torch.from_numpy(everything.pixels).to(device)).cpu()
-    return targets.random_targets(labels, predicted, settings["classes"], settings["seed"])
+    settings = step.settings
+    predicted = truth = torch.from_numpy(labels.astype(np.int64))
+    if not settings["correct_only"]:
+        pixels = datasets.read(step.input("data"), settings["images"]).pixels
+        predicted = classify(network, torch.from_numpy(pixels).to(device)).cpu()
+    return targets.random_targets(truth, predicted, settings["classes"], settings["seed"])
 
 
 def _given(step: Step, labels: np.ndarray) -> torch.Tensor:

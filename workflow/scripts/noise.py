@@ -9,17 +9,18 @@ from blindspots.step import Step, run
 
 def body(step: Step) -> None:
     settings = step.settings
-    originals, labels = datasets.read(step.input("data"), settings["images"])
-    sample = datasets.sample(len(originals), **settings["sample"])
-    noisy = distortions.add_noise(originals[sample], settings["stddev"], settings["seed"], settings["clip"])
-    index, noisy = (datasets.shard(values, settings["shard"]) for values in (sample, noisy))
+    labels = datasets.read_labels(step.input("data"), settings["images"])
+    sample = datasets.sample(len(labels), **settings["sample"])
+    originals, _ = datasets.read(step.input("data"), settings["images"], sample)
+    noisy = distortions.add_noise(originals, settings["stddev"], settings["seed"], settings["clip"])
+    index, originals, noisy = (datasets.shard(values, settings["shard"]) for values in (sample, originals, noisy))
     step.write(
         {
             "index": Dataset(index, f"(n,) places in the {settings['images']} set"),
             "labels": Dataset(labels[index], "(n,) classes"),
-            "images": Dataset(noisy, "(n, height, width) noisy images"),
+            "images": Dataset(noisy, "(n, ...) pixels of noisy images"),
             "success": Dataset(np.ones(len(index), dtype=bool), "(n,) always: noise needs no search"),
-            "distortion": Dataset(distortions.distortion(originals[index], noisy), "(n,) root mean square"),
+            "distortion": Dataset(distortions.distortion(originals, noisy), "(n,) root mean square"),
         }
     )
 

@@ -1,40 +1,47 @@
-"""Originals beside their adversarial examples for every network, and beside noise (the paper's Figure 7)."""
+"""Originals beside their adversarial examples for every network, and beside noise (the paper's Figures 7 and 5)."""
+
+from pathlib import Path
 
 import numpy as np
 
 from blindspots import artifacts, datasets, figures
 from blindspots.step import Step, log, run
 
-PAIRS = 18
+SHOWN = 18  # examples of each network
+MAGNIFIED = 10  # times, the difference of photographs
 
 
 def body(step: Step) -> None:
     settings = step.settings
-    originals, _ = datasets.read(step.input("data"), settings["images"])
     with artifacts.read(step.input("evaluation")) as file:
         wrong = {name: {column: w[()].mean() for column, w in row.items()} for name, row in file["misclassified"].items()}
     blocks = {}
     rows = zip(settings["rows"], step.inputs["gathered"], step.inputs["shards"], strict=True)
     for letter, (row, gathered, shard) in zip("abcdefghijklm", rows, strict=False):
         with artifacts.read(gathered) as file:
-            size = float(np.nanmean(file["distortion"][()]))
-        with artifacts.read(shard) as file:
-            index, images, success = file["index"][()], file["images"][()], file["success"][()]
-            labels = file["labels"][()]
-            targets = file["target"][()] if "target" in file else None
-        found = np.flatnonzero(success)
-        shown = np.sort(np.random.default_rng(0).choice(found, min(PAIRS, len(found)), replace=False))
-        notes = [str(labels[i]) for i in shown] if targets is None else [f"{labels[i]} → {targets[i]}" for i in shown]
-        name = row["name"]
+            sizes = file["distortion"][()]
+            size, found = float(np.nanmean(sizes)), np.count_nonzero(~np.isnan(sizes))
         judges = [row["network"]] if row["network"] else settings["columns"]
-        accuracy = ", ".join(f"{judge} {100 * (1 - wrong[name][judge]):.1f} %" for judge in judges)
-        blocks[f"({letter}) {name}: stddev = {size:.3f}; accuracy {accuracy}"] = (
-            originals[index[shown]],
-            images[shown],
-            notes,
-        )
-    figures.save(figures.image_pairs(blocks), step.output[0])
+        accuracy = ", ".join(f"{judge} {100 * (1 - wrong[row['name']][judge]):.1f} %" for judge in judges)
+        of = f"{row['name']}, {found} images of the {settings['images']} set"
+        blocks[f"({letter}) {of}: stddev = {size:.4f}; accuracy {accuracy}"] = _examples(step, shard)
+    photographs = next(iter(blocks.values()))[0].ndim == 4
+    picture = figures.magnified(blocks, MAGNIFIED) if photographs else figures.image_pairs(blocks)
+    figures.save(picture, step.output[0])
     log.info("wrote %s", step.output[0])
+
+
+def _examples(step: Step, shard: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Some originals of a shard, what was made of them, and what is written under each."""
+    with artifacts.read(shard) as file:
+        labels, success = file["labels"][()], file["success"][()]
+        targets = file["target"][()] if "target" in file else None
+        found = np.flatnonzero(success)
+        shown = np.sort(np.random.default_rng(0).choice(found, min(SHOWN, len(found)), replace=False))
+        index, images = file["index"][()][shown], file["images"][()][shown]
+    originals, _ = datasets.read(step.input("data"), step.settings["images"], index)
+    notes = [str(labels[i]) for i in shown] if targets is None else [f"{labels[i]} → {targets[i]}" for i in shown]
+    return originals, images, notes
 
 
 def main(argv=None) -> int:

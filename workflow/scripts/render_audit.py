@@ -11,7 +11,8 @@ from blindspots.step import Step, log, run
 
 def body(step: Step) -> None:
     exported = json.loads(step.input("provenance").read_text(encoding="utf-8"))
-    finished, data, splits = Run(Path.cwd()), step.input("data"), step.input("splits")
+    finished, splits = Run(Path.cwd()), step.input("splits")
+    data = {"train": step.input("data"), "test": step.input("data"), "pictures": step.input("pictures")}
     for table in exported["tables"].values():
         for cell in table["cells"]:
             cell["picture"] = page.picture(finished, cell, data, splits)
@@ -23,7 +24,7 @@ def body(step: Step) -> None:
 
 
 def main(argv=None) -> int:
-    roles = ("provenance", "data", "splits", "images", "template", "modules")
+    roles = ("provenance", "data", "pictures", "splits", "images", "template", "modules")
     return run(body, "scripts.render_audit", roles, argv)
 
 

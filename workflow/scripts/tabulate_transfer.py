@@ -55,6 +55,8 @@ def _amplified_alike(row: dict, number) -> bool:
 
 def _label(row: dict, distorted: dict[str, list[Path]], examples: str, refined: dict[str, list[Path]]) -> str:
     if row["network"] is None:
+        if row["stddev"] == 0:
+            return "Undistorted"
         return f"Gaussian noise, stddev = {row['stddev']:g}"
     row_of = f"Distorted for {row['network']}" + (", refined" if examples == "refined" else "")
     if row["stddev"] is not None:

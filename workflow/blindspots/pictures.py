@@ -1,0 +1,45 @@
+"""Photographs as the networks that come trained on ImageNet want them: squares out of the middle, with their classes."""
+
+import io
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms import functional
+
+KINDS = (".jpg", ".jpeg", ".png")
+
+
+def prepare(content: bytes, resize: int, size: int) -> np.ndarray:
+    """The middle of a picture file whose shorter side is first resized: (3, size, size) bytes, red, green and blue.
+
+    Raises ValueError if the content is no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            picture = functional.center_crop(functional.resize(file.convert("RGB"), resize), size)
+    except (OSError, SyntaxError) as error:  # Pillow says so of a damaged PNG
+        raise ValueError(f"it is no picture, or damaged: {error}") from error
+    return np.asarray(picture).transpose(2, 0, 1)
+
+
+def classes(names: Sequence[str], pattern: str, count: int) -> list[int]:
+    """The class of each file, by what the pattern's group matches in its name.
+
+    A number is the class itself; other words, such as WordNet's ids, stand for their place among all that there are, which
+    then have to be `count`. Raises ValueError for a name that tells no class.
+    """
+    found = [re.search(pattern, name) for name in names]
+    if None in found:
+        raise ValueError(f"{names[found.index(None)]} does not tell its class: nothing in it matches {pattern}")
+    words = [match[1] for match in found]
+    if all(word.isdecimal() for word in words):
+        numbers = list(map(int, words))
+        if max(numbers) >= count:
+            raise ValueError(f"{names[np.argmax(numbers)]} is of class {max(numbers)}, of {count} classes from 0 on")
+        return numbers
+    order = {word: place for place, word in enumerate(sorted(set(words)))}
+    if len(order) != count:
+        raise ValueError(f"{pattern} finds {len(order)} classes in the names, which have to be {count}: {names[0]}, …")
+    return [order[word] for word in words]

@@ -1,0 +1,73 @@
+"""Obtain photographs, verified files or those of a folder, and cut them to the networks' size."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from blindspots import datasets, idx, pictures, sources
+from blindspots.artifacts import Dataset
+from blindspots.step import Progress, Step, StepError, run
+
+
+def body(step: Step) -> None:
+    settings = step.settings
+    names = _names(settings)
+    try:
+        labels = pictures.classes(names, settings["label"], settings["classes"])
+    except ValueError as error:
+        raise StepError(f"pictures.label: {error}") from error
+    chosen = datasets.sample(len(names), settings["sample"], settings["seed"])
+    names, labels = [names[i] for i in chosen], [labels[i] for i in chosen]
+    images, digests, progress = [], [], Progress()
+    for name, content in _contents(step, names):
+        try:
+            images.append(pictures.prepare(content, settings["resize"], settings["size"]))
+        except ValueError as error:
+            raise StepError(f"{name}: {error}") from error
+        digests.append(idx.sha256(content))
+        progress("%d of %d pictures", len(images), len(names))
+    step.write(
+        {
+            "pictures/images": Dataset(np.stack(images), "(n, 3, height, width) pixels, 0 to 255: red, green, blue"),
+            "pictures/labels": Dataset(np.array(labels, dtype=np.uint16), "(n,) classes"),
+            "pictures/names": Dataset([name.encode() for name in names], "(n,) the files that they were"),
+            "pictures/sha256": Dataset([digest.encode() for digest in digests], "(n,) of those files"),
+        }
+    )
+
+
+def _names(settings: dict) -> list[str]:
+    if not settings["folder"]:
+        return sorted(settings["files"])
+    folder = Path(settings["folder"]).expanduser()
+    if not folder.is_dir():
+        raise StepError(f"pictures.folder: {folder} is no folder: name one that has the pictures, or none")
+    found = (Path(top, name).relative_to(folder) for top, _, files in os.walk(folder, followlinks=True) for name in files)
+    names = sorted(path.as_posix() for path in found if path.suffix.lower() in pictures.KINDS)
+    if not names:
+        raise StepError(f"pictures.folder: {folder} has no picture ({', '.join(pictures.KINDS)})")
+    return names
+
+
+def _contents(step: Step, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    settings = step.settings
+    if settings["folder"]:
+        for name in names:
+            yield name, Path(settings["folder"], name).expanduser().read_bytes()
+        return
+    checksums = {name: settings["files"][name] for name in names}
+    try:
+        content = sources.obtain(checksums, step.unrecorded["sources"], sources.default_cache())
+    except sources.SourceError as error:
+        raise StepError(str(error)) from error
+    yield from ((name, content[name]) for name in names)
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.fetch_pictures", (), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,82 @@
+"""The images that have most of single units and of random directions of a layer, and how alike they are (Section 3).
+
+For the network as it is, and for the same network untrained. Random directions are as many as the units, and once more the
+axes of a rotated space, which like the units are at right angles.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from blindspots import datasets, networks, units
+from blindspots.artifacts import Dataset
+from blindspots.device import prepare
+from blindspots.step import Step, StepError, log, run
+
+_THUMBNAIL = 64  # pixels: larger pictures are compared as thumbnails
+_BLOCK = 100  # images in work
+_MEASURES = {
+    "purity": "(m,) the share of the most common class among the images of each row",
+    "pixels": "(m,) the mean distance of a row's images, as a multiple of that of all images",
+    "features": "(m,) the mean distance of a row's images in the layer, as a multiple of that of all images",
+}
+
+
+def body(step: Step) -> None:
+    settings = step.settings
+    device = prepare(step, settings["device"])
+    labels = datasets.read_labels(step.input("data"), settings["images"])
+    if len(labels) < settings["top"]:
+        raise StepError(f"units.top: {settings['top']} images a row, but the {settings['images']} set has {len(labels)}")
+    result = {}
+    for name, network in _networks(step.input("network"), settings["seed"]).items():
+        features, pixels = _seen(step, network.to(device), len(labels), device)
+        for kind, rows in _rows(name, features, settings).items():
+            measured = units.purity(labels, rows), units.spread(pixels, rows), units.spread(features.numpy(), rows)
+            result[f"{name}/{kind}/rows"] = Dataset(rows, "(m, top) places in the set of the images that have most of it")
+            for (measure, meaning), values in zip(_MEASURES.items(), measured, strict=True):
+                result[f"{name}/{kind}/{measure}"] = Dataset(values, meaning)
+    step.write(result)
+
+
+def _networks(path: Path, seed: int) -> dict[str, torch.nn.Module]:
+    trained, untrained = networks.read(path), networks.read(path)
+    networks.initialise(untrained, torch.Generator().manual_seed(seed))
+    return {"trained": trained, "untrained": untrained}
+
+
+def _seen(step: Step, network, count: int, device: torch.device) -> tuple[torch.Tensor, np.ndarray]:
+    """φ(x) and the pixels of all images, (n, d) and (n, p)."""
+    features, pixels = [], []
+    for start in range(0, count, _BLOCK):
+        index = np.arange(start, min(start + _BLOCK, count))
+        images = torch.from_numpy(datasets.read(step.input("data"), step.settings["images"], index).pixels)
+        try:
+            found = units.features(network, images.to(device), step.settings["layer"])
+        except ValueError as error:
+            raise StepError(f"units.of, layer: {error}") from error
+        features.append(found.cpu())
+        if images.shape[-1] > _THUMBNAIL:
+            images = torch.nn.functional.adaptive_avg_pool2d(images, _THUMBNAIL)
+        pixels.append(images.flatten(1).numpy())
+    return torch.cat(features), np.concatenate(pixels)
+
+
+def _rows(name: str, features: torch.Tensor, settings: dict) -> dict[str, np.ndarray]:
+    alive, width = units.alive(features, settings["top"]), features.shape[1]
+    log.info("%s: %d of %d units are active for %d images or more", name, alive.sum(), width, settings["top"])
+    directions = {
+        "directions": units.random_directions(width, int(alive.sum()), settings["seed"]),
+        "rotation": units.rotation(width, settings["seed"]),
+    }
+    every = {"units": units.largest(features[:, alive], None, settings["top"])}
+    return every | {kind: units.largest(features, v, settings["top"]) for kind, v in directions.items()}
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.inspect_units", ("data", "network"), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

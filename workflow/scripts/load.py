@@ -1,0 +1,39 @@
+"""Take over the weights of a network that comes trained, out of its verified file."""
+
+import io
+import pickle
+
+import torch
+
+from blindspots import networks, sources
+from blindspots.artifacts import Dataset
+from blindspots.step import Step, StepError, log, run
+
+
+def body(step: Step) -> None:
+    settings = step.settings
+    weights = settings["weights"]
+    network = networks.build(settings["network"], settings["image_shape"])
+    try:
+        content = sources.obtain({weights["name"]: weights["sha256"]}, step.unrecorded["sources"], sources.default_cache())
+        found = torch.load(io.BytesIO(content[weights["name"]]), map_location="cpu", weights_only=True)
+        networks.take_over(network, found)
+    except sources.SourceError as error:
+        raise StepError(str(error)) from error
+    except (ValueError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
+        raise StepError(f"{weights['name']} has no weights of this network: {error}") from error
+    log.info("%d parameters", sum(p.numel() for p in network.parameters()))
+    step.write(
+        {
+            **{f"parameters/{key}": Dataset(value, "weights") for key, value in network.state_dict().items()},
+            "image_shape": Dataset(settings["image_shape"], "colours, height and width of an image"),
+        }
+    )
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.load", (), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

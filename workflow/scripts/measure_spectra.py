@@ -1,0 +1,53 @@
+"""The frame bounds of a network's linear maps, and how far adversarial examples really move their outputs (Table 5)."""
+
+import numpy as np
+import torch
+from blindspots.lipschitz import instabilities, linear_maps
+
+from blindspots import artifacts, datasets, networks
+from blindspots.artifacts import Dataset
+from blindspots.device import prepare
+from blindspots.step import Step, log, run
+
+
+def body(step: Step) -> None:
+    prepare(step, "cpu")  # a decomposition in float64, which GPUs are slow at
+    network = networks.read(step.input("network"))
+    with artifacts.read(step.input("network")) as file:
+        image_shape = tuple(file["image_shape"][()].tolist())
+    maps = linear_maps(network, image_shape)
+    ratios = {linear.name: [] for linear in maps}
+    for path in step.inputs["examples"]:
+        with artifacts.read(path) as file:
+            index, images, success = file["index"][()], file["images"][()], file["success"][()]
+        if not success.any():
+            continue
+        originals = datasets.read(step.input("data"), step.settings["images"], index[success]).pixels
+        pair = (torch.from_numpy(originals), torch.from_numpy(images[success]))
+        for name, values in instabilities(network, list(ratios), *pair).items():
+            ratios[name].append(values.numpy())
+        log.info("%d images of %s", len(originals), path)
+    result = {}
+    for linear in maps:
+        key = linear.label.lower().replace(". ", "_")
+        values = np.concatenate(ratios[linear.name]) if ratios[linear.name] else np.empty(0, np.float32)
+        meanings = {
+            "name": (linear.name.encode(), "the layer's name in the network"),
+            "size": (linear.size.encode(), "of its weights, as Table 5 has it"),
+            "lower": (linear.bounds.lower, "the lowest singular value; of a convolution, with circular padding"),
+            "upper": (linear.bounds.upper, "the largest singular value; of a convolution, with circular padding"),
+            "norm": (linear.norm, "the largest singular value of the map with the padding that it really has"),
+            "residual": (linear.residual, "‖Aᵀu - σv‖ of that norm, its error"),
+            "lipschitz": (linear.lipschitz, "an upper Lipschitz constant from the image to the map's output"),
+            "instability": (values, "(n,) ‖φ(x + r) - φ(x)‖/‖r‖ at the map's output"),
+        }
+        result |= {f"{key}/{name}": Dataset(*described) for name, described in meanings.items()}
+    step.write(result)
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.measure_spectra", ("data", "network", "examples"), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""How alike the images are that have most of a unit, against those that have most of a random direction (Section 3)."""
+
+from blindspots import artifacts
+from blindspots.step import Step, log, run
+from blindspots.tables import Source, Table, write
+
+MEASURES = {"purity": "Purity", "pixels": "Distance in pixels", "features": "Distance in the layer"}
+KINDS = {"units": "units", "directions": "random directions", "rotation": "axes of a rotated space"}
+NOTES = (
+    "Each number is a mean over the rows: the images of the set that have most of one unit or direction. Purity is the "
+    "share of the most common class among them; a distance is the mean over their pairs, as a multiple of that over all "
+    "pairs of the set (1: as unlike as any). What an interval knows of is the choice of the units and directions.",
+    "*Units against …* is the probability that the number of a unit is larger than that of a direction (½: they cannot be "
+    "told apart), with its 95 % interval. The p values are Mann and Whitney's.",
+    "Untrained is the same network with the weights that training starts from, drawn anew.",
+)
+
+
+def body(step: Step) -> None:
+    settings = step.settings
+    table = Table(settings["table"], {}, comparable=False)
+    cells, labels, notes = [], {}, []
+    for name, path in zip(settings["names"], step.inputs["units"], strict=True):
+        section = settings["of"][name]
+        with artifacts.read(path) as file:
+            top = file["trained/units/rows"].shape[1]
+        notes.append(
+            f"{name}: {section['network']}, layer {section['layer']}, the {section['images']} set, {top} images a row."
+        )
+        for state in ("trained", "untrained"):
+            for kind, label in KINDS.items():
+                row = f"{name}_{state}_{kind}"
+                labels[row] = f"{section['network']}, {state}: {label}"
+                for measure in MEASURES:
+                    cells.append(table.average(row, measure, [Source(path, f"{state}/{kind}/{measure}")]))
+            for other in ("directions", "rotation"):
+                row = f"{name}_{state}_units_against_{other}"
+                labels[row] = f"{section['network']}, {state}: units against {KINDS[other]}"
+                for measure in MEASURES:
+                    pair = (Source(path, f"{state}/{kind}/{measure}") for kind in ("units", other))
+                    cells.append(table.probability(row, measure, *pair))
+    title = f"{table.name}: how alike the images are that have most of a unit or of a random direction"
+    write(step.output, title, cells, row_labels=labels, column_labels=MEASURES, notes=[*notes, *NOTES])
+    log.info("wrote %s", step.output[0])
+
+
+def main(argv=None) -> int:
+    return run(body, "scripts.tabulate_units", ("units",), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
