@@ -480,8 +480,10 @@ class Config(Section):
 
     @cached_property
     def _attacks(self) -> dict[str, Attack]:
-        pictures = _merged(self.attack.model_dump(), self.pictures.attack)
-        return {"train": self.attack, "test": self.attack, PICTURES: Attack.model_validate(pictures)}
+        return {"train": self.attack, "test": self.attack, PICTURES: Attack.model_validate(self._attack_on_pictures())}
+
+    def _attack_on_pictures(self) -> dict[str, Any]:
+        return _merged(self.attack.model_dump(), self.pictures.attack)
 
     def _whole(self, images: str) -> float:
         pictures = math.inf if self.pictures.folder else len(self.pictures.files)
@@ -494,7 +496,8 @@ class Config(Section):
         try:
             attack = self.attack_on(PICTURES)
         except ValidationError as error:
-            raise ValueError("; ".join(f"pictures.attack.{_line(problem, {})}" for problem in error.errors())) from None
+            lines = (_line(problem, self._attack_on_pictures()) for problem in error.errors())
+            raise ValueError("; ".join(f"pictures.attack.{line}" for line in lines)) from None
         if not math.isfinite(self.size(PICTURES)):
             raise ValueError("pictures.attack.sample: give a number, as the folder may have any number of pictures")
         if isinstance(attack.target, int) and attack.target >= self.pictures.classes:

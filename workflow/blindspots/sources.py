@@ -47,7 +47,9 @@ def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path
         missing = [name for name, value in content.items() if value is None]
         if not missing:
             break
-        label = " ".join([source["kind"], *(str(value) for key, value in source.items() if value and key != "kind")])
+        label = " ".join(
+            [source["kind"], *(str(value) for key, value in source.items() if value and key not in ("kind", "suffix"))]
+        )
         problems = []
         try:
             for name, found in KINDS[source["kind"]](source, missing):
