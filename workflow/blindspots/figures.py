@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
@@ -10,8 +11,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from blindspots.artifacts import whole_file
+
+DPI = 200
+TITLE, LABEL, NOTE = 11, 9, 7  # sizes of type, in points
 
 
 def image_pairs(blocks: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]], columns: int = 6) -> Figure:
@@ -23,7 +28,7 @@ def image_pairs(blocks: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
     figure = plt.figure(figsize=(1.0 * 2 * columns, (1.12 * rows + 0.4) * len(blocks)), layout="constrained")
     parts = np.atleast_1d(figure.subfigures(len(blocks), 1))
     for part, (caption, (originals, distorted, notes)) in zip(parts, blocks.items(), strict=True):
-        part.suptitle(caption, fontsize=11)
+        part.suptitle(caption, fontsize=TITLE)
         axes = part.subplots(rows, 2 * columns, squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()
@@ -31,7 +36,135 @@ def image_pairs(blocks: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
         for left, right, original, image, note in pairs:
             left.imshow(original, cmap="gray", vmin=0, vmax=1)
             right.imshow(image, cmap="gray", vmin=0, vmax=1)
-            right.set_title(note, fontsize=7, pad=2)
+            right.set_title(note, fontsize=NOTE, pad=2)
+    return figure
+
+
+def image_rows(rows: Mapping[str, np.ndarray], title: str, columns: int = 1) -> Figure:
+    """Rows of images, each under its label, as in the paper's Figures 1 to 4; `columns` rows stand side by side.
+
+    rows: label -> images, (top, height, width) or (top, 3, height, width) pixels in [0, 1], one size for all.
+    """
+    cell = _cell(next(iter(rows.values())))
+    longest = max(map(len, rows.values()))
+    block = longest * cell[0] + (longest - 1) * _GAP
+    lefts = [place * (block + _WIDE_GAP) for place in range(columns)]
+    bands = []
+    for start in range(0, len(rows), columns):
+        line = list(zip(lefts, list(rows.items())[start : start + columns], strict=False))
+        bands += [
+            [_Text(left, block, label, LABEL, "left") for left, (label, _) in line],
+            [
+                _Picture(left + k * (cell[0] + _GAP), *cell, image)
+                for left, (_, images) in line
+                for k, image in enumerate(images)
+            ],
+            [],
+        ]
+    return _sheet(columns * (block + _WIDE_GAP) - _WIDE_GAP, title, bands[:-1])
+
+
+def magnified(
+    originals: np.ndarray, adversarial: np.ndarray, factor: float, notes: Sequence[str], caption: str, columns: int = 2
+) -> Figure:
+    """The paper's Figure 5: original, magnified difference and adversarial example; `columns` examples stand side by side.
+
+    originals, adversarial: (n, height, width) or (n, 3, height, width) pixels in [0, 1]; notes: what stands under each
+    example.
+    """
+    cell = _cell(originals)
+    block = 3 * cell[0] + 2 * _GAP
+    columns = max(1, min(columns, len(originals)))
+    lefts = [place * (block + _WIDE_GAP) for place in range(columns)]
+    words = ("original", f"difference × {factor:g}", "adversarial")
+    bands = [[_Text(left + k * (cell[0] + _GAP), cell[0], word, NOTE) for left in lefts for k, word in enumerate(words)]]
+    examples = list(zip(originals, magnify(originals, adversarial, factor), adversarial, notes, strict=True))
+    for start in range(0, len(examples), columns):
+        line = list(zip(lefts, examples[start : start + columns], strict=False))
+        bands += [
+            [
+                _Picture(left + k * (cell[0] + _GAP), *cell, image)
+                for left, (*triple, _) in line
+                for k, image in enumerate(triple)
+            ],
+            [_Text(left, block, note, NOTE) for left, (*_, note) in line],
+        ]
+    return _sheet(columns * (block + _WIDE_GAP) - _WIDE_GAP, caption, bands)
+
+
+def magnify(originals: np.ndarray, adversarial: np.ndarray, factor: float) -> np.ndarray:
+    """x' - x times a factor, around the gray of 128/255, cut to [0, 1]: arrays of pixels of one shape."""
+    return (128 / 255 + factor * (adversarial - originals)).clip(0, 1)
+
+
+_GAP, _WIDE_GAP, _MARGIN = 0.03, 0.2, 0.08  # between images, between groups of them, around all: inches
+_LINE = 1.3  # from one line of type to the next, as a multiple of its size
+
+
+class _Picture(NamedTuple):
+    """An image, (height, width) or (3, height, width) pixels in [0, 1], with its place in inches."""
+
+    left: float
+    width: float
+    height: float
+    pixels: np.ndarray
+
+
+class _Text(NamedTuple):
+    """Words to be broken into lines of a width, with their place in inches."""
+
+    left: float
+    width: float
+    words: str
+    size: float
+    align: str = "center"
+
+    @property
+    def lines(self) -> list[str]:
+        lines = [""]
+        for word in self.words.split():
+            longer = f"{lines[-1]} {word}".strip()
+            fits = TextPath((0, 0), longer, size=self.size).get_extents().width <= 72 * self.width
+            lines[-1:] = [longer] if fits or not lines[-1] else [lines[-1], word]
+        return lines
+
+    @property
+    def height(self) -> float:
+        return len(self.lines) * _LINE * self.size / 72
+
+
+def _cell(images: np.ndarray) -> tuple[float, float]:
+    """Width and height in inches for each of some images: photographs have more to show than digits."""
+    height, width = images.shape[-2:]
+    across = 0.7 if width < 100 else 1.1
+    return across, across * height / width
+
+
+def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]) -> Figure:
+    """A page of a width in inches: a title, and below it bands that are as high as what is in them.
+
+    Placed by hand, because constrained layout neither keeps images close nor is quick with hundreds of them.
+    """
+    width = max(width, 4.0)  # room for the title
+    bands = [[_Text(0, width, title, TITLE, "left")], *bands]
+    heights = [max((item.height for item in band), default=_WIDE_GAP / 2) + _GAP for band in bands]
+    across, down = width + 2 * _MARGIN, sum(heights) + 2 * _MARGIN
+    figure = plt.figure(figsize=(across, down))
+    top = down - _MARGIN
+    for band, height in zip(bands, heights, strict=True):
+        for item in band:
+            left = _MARGIN + item.left
+            if isinstance(item, _Picture):
+                axis = figure.add_axes((left / across, (top - item.height) / down, item.width / across, item.height / down))
+                axis.set_axis_off()
+                pixels = item.pixels if item.pixels.ndim == 2 else np.moveaxis(item.pixels, 0, -1)
+                axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect="auto")
+            else:
+                anchor = left + (item.width / 2 if item.align == "center" else 0)
+                for number, line in enumerate(item.lines):
+                    baseline = top - (1 + number * _LINE) * item.size / 72
+                    figure.text(anchor / across, baseline / down, line, fontsize=item.size, ha=item.align, parse_math=False)
+        top -= height
     return figure
 
 
@@ -94,5 +227,5 @@ def deviations(frame: pd.DataFrame, choices: Sequence[str], tables: Sequence[str
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all, without the date that would change its bytes."""
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
     plt.close(figure)
