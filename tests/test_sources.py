@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -487,3 +488,68 @@ def test_an_npm_package_damaged_anywhere_is_a_reason_in_one_line_or_gives_the_ri
         assert given == files
         assert "\n" not in refusal
         shutil.rmtree(cache, ignore_errors=True)
+
+
+# PyPI
+
+PYPI = {"kind": "pypi", "package": "some-data", "version": "1.2.3", "folder": "some_data/files"}
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    """Stands in for pip: what it is called with, after what it is made to do in the folder that it is told."""
+    calls = []
+
+    def answer(wheel=None, status=0, said=""):
+        def download(command, **options):
+            calls.append(command)
+            if wheel is not None:
+                Path(command[-1], "some_data-1.2.3-py3-none-any.whl").write_bytes(wheel)
+            return subprocess.CompletedProcess(command, status, "", said)
+
+        monkeypatch.setattr(sources.subprocess, "run", download)
+        return calls
+
+    return answer
+
+
+def wheel(files=CONTENT):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"some_data/files/{name}", content)
+    return buffer.getvalue()
+
+
+def test_pypi_gives_the_files_of_the_named_package_and_version(pip, cache):
+    calls = pip(wheel())
+    assert obtain(CHECKSUMS, [PYPI], cache) == CONTENT
+    (command,) = calls
+    assert {"download", "some-data==1.2.3", "--no-deps"} <= set(command)
+    assert command[command.index("--only-binary") + 1] == ":all:"  # code of a downloaded package is never run
+    assert obtain(CHECKSUMS, [PYPI], cache) == CONTENT
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said", "reason"),
+    [
+        (None, 1, "WARNING: x\nERROR: No matching distribution found", "ERROR: No matching distribution found"),
+        (None, 0, "", "pip download some-data==1.2.3 failed"),
+        (b"no archive", 0, "", "some-data==1.2.3 lacks a file or is damaged"),
+        (wheel({NAMES[0]: CONTENT[NAMES[0]]}), 0, "", "some-data==1.2.3 lacks a file or is damaged"),
+    ],
+    ids=["refused", "nothing", "no zip", "a file missing"],
+)
+def test_a_failing_pip_is_a_reason(pip, cache, content, status, said, reason):
+    pip(content, status, said)
+    with pytest.raises(SourceError) as error:
+        obtain(CHECKSUMS, [PYPI], cache)
+    assert "pypi some-data 1.2.3" in str(error.value)
+    assert reason in str(error.value)
+
+
+def test_a_mirror_without_a_suffix_gives_plain_files(tmp_path, cache):
+    for name, content in CONTENT.items():
+        (tmp_path / name).write_bytes(content)
+    assert obtain(CHECKSUMS, [{"kind": "mirror", "url": tmp_path.as_uri(), "suffix": ""}], cache) == CONTENT
