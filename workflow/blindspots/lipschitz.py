@@ -177,6 +177,7 @@ class _Follow(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, seed: int):
         super().__init__(module)
+        self.extra_traceback = False  # a message of ours says all
         self.maps: list[LinearMap] = []
         self._constants: dict[fx.Node, float] = {}
         self._seed = seed
@@ -195,14 +196,15 @@ class _Follow(fx.Interpreter):
             return 0.0  # it does not depend on the input's values
         if node.op == "output":
             return max(before)
-        if node.op == "call_module" and len(before) == 1:
+        if node.op == "call_module" and len(before) == 1 and isinstance(result, Tensor):
             return self._module(node, before[0], result)
         if node.op == "call_function" and node.target in _SUMS and not node.kwargs:
             return sum(self._constants[term] for term in node.args if isinstance(term, fx.Node))
         known = {"call_function": _FUNCTIONS, "call_method": _METHODS}.get(node.op, {})
         if node.target in known:
             return known[node.target] * sum(before)  # all but one of them are sizes
-        raise _unknown(node, getattr(node.target, "__name__", str(node.target)))
+        kind = type(self.fetch_attr(str(node.target))) if node.op == "call_module" else node.target
+        raise _unknown(node, getattr(kind, "__name__", str(kind)))
 
     def _module(self, node: fx.Node, before: float, result: Tensor) -> float:
         module, size = self.fetch_attr(str(node.target)), self.env[node.all_input_nodes[0]].shape
