@@ -1,0 +1,178 @@
+"""Frame bounds of linear maps: λ₋ and λ₊, the lowest and largest singular values (Section 4.3).
+
+A map from n to m variables has min(m, n) singular values. Those of a circular convolution are those of the small matrices
+A(ω), one for each frequency ω. A zero-padded convolution has none so simple: `padded_grid` gives a circular one that bounds
+it from above, `zero_padded` its own norm by an iteration that can only stay below.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, svds
+from torch import Tensor, nn
+from torch.func import functional_call, vjp
+
+_CHUNK = 2**21  # complex numbers in the matrices A(ω) that are made at once: 32 MiB, and a few times that with copies
+_SQUARES_SUFFICE = 1e-5  # the least λ₋/λ₊ for which the squares' rounding errors leave λ₋ right to about 1e-6
+_TOLERANCE = 1e-3  # of svds, which hands its square to ARPACK: the residual of λ₊², as a share of it
+
+
+class Bounds(NamedTuple):
+    """λ₋ and λ₊."""
+
+    lower: float
+    upper: float
+
+
+class Norm(NamedTuple):
+    """value = ‖A v‖ for a unit vector v, so at most ‖A‖ but for rounding; residual = ‖Aᵀu - value v‖ with u = A v / value:
+    some singular value of A lies that near to the value, in practice the largest."""
+
+    value: float
+    residual: float
+
+
+@torch.no_grad()
+def fully_connected(weight: Tensor) -> Bounds:
+    """The frame bounds of a weight matrix (F, C)."""
+    lower, upper = _extremes(weight.double())
+    return Bounds(lower.item(), upper.item())
+
+
+@torch.no_grad()
+def convolution(
+    weight: Tensor,
+    grid: Sequence[int],
+    stride: Sequence[int] = (1, 1),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Bounds:
+    """The frame bounds of a convolution with circular padding on a grid (h, w); weight (F, C/groups, kh, kw).
+
+    The transform of the output at ω is A(ω) times that of the input at ω and its s_h s_w - 1 aliases, s the stride, which
+    stand beside each other along A's columns. The division by √(s_h s_w) is for the output's smaller grid. Grouped
+    channels have an A(ω) each. Raises ValueError unless the grid's sides are multiples of the stride.
+    """
+    if any(side % step for side, step in zip(grid, stride, strict=True)):
+        raise ValueError(f"a circular convolution with stride {tuple(stride)} needs a grid of multiples, not {tuple(grid)}")
+    filters, channels, *taps = weight.shape
+    kernel = weight.double().reshape(groups, filters // groups * channels, math.prod(taps)).mT.to(torch.complex128)
+    lower, upper = math.inf, 0.0
+    for phases in _phases(taps, grid, stride, dilation, most=_CHUNK // (filters * channels)):
+        transform = phases.flatten(0, 1) @ kernel  # (groups, frequencies · aliases, F/groups · C/groups)
+        transform = transform.view(groups, *phases.shape[:2], filters // groups, channels)
+        a = transform.transpose(2, 3).flatten(3) / math.sqrt(math.prod(stride))
+        lowest, largest = _extremes(a)
+        lower, upper = min(lower, lowest.min().item()), max(upper, largest.max().item())
+    return Bounds(lower, upper)
+
+
+def _phases(
+    taps: Sequence[int], grid: Sequence[int], stride: Sequence[int], dilation: Sequence[int], most: int
+) -> Iterator[Tensor]:
+    """exp(-iω·n) for each frequency of the output's grid, its aliases, and a kernel's places n, in chunks (frequencies,
+    aliases, kh·kw) of at most `most` frequencies and aliases, or one frequency.
+
+    Taken from the places themselves, which may lie beyond the grid: there the kernel wraps around. Frequencies at which A
+    has the same singular values are left out: -ω, whose A is the complex conjugate, and all but one along an axis on which
+    the kernel is a single tap, as A does not depend on it.
+    """
+    along_axes = []
+    for count, side, step, spread in zip(taps, grid, stride, dilation, strict=True):
+        output = side // step
+        frequencies = torch.arange(1 if count == 1 else output)
+        aliases = frequencies[:, None] + output * torch.arange(step)
+        # The exponent modulo the side in whole numbers, so that it is exact.
+        turns = (aliases[:, :, None] * spread * torch.arange(count) % side).double() / side
+        along_axes.append(torch.polar(torch.ones_like(turns), -2 * torch.pi * turns))
+    rows, columns = along_axes
+    columns = columns[: len(columns) // 2 + 1]
+    i, j = (index.flatten() for index in torch.meshgrid(torch.arange(len(rows)), torch.arange(len(columns)), indexing="ij"))
+    for chunk in torch.arange(len(i)).split(max(1, most // math.prod(stride))):
+        both = rows[i[chunk], :, None, :, None] * columns[j[chunk], None, :, None, :]
+        yield both.flatten(3).flatten(1, 2)
+
+
+def _extremes(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the largest singular value of each of (..., m, n) matrices.
+
+    From the eigenvalues of the smaller Gram matrix, many times quicker than a decomposition. Its rounding errors are about
+    1e-15 λ₊², which leaves λ₋ = 1e-5 λ₊ right to 1e-5; where λ₋ is lower, it is taken from the matrix itself.
+    """
+    tall = matrices if matrices.shape[-2] >= matrices.shape[-1] else matrices.mH
+    squares = torch.linalg.eigvalsh(tall.mH @ tall).clamp_min(0)
+    lower, upper = squares[..., 0].sqrt(), squares[..., -1].sqrt()
+    unsure = lower < _SQUARES_SUFFICE * upper
+    if unsure.any():
+        # The triangular factor has the same singular values; LAPACK's own way to it is slower.
+        lower[unsure] = torch.linalg.svdvals(torch.linalg.qr(tall[unsure], mode="r").R)[..., -1]
+    return lower, upper
+
+
+def padded_grid(layer: nn.Conv2d, image_shape: Sequence[int]) -> tuple[int, int]:
+    """The smallest grid (h, w) on which circular padding is as good as zero padding, of multiples of the stride.
+
+    The wider of the two margins has to fit beside the image (c, h, w), and serves both its ends. The image among zeros on
+    this grid then has, under the circular convolution, the zero-padded one's outputs among its own, but for outputs that saw
+    nothing but padding. So the zero-padded map is the circular one between an embedding and a selection, neither of which
+    lengthens a vector, and ‖zero-padded‖ ≤ λ₊ of the circular convolution. (The lower bounds have no such order.)
+    """
+    sides = zip(image_shape[1:], _margins(layer), layer.stride, strict=True)
+    height, width = (step * math.ceil((side + max(margins)) / step) for side, margins, step in sides)
+    return height, width
+
+
+def _margins(layer: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The rows above and below, and the columns left and right, that a layer pads."""
+    if layer.padding == "valid":
+        return (0, 0), (0, 0)
+    if layer.padding == "same":
+        extra = [spread * (taps - 1) for taps, spread in zip(layer.kernel_size, layer.dilation, strict=True)]
+        (above, left), (below, right) = ([e // 2 for e in extra], [e - e // 2 for e in extra])
+        return (above, below), (left, right)
+    return tuple((size, size) for size in layer.padding)
+
+
+def zero_padded(layer: nn.Conv2d, image_shape: Sequence[int], seed: int) -> Norm:
+    """The norm of a layer as the network applies it to (c, h, w): its own padding, cropping and stride, without the bias.
+
+    Lanczos' iteration on the map and its adjoint, from a random vector, in float32 for the convolutions to be quick; value
+    and residual are taken from its last vector in float64.
+    """
+    single, double = _operator(layer, image_shape, torch.float32), _operator(layer, image_shape, torch.float64)
+    start = torch.randn(single.shape[1], generator=torch.Generator().manual_seed(seed)).numpy()
+    image = single.matvec(start)
+    if not image.any():
+        return Norm(0.0, 0.0)
+    if min(single.shape) == 1:  # ARPACK needs two; of rank one, the map and its adjoint lead to the only singular vector
+        vector = single.rmatvec(image)
+    else:
+        start = start if single.shape[1] <= single.shape[0] else image
+        vector = svds(single, k=1, v0=start, tol=_TOLERANCE, rng=seed)[2][0]
+    v = vector.astype(np.float64) / np.linalg.norm(vector.astype(np.float64))
+    image = double.matvec(v)
+    value = np.linalg.norm(image)
+    residual = np.linalg.norm(double.rmatvec(image / value) - value * v)
+    return Norm(float(value), float(residual))
+
+
+def _operator(layer: nn.Conv2d, image_shape: Sequence[int], dtype: torch.dtype) -> LinearOperator:
+    """A layer without its bias as a matrix (outputs, inputs) that is nowhere written out."""
+    parameters = {"weight": layer.weight.detach().to(dtype)}
+    if layer.bias is not None:
+        parameters["bias"] = torch.zeros_like(layer.bias, dtype=dtype)
+
+    def forward(x: Tensor) -> Tensor:
+        return functional_call(layer, parameters, (x.view(1, *image_shape),)).flatten()
+
+    zeros = torch.zeros(math.prod(image_shape), dtype=dtype)
+    outputs, adjoint = vjp(forward, zeros)
+    return LinearOperator(
+        shape=(len(outputs), len(zeros)),
+        dtype=zeros.numpy().dtype,
+        matvec=lambda v: forward(torch.from_numpy(v).to(dtype).flatten()).numpy(),
+        rmatvec=lambda u: adjoint(torch.from_numpy(u).to(dtype).flatten())[0].numpy(),
+    )
