@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from blindspots.artifacts import whole_file
 
@@ -125,8 +126,8 @@ class _Text(NamedTuple):
         lines = [""]
         for word in self.words.split():
             longer = f"{lines[-1]} {word}".strip()
-            fits = TextPath((0, 0), longer, size=self.size).get_extents().width <= 72 * self.width
-            lines[-1:] = [longer] if fits or not lines[-1] else [lines[-1], word]
+            points, _, _ = text_to_path.get_text_width_height_descent(longer, FontProperties(size=self.size), ismath=False)
+            lines[-1:] = [longer] if points <= 72 * self.width or not lines[-1] else [lines[-1], word]
         return lines
 
     @property
