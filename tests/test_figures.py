@@ -36,11 +36,51 @@ def saved(figure, path):
     return path.read_bytes()
 
 
+def pictures(count, *shape, seed=0):
+    return np.random.default_rng(seed).random((count, *shape))
+
+
+def unit_rows(count=4, top=5, shape=(4, 6)):
+    return {f"unit {i}": pictures(top, *shape, seed=i) for i in range(count)}
+
+
+def rows():
+    return figures.image_rows(unit_rows(), "M1, last hidden layer, MNIST test", 2)
+
+
+def triples(count=5, shape=(4, 6), columns=2):
+    originals, adversarial = pictures(count, *shape), pictures(count, *shape, seed=1)
+    return figures.magnified(originals, adversarial, 10, [f"{k} → {k + 1}" for k in range(count)], "M1, MNIST test", columns)
+
+
+def shown(figure):
+    """The pixels of each picture of a page, in reading order, with its left and top edge in inches."""
+    width, height = figure.get_size_inches()
+    found = []
+    for axis in figure.axes:
+        (picture,) = axis.images
+        place = axis.get_position()
+        found.append((round(place.x0 * width, 6), round((1 - place.y1) * height, 6), picture.get_array()))
+    return sorted(found, key=lambda item: (item[1], item[0]))
+
+
+def words(figure):
+    return [text.get_text() for text in figure.texts]
+
+
+def boxes(figure):
+    """The extents of all words and pictures, in pixels, as drawn."""
+    renderer = figure.canvas.get_renderer()
+    return [item.get_window_extent(renderer) for item in (*figure.texts, *figure.axes)]
+
+
 def curves():
     return figures.training_curves(histories(), 1e-5)
 
 
-@pytest.mark.parametrize("draw", [lambda: figures.image_pairs(blocks(6, 6)), curves, lambda: figures.filters(weights(23))])
+@pytest.mark.parametrize(
+    "draw", [lambda: figures.image_pairs(blocks(6, 6)), curves, lambda: figures.filters(weights(23)), rows, triples]
+)
 def test_the_same_picture_has_the_same_bytes(tmp_path, draw):
     assert saved(draw(), tmp_path / "a.png") == saved(draw(), tmp_path / "b.png")
 
@@ -50,13 +90,13 @@ def test_another_picture_has_other_bytes(tmp_path):
     assert one != two
 
 
-@pytest.mark.parametrize("draw", [lambda: figures.image_pairs(blocks(12)), curves])
+@pytest.mark.parametrize("draw", [lambda: figures.image_pairs(blocks(12)), curves, rows, triples])
 def test_the_file_is_a_png_of_the_figures_size(tmp_path, draw):
     figure = draw()
     inches = figure.get_size_inches()
     content = saved(figure, tmp_path / "a.png")
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    assert struct.unpack(">II", content[16:24]) == pytest.approx(tuple(150 * inches), abs=1)
+    assert struct.unpack(">II", content[16:24]) == pytest.approx(tuple(200 * inches), abs=1)
     assert len(content) > 10_000
 
 
@@ -177,3 +217,125 @@ def test_the_program_draws_the_first_layer_as_images(monkeypatch, tmp_path, defi
     first = networks.weight_layers(network)[0].weight.detach().numpy()
     assert np.array_equal(filters.ravel(), first.ravel())
     assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_each_row_has_its_images_in_order_below_its_label(count, columns):
+    given = unit_rows(count)
+    figure = figures.image_rows(given, "a title", columns)
+    figures.plt.close(figure)
+    assert words(figure) == ["a title", *given]
+    wanted = [
+        image for start in range(0, count, columns) for row in list(given.values())[start : start + columns] for image in row
+    ]
+    found = shown(figure)
+    assert len({top for _, top, _ in found}) == -(-count // columns)
+    for (_, _, pixels), image in zip(found, wanted, strict=True):
+        assert np.array_equal(pixels, image)
+    for label, number in zip(figure.texts[1:], range(count), strict=True):
+        left, top, _ = found[5 * number]
+        width, height = figure.get_size_inches()
+        assert label.get_position()[0] * width == pytest.approx(left)
+        assert 0 < top - (1 - label.get_position()[1]) * height < 0.15
+
+
+def test_rows_may_have_different_numbers_of_images():
+    given = unit_rows(2, 5) | {"short": pictures(3, 4, 6)}
+    figure = figures.image_rows(given, "a title")
+    figures.plt.close(figure)
+    assert len(figure.axes) == 13
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda shape: figures.image_rows(unit_rows(3, 4, shape), "rows"), lambda shape: triples(4, shape)]
+)
+def test_color_images_are_shown_in_their_colors_and_gray_ones_on_one_scale(draw):
+    gray, color = draw((4, 6)), draw((3, 4, 6))
+    figures.plt.close("all")
+    assert {axis.images[0].get_clim() for axis in gray.axes} == {(0, 1)}
+    assert {axis.images[0].get_cmap().name for axis in gray.axes} == {"gray"}
+    assert {pixels.shape for _, _, pixels in shown(color)} == {(4, 6, 3)}
+    assert np.array_equal(shown(color)[0][2], pictures(1, 3, 4, 6)[0].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("draw", [rows, triples])
+def test_pixels_are_square_and_nothing_has_a_frame(draw):
+    figure = draw()
+    figures.plt.close(figure)
+    for axis in figure.axes:
+        place = axis.get_window_extent()
+        assert place.width / 6 == pytest.approx(place.height / 4)
+        assert not axis.axison
+
+
+LONG = "a long name of many words, as a class of photographs has it, with all its synonyms and more; " * 3
+
+
+@pytest.mark.parametrize("small", [(4, 6), (3, 224, 224)])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_words_and_pictures_lie_on_the_page_and_never_over_each_other(small, columns):
+    for figure in (
+        figures.image_rows({f"{i} {LONG}": pictures(6, *small) for i in range(3)}, LONG, columns),
+        figures.image_rows({"one $ and $ more_less": pictures(1, *small)}, LONG, columns),
+        figures.magnified(pictures(3, *small), pictures(3, *small), 10, ["a → b", LONG, LONG], LONG, columns),
+    ):
+        found = boxes(figure)
+        figures.plt.close(figure)
+        for number, box in enumerate(found):
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            assert box.x1 <= figure.bbox.x1
+            assert box.y1 <= figure.bbox.y1
+            assert not any(box.overlaps(other) for other in found[:number])
+
+
+def test_long_words_are_broken_and_none_is_lost():
+    figure = figures.magnified(pictures(1, 4, 6), pictures(1, 4, 6), 10, [LONG], LONG)
+    figures.plt.close(figure)
+    assert len(words(figure)) > 10
+    heads = ["original", "difference × 10", "adversarial"]
+    assert " ".join(line for line in words(figure) if line not in heads).split() == (LONG + LONG).split()
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_each_example_is_original_magnified_difference_adversarial_above_its_note(count, columns):
+    figure = triples(count, columns=columns)
+    figures.plt.close(figure)
+    originals, adversarial = pictures(count, 4, 6), pictures(count, 4, 6, seed=1)
+    found = shown(figure)
+    assert len(found) == 3 * count
+    for k in range(count):
+        one, middle, other = (pixels for _, _, pixels in found[3 * k : 3 * k + 3])
+        assert np.array_equal(one, originals[k])
+        assert np.allclose(middle, (128 / 255 + 10 * (adversarial[k] - originals[k])).clip(0, 1))
+        assert np.array_equal(other, adversarial[k])
+    heads = min(columns, count) * ["original", "difference × 10", "adversarial"]
+    assert words(figure) == ["M1, MNIST test", *heads, *(f"{k} → {k + 1}" for k in range(count))]
+    width, height = figure.get_size_inches()
+    notes = figure.texts[-count:]
+    for k, note in enumerate(notes):
+        middle, top, _ = found[3 * k + 1]
+        across = figure.axes[0].get_position().width * width
+        assert note.get_position()[0] * width == pytest.approx(middle + across / 2)
+        assert (1 - note.get_position()[1]) * height > top + across * 4 / 6
+
+
+def test_no_difference_is_gray_and_large_ones_are_cut():
+    originals = np.array([0.5, 0.5, 0.5, 0.5, 0.5], np.float32)
+    changed = originals + np.array([0, 0.01, -0.01, 0.4, -0.4], np.float32)
+    wanted = np.array([128, 128 + 25.5, 128 - 25.5, 255, 0]) / 255
+    assert figures.magnify(originals, changed, 10) == pytest.approx(wanted, abs=1e-6)
+    assert figures.magnify(originals, changed, 0) == pytest.approx(np.full(5, 128 / 255))
+
+
+def test_the_head_says_the_factor():
+    figure = figures.magnified(pictures(1, 4, 6), pictures(1, 4, 6), 2.5, ["a"], "b")
+    figures.plt.close(figure)
+    assert "difference × 2.5" in words(figure)
+
+
+def test_a_note_is_wanted_for_each_example():
+    with pytest.raises(ValueError, match="shorter"):
+        figures.magnified(pictures(3, 4, 6), pictures(3, 4, 6), 10, ["a", "b"], "c")

@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from blindspots.artifacts import whole_file
 
@@ -45,7 +46,7 @@ def image_rows(rows: Mapping[str, np.ndarray], title: str, columns: int = 1) -> 
 
     rows: label -> images, (top, height, width) or (top, 3, height, width) pixels in [0, 1], one size for all.
     """
-    cell = _cell(next(iter(rows.values())))
+    cell = _cell(next(iter(rows.values())), 0.6)
     longest = max(map(len, rows.values()))
     block = longest * cell[0] + (longest - 1) * _GAP
     lefts = [place * (block + _WIDE_GAP) for place in range(columns)]
@@ -59,7 +60,7 @@ def image_rows(rows: Mapping[str, np.ndarray], title: str, columns: int = 1) -> 
                 for left, (_, images) in line
                 for k, image in enumerate(images)
             ],
-            [],
+            _BLANK,
         ]
     return _sheet(columns * (block + _WIDE_GAP) - _WIDE_GAP, title, bands[:-1])
 
@@ -72,7 +73,7 @@ def magnified(
     originals, adversarial: (n, height, width) or (n, 3, height, width) pixels in [0, 1]; notes: what stands under each
     example.
     """
-    cell = _cell(originals)
+    cell = _cell(originals, 0.85)  # as wide as the words above it
     block = 3 * cell[0] + 2 * _GAP
     columns = max(1, min(columns, len(originals)))
     lefts = [place * (block + _WIDE_GAP) for place in range(columns)]
@@ -88,8 +89,9 @@ def magnified(
                 for k, image in enumerate(triple)
             ],
             [_Text(left, block, note, NOTE) for left, (*_, note) in line],
+            _BLANK,
         ]
-    return _sheet(columns * (block + _WIDE_GAP) - _WIDE_GAP, caption, bands)
+    return _sheet(columns * (block + _WIDE_GAP) - _WIDE_GAP, caption, bands[:-1])
 
 
 def magnify(originals: np.ndarray, adversarial: np.ndarray, factor: float) -> np.ndarray:
@@ -124,8 +126,8 @@ class _Text(NamedTuple):
         lines = [""]
         for word in self.words.split():
             longer = f"{lines[-1]} {word}".strip()
-            fits = TextPath((0, 0), longer, size=self.size).get_extents().width <= 72 * self.width
-            lines[-1:] = [longer] if fits or not lines[-1] else [lines[-1], word]
+            points, _, _ = text_to_path.get_text_width_height_descent(longer, FontProperties(size=self.size), ismath=False)
+            lines[-1:] = [longer] if points <= 72 * self.width or not lines[-1] else [lines[-1], word]
         return lines
 
     @property
@@ -133,21 +135,24 @@ class _Text(NamedTuple):
         return len(self.lines) * _LINE * self.size / 72
 
 
-def _cell(images: np.ndarray) -> tuple[float, float]:
-    """Width and height in inches for each of some images: photographs have more to show than digits."""
+_BLANK: list[_Picture | _Text] = []  # a band of nothing, between others
+
+
+def _cell(images: np.ndarray, small: float) -> tuple[float, float]:
+    """Width and height in inches for each of some images: photographs have more to show than `small` ones."""
     height, width = images.shape[-2:]
-    across = 0.7 if width < 100 else 1.1
+    across = small if width < 100 else 1.1
     return across, across * height / width
 
 
 def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]) -> Figure:
-    """A page of a width in inches: a title, and below it bands that are as high as what is in them.
+    """A page of a width in inches: a title, and below it bands, each as high as what is in it.
 
     Placed by hand, because constrained layout neither keeps images close nor is quick with hundreds of them.
     """
     width = max(width, 4.0)  # room for the title
-    bands = [[_Text(0, width, title, TITLE, "left")], *bands]
-    heights = [max((item.height for item in band), default=_WIDE_GAP / 2) + _GAP for band in bands]
+    bands = [[_Text(0, width, title, TITLE, "left")], _BLANK, *bands]
+    heights = [max((item.height for item in band), default=_GAP) + _GAP for band in bands]
     across, down = width + 2 * _MARGIN, sum(heights) + 2 * _MARGIN
     figure = plt.figure(figsize=(across, down))
     top = down - _MARGIN

@@ -25,8 +25,10 @@ def features(network: nn.Module, images: Tensor, layer: str = LAST_HIDDEN, batch
 
     layer: `last_hidden`, or the dotted name of a module, for its output.
 
-    Raises ValueError for any other name, and for a module that the network does not use exactly once an image.
+    Raises ValueError without images, for any other name, and for a module that the network does not use just once an image.
     """
+    if not len(images):
+        raise ValueError("there are no images")
     modules = {name: module for name, module in network.named_modules() if name}
     if layer != LAST_HIDDEN and layer not in modules:
         raise ValueError(f"there is no layer {layer}: the network has {', '.join([LAST_HIDDEN, *modules])}")
@@ -50,8 +52,6 @@ def features(network: nn.Module, images: Tensor, layer: str = LAST_HIDDEN, batch
             values[start : start + len(part)] = seen.pop()
     finally:
         hook.remove()
-    if values is None:
-        raise ValueError("there are no images")
     return values
 
 
