@@ -549,12 +549,12 @@ def spectral_settings(wildcards):
 def inspect_settings(wildcards):
     units = CONFIG.units
     section = plain(units.of[wildcards.section], "network", "figures")
-    return settings("inspect_units", **section, top=units.top, seed=units.seed, **machine(CONFIG.evaluation))
+    return settings("inspect_units", **section, seed=units.seed, **machine(CONFIG.evaluation))
 
 
 def units_figure_settings(wildcards):
     name, kind = UNITS_FIGURES[wildcards.figure]
-    section = plain(CONFIG.units.of[name], "figures")
+    section = plain(CONFIG.units.of[name], "figures", "top")
     return settings("plot_units", **section, kind=kind, shown=CONFIG.units.shown, seed=CONFIG.units.seed)
 
 

@@ -581,7 +581,7 @@ def test_as_many_pictures_are_attacked_as_there_are_and_are_asked_for(folder, sa
         ([("tables.table4.networks", ["AlexNet"])], "tables.table4.networks: AlexNet classifies no images of the test set"),
         ([("units.of.mnist.network", "M3")], "units.of.mnist.network: 'M3' is not known"),
         ([("units.of.mnist.figures", ["table4", "figure2"])], "units.of: the figures: table4 stands there more than once"),
-        ([("units.top", 1)], "units.top"),
+        ([("units.of.mnist.top", 1)], "units.of.mnist.top"),
     ],
 )
 def test_what_cannot_be_done_with_pictures_is_refused(changes, words):

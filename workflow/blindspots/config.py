@@ -411,13 +411,13 @@ class UnitsOf(Section):
     network: str
     layer: str
     images: ImageSet
+    top: Annotated[Count, Field(ge=2)]
     figures: tuple[Name, Name]
 
 
 class Units(Section):
     """The images that have most of a unit or of a random direction (the paper's Figures 1 to 4)."""
 
-    top: Annotated[Count, Field(ge=2)]
     shown: Count
     seed: Seed
     of: dict[Name, UnitsOf]

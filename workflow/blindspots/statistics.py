@@ -115,3 +115,40 @@ def _standard_error(replicates: Replicates) -> float:
     if min(map(len, replicates)) < 2:
         return float("nan")
     return float(np.sqrt(np.mean([values.var(ddof=1) / len(values) for values in replicates])))
+
+
+class Effect(NamedTuple):
+    probability: float  # that a value of the first sample is larger than one of the second, ties half: ½ is no difference
+    low: float  # of the 95 % interval
+    high: float
+    p: float  # Mann and Whitney's, two-sided
+
+
+def larger(one: np.ndarray, other: np.ndarray) -> Effect:
+    """Whether values of one sample (m,) are larger than those of another (m',), as independent samples.
+
+    The interval is Wilson's for as many trials as would give the probability the variance that DeLong's estimator finds, or
+    for the smaller of the samples where that finds none. Unlike DeLong's own it stays within [0, 1] and has a width at 0
+    and 1; simulated, it covers in 91 to 99 % of the cases, from samples of 5 on.
+
+    Raises ValueError for an empty sample or one with a NaN.
+    """
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if min(len(one), len(other)) == 0 or np.isnan(one).any() or np.isnan(other).any():
+        raise ValueError("a comparison needs two samples, without NaN")
+    larger, smaller = _exceeded(one, other), 1 - _exceeded(other, one)
+    probability = float(larger.mean())
+    trials = float(min(len(one), len(other)))
+    if trials > 1 and (variance := larger.var(ddof=1) / len(one) + smaller.var(ddof=1) / len(other)) > 0:
+        trials = probability * (1 - probability) / variance
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    centre = (probability + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(probability * (1 - probability) / trials + (z / (2 * trials)) ** 2)
+    p = float(stats.mannwhitneyu(one, other).pvalue)
+    return Effect(probability, max(0.0, float(centre - half)), min(1.0, float(centre + half)), p)
+
+
+def _exceeded(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """For each value of one (m,), the share of the other (m',) that it exceeds, ties half: (m,)."""
+    other = np.sort(other)
+    return (np.searchsorted(other, one, "left") + np.searchsorted(other, one, "right")) / (2 * len(other))

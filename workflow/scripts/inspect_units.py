@@ -28,7 +28,7 @@ def body(step: Step) -> None:
     device = prepare(step, settings["device"])
     labels = datasets.read_labels(step.input("data"), settings["images"])
     if len(labels) < settings["top"]:
-        raise StepError(f"units.top: {settings['top']} images a row, but the {settings['images']} set has {len(labels)}")
+        raise StepError(f"units.of, top: {settings['top']} images a row, but the {settings['images']} set has {len(labels)}")
     result = {}
     for name, network in _networks(step.input("network"), settings["seed"]).items():
         features, pixels = _seen(step, network.to(device), len(labels), device)

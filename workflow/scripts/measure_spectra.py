@@ -1,13 +1,18 @@
 """The frame bounds of a network's linear maps, and how far adversarial examples really move their outputs (Table 5)."""
 
+import math
+
 import numpy as np
 import torch
-from blindspots.lipschitz import instabilities, linear_maps
 
 from blindspots import artifacts, datasets, networks
 from blindspots.artifacts import Dataset
 from blindspots.device import prepare
+from blindspots.evaluation import PIXELS
+from blindspots.lipschitz import instabilities, linear_maps
 from blindspots.step import Step, log, run
+
+_SEED = 0  # of the random vectors that the norms' iterations start from
 
 
 def body(step: Step) -> None:
@@ -15,7 +20,8 @@ def body(step: Step) -> None:
     network = networks.read(step.input("network"))
     with artifacts.read(step.input("network")) as file:
         image_shape = tuple(file["image_shape"][()].tolist())
-    maps = linear_maps(network, image_shape)
+    maps = linear_maps(network, image_shape, _SEED)
+    batch = max(1, PIXELS // math.prod(image_shape))
     ratios = {linear.name: [] for linear in maps}
     for path in step.inputs["examples"]:
         with artifacts.read(path) as file:
@@ -24,7 +30,7 @@ def body(step: Step) -> None:
             continue
         originals = datasets.read(step.input("data"), step.settings["images"], index[success]).pixels
         pair = (torch.from_numpy(originals), torch.from_numpy(images[success]))
-        for name, values in instabilities(network, list(ratios), *pair).items():
+        for name, values in instabilities(network, list(ratios), *pair, batch).items():
             ratios[name].append(values.numpy())
         log.info("%d images of %s", len(originals), path)
     result = {}

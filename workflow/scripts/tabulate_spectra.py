@@ -41,9 +41,7 @@ def body(step: Step) -> None:
             for column in COLUMNS:
                 source = Source(path, f"{key}/{column}")
                 cells.append(
-                    table.largest(row, column, "ratio", source)
-                    if column == "instability"
-                    else table.number(row, column, source)
+                    table.largest(row, column, source) if column == "instability" else table.number(row, column, source)
                 )
         worst = max(residual for _, residual in described.values())
         notes.append(f"{network}: {images} {settings['examples']} examples; the norms' residuals are {worst:.1e} at most.")

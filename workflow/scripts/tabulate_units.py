@@ -1,6 +1,7 @@
 """How alike the images are that have most of a unit, against those that have most of a random direction (Section 3)."""
 
 from blindspots import artifacts
+from blindspots.statistics import larger
 from blindspots.step import Step, log, run
 from blindspots.tables import Source, Table, write
 
@@ -11,7 +12,7 @@ NOTES = (
     "share of the most common class among them; a distance is the mean over their pairs, as a multiple of that over all "
     "pairs of the set (1: as unlike as any). What an interval knows of is the choice of the units and directions.",
     "*Units against …* is the probability that the number of a unit is larger than that of a direction (½: they cannot be "
-    "told apart), with its 95 % interval. The p values are Mann and Whitney's.",
+    "told apart), with its 95 % interval; the p values are Mann and Whitney's, two-sided.",
     "Untrained is the same network with the weights that training starts from, drawn anew.",
 )
 
@@ -36,9 +37,12 @@ def body(step: Step) -> None:
             for other in ("directions", "rotation"):
                 row = f"{name}_{state}_units_against_{other}"
                 labels[row] = f"{section['network']}, {state}: units against {KINDS[other]}"
-                for measure in MEASURES:
-                    pair = (Source(path, f"{state}/{kind}/{measure}") for kind in ("units", other))
+                tests = []
+                for measure, said in MEASURES.items():
+                    pair = [Source(path, f"{state}/{kind}/{measure}") for kind in ("units", other)]
                     cells.append(table.probability(row, measure, *pair))
+                    tests.append(f"{said.lower()} p = {larger(*(source.values() for source in pair)).p:.2g}")
+                notes.append(f"{labels[row]}: {', '.join(tests)}.")
     title = f"{table.name}: how alike the images are that have most of a unit or of a random direction"
     write(step.output, title, cells, row_labels=labels, column_labels=MEASURES, notes=[*notes, *NOTES])
     log.info("wrote %s", step.output[0])
