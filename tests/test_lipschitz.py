@@ -191,6 +191,7 @@ def test_activations_and_sums_have_their_constant_and_reach_it_near_0(module, co
         (nn.MaxPool2d((3, 1), (1, 1)), 9, 3**0.5),
         (nn.MaxPool2d(3, 2, 1), 4, 2),
         (nn.MaxPool2d(2, 2, 1), 4, 1),
+        (nn.MaxPool2d(4, 2, 2), 2, 2),  # both windows hold the whole side
         (nn.MaxPool2d(3, 2, dilation=2), 9, 3),  # every other pixel, in three windows each way
         (nn.MaxPool2d(3, 3, dilation=2), 9, 1),
         (nn.MaxPool2d(3, 2, ceil_mode=True), 4, 2),  # 1 without the window that is cut off
