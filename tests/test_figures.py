@@ -330,6 +330,12 @@ def test_no_difference_is_gray_and_large_ones_are_cut():
     assert figures.magnify(originals, changed, 0) == pytest.approx(np.full(5, 128 / 255))
 
 
+def test_words_are_no_formulas():
+    figure = figures.image_rows({"$x_i$": pictures(2, 4, 6)}, "from $1 to $2")
+    figures.plt.close(figure)
+    assert not any(text.get_parse_math() for text in figure.texts)
+
+
 def test_the_head_says_the_factor():
     figure = figures.magnified(pictures(1, 4, 6), pictures(1, 4, 6), 2.5, ["a"], "b")
     figures.plt.close(figure)
