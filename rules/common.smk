@@ -561,7 +561,7 @@ def units_figure_settings(wildcards):
 def picture_settings(wildcards):
     table = CONFIG.tables[wildcards.table]
     rows = [{"name": row.name, "network": row.network} for row in figures_rows(wildcards)]
-    return settings("plot_adversarial", rows=rows, columns=table.networks, images=table.distorted)
+    return settings("plot_adversarial", table=wildcards.table, rows=rows, columns=table.networks, images=table.distorted)
 
 
 def archived_project():

@@ -50,7 +50,8 @@ def rows():
 
 def triples(count=5, shape=(4, 6), columns=2):
     originals, adversarial = pictures(count, *shape), pictures(count, *shape, seed=1)
-    return figures.magnified(originals, adversarial, 10, [f"{k} → {k + 1}" for k in range(count)], "M1, MNIST test", columns)
+    examples = originals, adversarial, [f"{k} → {k + 1}" for k in range(count)]
+    return figures.magnified({"M1, MNIST test": examples}, "Figure 5", 10, columns)
 
 
 def shown(figure):
@@ -278,7 +279,7 @@ def test_words_and_pictures_lie_on_the_page_and_never_over_each_other(small, col
     for figure in (
         figures.image_rows({f"{i} {LONG}": pictures(6, *small) for i in range(3)}, LONG, columns),
         figures.image_rows({"one $ and $ more_less": pictures(1, *small)}, LONG, columns),
-        figures.magnified(pictures(3, *small), pictures(3, *small), 10, ["a → b", LONG, LONG], LONG, columns),
+        figures.magnified({LONG: (pictures(3, *small), pictures(3, *small), ["a → b", LONG, LONG])}, LONG, 10, columns),
     ):
         found = boxes(figure)
         figures.plt.close(figure)
@@ -291,7 +292,7 @@ def test_words_and_pictures_lie_on_the_page_and_never_over_each_other(small, col
 
 
 def test_long_words_are_broken_and_none_is_lost():
-    figure = figures.magnified(pictures(1, 4, 6), pictures(1, 4, 6), 10, [LONG], LONG)
+    figure = figures.magnified({LONG: (pictures(1, 4, 6), pictures(1, 4, 6), [LONG])}, "", 10)
     figures.plt.close(figure)
     assert len(words(figure)) > 10
     heads = ["original", "difference × 10", "adversarial"]
@@ -312,7 +313,7 @@ def test_each_example_is_original_magnified_difference_adversarial_above_its_not
         assert np.allclose(middle, (128 / 255 + 10 * (adversarial[k] - originals[k])).clip(0, 1))
         assert np.array_equal(other, adversarial[k])
     heads = min(columns, count) * ["original", "difference × 10", "adversarial"]
-    assert words(figure) == ["M1, MNIST test", *heads, *(f"{k} → {k + 1}" for k in range(count))]
+    assert words(figure) == ["Figure 5", "M1, MNIST test", *heads, *(f"{k} → {k + 1}" for k in range(count))]
     width, height = figure.get_size_inches()
     notes = figure.texts[-count:]
     for k, note in enumerate(notes):
@@ -337,11 +338,11 @@ def test_words_are_no_formulas():
 
 
 def test_the_head_says_the_factor():
-    figure = figures.magnified(pictures(1, 4, 6), pictures(1, 4, 6), 2.5, ["a"], "b")
+    figure = figures.magnified({"b": (pictures(1, 4, 6), pictures(1, 4, 6), ["a"])}, "c", 2.5)
     figures.plt.close(figure)
     assert "difference × 2.5" in words(figure)
 
 
 def test_a_note_is_wanted_for_each_example():
     with pytest.raises(ValueError, match="shorter"):
-        figures.magnified(pictures(3, 4, 6), pictures(3, 4, 6), 10, ["a", "b"], "c")
+        figures.magnified({"c": (pictures(3, 4, 6), pictures(3, 4, 6), ["a", "b"])}, "d", 10)

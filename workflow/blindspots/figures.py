@@ -20,7 +20,10 @@ DPI = 200
 TITLE, LABEL, NOTE = 11, 9, 7  # sizes of type, in points
 
 
-def image_pairs(blocks: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]], columns: int = 6) -> Figure:
+Examples = tuple[np.ndarray, np.ndarray, Sequence[str]]  # originals, what was made of them, what is written under each
+
+
+def image_pairs(blocks: Mapping[str, Examples], columns: int = 6) -> Figure:
     """Originals beside their distorted images, as in the paper's Figure 7: odd columns original, even columns distorted.
 
     blocks: caption -> (originals, distorted, what is written under each distorted image), (n, height, width) pixels.
@@ -65,33 +68,36 @@ def image_rows(rows: Mapping[str, np.ndarray], title: str, columns: int = 1) -> 
     return _sheet(columns * (block + _WIDE_GAP) - _WIDE_GAP, title, bands[:-1])
 
 
-def magnified(
-    originals: np.ndarray, adversarial: np.ndarray, factor: float, notes: Sequence[str], caption: str, columns: int = 2
-) -> Figure:
+def magnified(blocks: Mapping[str, Examples], title: str, factor: float, columns: int = 2) -> Figure:
     """The paper's Figure 5: original, magnified difference and adversarial example; `columns` examples stand side by side.
 
-    originals, adversarial: (n, height, width) or (n, 3, height, width) pixels in [0, 1]; notes: what stands under each
-    example.
+    blocks: caption -> examples, (n, height, width) or (n, 3, height, width) pixels in [0, 1], one size for all.
     """
-    cell = _cell(originals, 0.85)  # as wide as the words above it
+    cell = _cell(next(iter(blocks.values()))[0], 0.85)  # as wide as the words above it
     block = 3 * cell[0] + 2 * _GAP
-    columns = max(1, min(columns, len(originals)))
+    columns = max(1, min(columns, *(len(originals) for originals, _, _ in blocks.values())))
     lefts = [place * (block + _WIDE_GAP) for place in range(columns)]
+    width = columns * (block + _WIDE_GAP) - _WIDE_GAP
     words = ("original", f"difference × {factor:g}", "adversarial")
-    bands = [[_Text(left + k * (cell[0] + _GAP), cell[0], word, NOTE) for left in lefts for k, word in enumerate(words)]]
-    examples = list(zip(originals, magnify(originals, adversarial, factor), adversarial, notes, strict=True))
-    for start in range(0, len(examples), columns):
-        line = list(zip(lefts, examples[start : start + columns], strict=False))
-        bands += [
-            [
-                _Picture(left + k * (cell[0] + _GAP), *cell, image)
-                for left, (*triple, _) in line
-                for k, image in enumerate(triple)
-            ],
-            [_Text(left, block, note, NOTE) for left, (*_, note) in line],
-            _BLANK,
-        ]
-    return _sheet(columns * (block + _WIDE_GAP) - _WIDE_GAP, caption, bands[:-1])
+    bands = []
+    for caption, (originals, adversarial, notes) in blocks.items():
+        bands.append([_Text(0, max(width, _NARROWEST), caption, LABEL, "left")])
+        bands.append(
+            [_Text(left + k * (cell[0] + _GAP), cell[0], word, NOTE) for left in lefts for k, word in enumerate(words)]
+        )
+        examples = list(zip(originals, magnify(originals, adversarial, factor), adversarial, notes, strict=True))
+        for start in range(0, len(examples), columns):
+            line = list(zip(lefts, examples[start : start + columns], strict=False))
+            bands += [
+                [
+                    _Picture(left + k * (cell[0] + _GAP), *cell, image)
+                    for left, (*triple, _) in line
+                    for k, image in enumerate(triple)
+                ],
+                [_Text(left, block, note, NOTE) for left, (*_, note) in line],
+                _BLANK,
+            ]
+    return _sheet(width, title, bands[:-1])
 
 
 def magnify(originals: np.ndarray, adversarial: np.ndarray, factor: float) -> np.ndarray:
@@ -100,6 +106,7 @@ def magnify(originals: np.ndarray, adversarial: np.ndarray, factor: float) -> np
 
 
 _GAP, _WIDE_GAP, _MARGIN = 0.03, 0.2, 0.08  # between images, between groups of them, around all: inches
+_NARROWEST = 4.0  # inches that a page has room for words on
 _LINE = 1.3  # from one line of type to the next, as a multiple of its size
 
 
@@ -150,7 +157,7 @@ def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]
 
     Placed by hand, because constrained layout neither keeps images close nor is quick with hundreds of them.
     """
-    width = max(width, 4.0)  # room for the title
+    width = max(width, _NARROWEST)
     bands = [[_Text(0, width, title, TITLE, "left")], _BLANK, *bands]
     heights = [max((item.height for item in band), default=_GAP) + _GAP for band in bands]
     across, down = width + 2 * _MARGIN, sum(heights) + 2 * _MARGIN

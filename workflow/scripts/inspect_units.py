@@ -68,7 +68,7 @@ def _rows(name: str, features: torch.Tensor, settings: dict) -> dict[str, np.nda
     log.info("%s: %d of %d units are active for %d images or more", name, alive.sum(), width, settings["top"])
     directions = {
         "directions": units.random_directions(width, int(alive.sum()), settings["seed"]),
-        "rotation": units.rotation(width, settings["seed"]),
+        "rotation": units.rotation(width, settings["seed"] + 1),
     }
     every = {"units": units.largest(features[:, alive], None, settings["top"])}
     return every | {kind: units.largest(features, v, settings["top"]) for kind, v in directions.items()}

@@ -26,12 +26,13 @@ def body(step: Step) -> None:
         of = f"{row['name']}, {found} images of the {settings['images']} set"
         blocks[f"({letter}) {of}: stddev = {size:.4f}; accuracy {accuracy}"] = _examples(step, shard)
     photographs = next(iter(blocks.values()))[0].ndim == 4
-    picture = figures.magnified(blocks, MAGNIFIED) if photographs else figures.image_pairs(blocks)
+    title = f"{settings['table']}: images distorted for networks, and by noise"
+    picture = figures.magnified(blocks, title, MAGNIFIED) if photographs else figures.image_pairs(blocks)
     figures.save(picture, step.output[0])
     log.info("wrote %s", step.output[0])
 
 
-def _examples(step: Step, shard: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _examples(step: Step, shard: Path) -> figures.Examples:
     """Some originals of a shard, what was made of them, and what is written under each."""
     with artifacts.read(shard) as file:
         labels, success = file["labels"][()], file["success"][()]
