@@ -134,7 +134,8 @@ class _Text(NamedTuple):
         for word in self.words.split():
             longer = f"{lines[-1]} {word}".strip()
             points, _, _ = text_to_path.get_text_width_height_descent(longer, FontProperties(size=self.size), ismath=False)
-            lines[-1:] = [longer] if points <= 72 * self.width or not lines[-1] else [lines[-1], word]
+            fits = points <= 0.96 * 72 * self.width  # as drawn, letters on whole pixels come out a little wider
+            lines[-1:] = [longer] if fits or not lines[-1] else [lines[-1], word]
         return lines
 
     @property
