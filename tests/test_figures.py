@@ -295,7 +295,7 @@ def test_long_words_are_broken_and_none_is_lost():
     figure = figures.magnified({LONG: (pictures(1, 4, 6), pictures(1, 4, 6), [LONG])}, "", 10)
     figures.plt.close(figure)
     assert len(words(figure)) > 10
-    heads = ["original", "difference × 10", "adversarial"]
+    heads = ["original", "difference × 10", "distorted"]
     assert " ".join(line for line in words(figure) if line not in heads).split() == (LONG + LONG).split()
 
 
@@ -312,7 +312,7 @@ def test_each_example_is_original_magnified_difference_adversarial_above_its_not
         assert np.array_equal(one, originals[k])
         assert np.allclose(middle, (128 / 255 + 10 * (adversarial[k] - originals[k])).clip(0, 1))
         assert np.array_equal(other, adversarial[k])
-    heads = min(columns, count) * ["original", "difference × 10", "adversarial"]
+    heads = min(columns, count) * ["original", "difference × 10", "distorted"]
     assert words(figure) == ["Figure 5", "M1, MNIST test", *heads, *(f"{k} → {k + 1}" for k in range(count))]
     width, height = figure.get_size_inches()
     notes = figure.texts[-count:]

@@ -297,8 +297,8 @@ def test_grouped_convolutions_are_counted_and_printed_with_all_their_channels():
     network = nn.Sequential(nn.Conv2d(4, 8, (3, 2), groups=2), nn.Conv2d(8, 8, 1, groups=8), nn.Flatten(), nn.Linear(96, 2))
     maps = linear_maps(network.eval(), (4, 5, 5), seed=0)
     assert [(one.label, one.size) for one in maps] == [
-        ("Conv. 1", "4 × 3 × 2 × 8"),
-        ("Conv. 2", "8 × 1 × 1 × 8"),
+        ("Conv. 1", "4 × 3 × 2 × 8, 2 groups"),
+        ("Conv. 2", "8 × 1 × 1 × 8, 8 groups"),
         ("FC. 1", "96 × 2"),
     ]
 

@@ -69,7 +69,7 @@ def image_rows(rows: Mapping[str, np.ndarray], title: str, columns: int = 1) -> 
 
 
 def magnified(blocks: Mapping[str, Examples], title: str, factor: float, columns: int = 2) -> Figure:
-    """The paper's Figure 5: original, magnified difference and adversarial example; `columns` examples stand side by side.
+    """The paper's Figure 5: original, magnified difference and what was made of it; `columns` examples stand side by side.
 
     blocks: caption -> examples, (n, height, width) or (n, 3, height, width) pixels in [0, 1], one size for all.
     """
@@ -78,7 +78,7 @@ def magnified(blocks: Mapping[str, Examples], title: str, factor: float, columns
     columns = max(1, min(columns, *(len(originals) for originals, _, _ in blocks.values())))
     lefts = [place * (block + _WIDE_GAP) for place in range(columns)]
     width = columns * (block + _WIDE_GAP) - _WIDE_GAP
-    words = ("original", f"difference × {factor:g}", "adversarial")
+    words = ("original", f"difference × {factor:g}", "distorted")
     bands = []
     for caption, (originals, adversarial, notes) in blocks.items():
         bands.append([_Text(0, max(width, _NARROWEST), caption, LABEL, "left")])

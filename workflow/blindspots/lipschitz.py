@@ -22,7 +22,7 @@ class LinearMap(NamedTuple):
 
     name:      its dotted name in the network.
     label:     as in Table 5: 'Conv. 1', 'FC. 1', counted in order of execution; grouped convolutions count with the others.
-    size:      as in Table 5: channels × kernel height × kernel width × filters, or inputs × outputs.
+    size:      as in Table 5: channels × kernel height × kernel width × filters (and groups), or inputs × outputs.
     bounds:    λ₋ and λ₊, of a convolution those of the circular one on `spectra.padded_grid`.
     norm:      ‖W‖ of the map itself, with its own padding; at most bounds.upper, and that itself for inputs × outputs.
     residual:  the error of `norm`, see `spectra.Norm`; 0 where it is exact.
@@ -235,7 +235,8 @@ class _Follow(fx.Interpreter):
             norm, kind = spectra.zero_padded(layer, before[1:], self._seed), "Conv"
             size = (layer.in_channels, *layer.kernel_size, layer.out_channels)
         number = 1 + sum(earlier.label.startswith(kind) for earlier in self.maps)
-        printed = " × ".join(map(str, size))
+        groups = getattr(layer, "groups", 1)
+        printed = " × ".join(map(str, size)) + (f", {groups} groups" if groups > 1 else "")
         return LinearMap(name, f"{kind}. {number}", printed, bounds, *norm, constant * bounds.upper)
 
 

@@ -23,10 +23,10 @@ def body(step: Step) -> None:
             size, found = float(np.nanmean(sizes)), np.count_nonzero(~np.isnan(sizes))
         judges = [row["network"]] if row["network"] else settings["columns"]
         accuracy = ", ".join(f"{judge} {100 * (1 - wrong[row['name']][judge]):.1f} %" for judge in judges)
-        of = f"{row['name']}, {found} images of the {settings['images']} set"
+        of = f"{row['name']}, {settings['images']} set, n = {found}"
         blocks[f"({letter}) {of}: stddev = {size:.4f}; accuracy {accuracy}"] = _examples(step, shard)
     photographs = next(iter(blocks.values()))[0].ndim == 4
-    title = f"{settings['table']}: images distorted for networks, and by noise"
+    title = f"{settings['table']}: images distorted for each network, and by noise"
     picture = figures.magnified(blocks, title, MAGNIFIED) if photographs else figures.image_pairs(blocks)
     figures.save(picture, step.output[0])
     log.info("wrote %s", step.output[0])

@@ -5,24 +5,23 @@ import numpy as np
 from blindspots import artifacts, datasets, figures
 from blindspots.step import Step, log, run
 
-WORDS = {"units": "most stimulate single units", "directions": "most stimulate random directions"}
+WORDS = {"units": ("unit", "units"), "directions": ("direction", "random directions")}
 
 
 def body(step: Step) -> None:
     settings = step.settings
     kind = settings["kind"]
     with artifacts.read(step.input("units")) as file:
-        rows, purity = file[f"trained/{kind}/rows"][()], file[f"trained/{kind}/purity"][()]
+        rows = file[f"trained/{kind}/rows"][()]
     count = min(settings["shown"], len(rows))
     chosen = np.sort(np.random.default_rng(settings["seed"]).choice(len(rows), count, replace=False))
     shown = {}
     for place in chosen:
-        shown[str(place)], _ = datasets.read(step.input("data"), settings["images"], rows[place])
-    title = (
-        f"{settings['network']}, {settings['layer'].replace('_', ' ')} layer: images of the {settings['images']} set that "
-        f"{WORDS[kind]}\n{rows.shape[1]} for each of {count} out of {len(rows)}; mean purity of all rows {purity.mean():.2f}"
-    )
-    figures.save(figures.image_rows(shown, title), step.output[0])
+        shown[f"{WORDS[kind][0]} {place}"], _ = datasets.read(step.input("data"), settings["images"], rows[place])
+    of = f"{settings['network']}, {settings['layer'].replace('_', ' ')} layer, {settings['images']} set"
+    top = rows.shape[1]
+    title = f"{of}: the {top} images that most stimulate each of {count} of {len(rows)} {WORDS[kind][1]}"
+    figures.save(figures.image_rows(shown, title, columns=max(1, 10 // top)), step.output[0])
     log.info("wrote %s", step.output[0])
 
 
