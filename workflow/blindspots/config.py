@@ -304,6 +304,8 @@ class SQP(Section):
     """Options of the refinement, as in `blindspots.sqp`."""
 
     exploration: Annotated[int, BeforeValidator(_no_truth_value), Field(ge=0)]
+    noise: NonNegative
+    averaging: Annotated[Positive, Field(le=1)]
     competitors: Count
     tolerance: Positive
     max_rounds: Count

@@ -67,14 +67,19 @@ class Normalise(nn.Module):
 
 def alexnet(image_shape: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Sequential:
     """Krizhevsky's network in the variant of one column that torchvision has. Input (b, 3, height, width)."""
-    return nn.Sequential(Normalise(mean, std), torchvision.models.alexnet(num_classes=classes))
+    return _for_photographs(mean, std, torchvision.models.alexnet(num_classes=classes))
 
 
 def normalised_efficientnet_lite(
     image_shape: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float], width: float, depth: float
 ) -> nn.Sequential:
     """EfficientNet-Lite for pixels in [0, 1]. Input (b, 3, height, width)."""
-    return nn.Sequential(Normalise(mean, std), efficientnet_lite(image_shape, classes, width, depth))
+    return _for_photographs(mean, std, efficientnet_lite(image_shape, classes, width, depth))
+
+
+def _for_photographs(mean: Sequence[float], std: Sequence[float], network: nn.Module) -> nn.Sequential:
+    """In the order of memory in which convolutions of many channels are a quarter faster."""
+    return nn.Sequential(Normalise(mean, std), network).to(memory_format=torch.channels_last)
 
 
 KINDS = {

@@ -26,11 +26,7 @@ _OVERSHOOT = 1.05  # of steps towards the target's class, which the curvature te
 _REACHING_ROUNDS = 10
 _ROUGH, _EXACT = 1e-2, 0.02  # tolerances of the projections, the latter relative to that of the whole
 
-# The exploration, of which the first and the last step are given: the share of the way to x that a step goes, how many
-# times the distance the noise is long, and how much a new gradient counts in the average.
-_SHARE = (0.6, 0.06)
-_NOISE = 2.0
-_WEIGHT = 0.5
+_SHARE = (0.6, 0.06)  # of the way to x that the first and the last step of the exploration goes
 
 _LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100)
 
@@ -44,6 +40,9 @@ class SQP:
     """Options of the sequential quadratic method.
 
     exploration: steps of `explore`, a gradient each, for images where the quadratic steps do not converge.
+    noise:       how many times the distance its noise is long at first.
+    averaging:   how much a new gradient counts in its average, over 0 to 1. Deep networks on large images want less noise
+                 and a longer average: noise=1 and averaging=0.2, with 300 steps.
     competitors: how many of the other classes are linearised at first, the nearest ones; each costs a gradient a round.
                  Images that are not done after some rounds get twice as many, and so on.
     tolerance:   an image is done when the quadratic step is at most this fraction of its distortion.
@@ -51,6 +50,8 @@ class SQP:
     """
 
     exploration: int = 100
+    noise: float = 2.0
+    averaging: float = 0.5
     competitors: int = 3
     tolerance: float = 5e-3
     max_rounds: int = 8
@@ -59,6 +60,10 @@ class SQP:
         for name, least in {"exploration": 0, "competitors": 1, "max_rounds": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it has to be {least} at least")
+        if not self.noise >= 0:
+            raise ValueError(f"noise is {self.noise}: it has to be 0 or larger")
+        if not 0 < self.averaging <= 1:
+            raise ValueError(f"averaging is {self.averaging}: it has to be above 0 and 1 at most")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance is {self.tolerance}: it has to be larger than 0")
 
@@ -82,7 +87,7 @@ def minima(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> F
         return found
     rest = problem.subset(rough)
     points, reached = found.points[rough], reached[rough]
-    explored, better = explore(rest, points, reached, options.exploration)
+    explored, better = explore(rest, points, reached, options)
     points, reached = where(better, explored, points), reached | better
     missed = rest.rows[~reached]
     if len(missed):
@@ -112,7 +117,7 @@ def reach(problem: Problem, competitors: int) -> Tensor:
     return points
 
 
-def explore(problem: Problem, points: Tensor, reached: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> tuple[Tensor, Tensor]:
     """The nearest points (b, n) of the target's class on a path of small averaged steps, and whether they are nearer (b,)
     than where the path began, for those that had reached the class there.
 
@@ -123,7 +128,7 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, steps: int) -> tu
     generator = torch.Generator().manual_seed(0)
     nearest, distance = points.clone(), torch.where(reached, problem.distance(points, rows), torch.inf)
     improved = torch.zeros_like(reached)
-    average = None
+    average, steps = None, options.exploration
     for step in range(steps + 1):
         away = problem.distance(points, rows)
         better = (away < distance) & problem.holds(points, rows)
@@ -133,10 +138,10 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, steps: int) -> tu
         first, last = _SHARE
         cooled = (last / first) ** (step / steps)
         noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
-        around = (points + (_NOISE * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
+        around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
         linear = problem.linearised(around, rows, 1)
         gradient = linear.gradients[:, 0]
-        average = gradient if average is None else average + _WEIGHT * (gradient - average)
+        average = gradient if average is None else average + options.averaging * (gradient - average)
 
         goal = points + first * cooled * (problem.x - points)
         offsets = torch.linalg.vecdot(average, around) - linear.leads[:, 0] + 10 * problem.margin
