@@ -59,9 +59,12 @@ def _same_convolution(
     inputs: int, outputs: int, kernel: int, stride: int, size: Sequence[int], groups: int = 1
 ) -> list[nn.Module]:
     """Padded so that (height, width) becomes ⌈(height, width)/stride⌉; what cannot be halved goes below and to the right."""
-    missing = [max(0, (math.ceil(n / stride) - 1) * stride + kernel - n) for n in reversed(size)]
-    padding = [part for total in missing for part in (total // 2, total - total // 2)]
-    return [nn.ZeroPad2d(padding), nn.Conv2d(inputs, outputs, kernel, stride, groups=groups)]
+    missing = [max(0, (math.ceil(n / stride) - 1) * stride + kernel - n) for n in size]
+    if not any(total % 2 for total in missing):
+        around = tuple(total // 2 for total in missing)
+        return [nn.Conv2d(inputs, outputs, kernel, stride, padding=around, groups=groups)]
+    left_right_above_below = [part for total in reversed(missing) for part in (total // 2, total - total // 2)]
+    return [nn.ZeroPad2d(left_right_above_below), nn.Conv2d(inputs, outputs, kernel, stride, groups=groups)]
 
 
 def _halved(size: Sequence[int], stride: int) -> list[int]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+from torchvision.models import AlexNet_Weights
 from torchvision.transforms import functional
 
+CLASSES = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]  # ImageNet's, by name
 KINDS = (".jpg", ".jpeg", ".png")
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blindspots import artifacts, datasets, figures
+from blindspots import artifacts, datasets, figures, pictures
 from blindspots.step import Step, log, run
 
-SHOWN = 18  # examples of each network
+SHOWN, PHOTOGRAPHS_SHOWN = 18, 6  # examples of each network
 MAGNIFIED = 10  # times, the difference of photographs
 
 
@@ -38,11 +38,14 @@ def _examples(step: Step, shard: Path) -> figures.Examples:
         labels, success = file["labels"][()], file["success"][()]
         targets = file["target"][()] if "target" in file else None
         found = np.flatnonzero(success)
-        shown = np.sort(np.random.default_rng(0).choice(found, min(SHOWN, len(found)), replace=False))
+        photographs = file["images"].ndim == 4
+        count = min(PHOTOGRAPHS_SHOWN if photographs else SHOWN, len(found))
+        shown = np.sort(np.random.default_rng(0).choice(found, count, replace=False))
         index, images = file["index"][()][shown], file["images"][()][shown]
     originals, _ = datasets.read(step.input("data"), step.settings["images"], index)
-    notes = [str(labels[i]) for i in shown] if targets is None else [f"{labels[i]} → {targets[i]}" for i in shown]
-    return originals, images, notes
+    classes = [labels[shown]] if targets is None else [labels[shown], targets[shown]]
+    named = [[pictures.CLASSES[c] if photographs else str(c) for c in each] for each in classes]
+    return originals, images, [" → ".join(words) for words in zip(*named, strict=True)]
 
 
 def main(argv=None) -> int:
