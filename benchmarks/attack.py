@@ -1,9 +1,9 @@
 """This project's minimum-distortion attack beside public ones: python benchmarks/attack.py > attack.md
 
 The same networks, images and targets for all, in one run: a linear classifier and a small convolutional network trained
-here, and M1 of the finished run in results/. Every attack runs in its own process. Success, distortion, gradients and memory
-are measured from outside, the same way for all. Markdown tables go to stdout, progress to stderr.
-envs/benchmark.txt says how to install the peers.
+here, and of the finished run in results/ M1 and, on photographs, EfficientNetLite0. Every attack runs in its own process.
+Success, distortion, gradients and memory are measured from outside, the same way for all. Markdown tables go to stdout,
+progress to stderr. envs/benchmark.txt says how to install the peers.
 """
 
 import argparse
@@ -22,12 +22,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from blindspots import datasets, networks, training
-from blindspots.attack import minimum_distortion
+from blindspots.attack import minimum_distortion, refine
+from blindspots.config import PICTURES, validated
 from blindspots.exact import exact_linear
+from blindspots.penalty import LBFGS
 from blindspots.sqp import SQP
 
 try:
@@ -37,7 +40,8 @@ except ModuleNotFoundError as error:
 
 DATA, M1 = Path("results/data.h5"), Path("results/networks/M1.h5")
 NETWORKS = ("softmax", "M1", "cnn")
-TABLES = ("targeted", "untargeted", "throughput")
+PHOTOGRAPHS, PRETRAINED = Path("results/pictures.h5"), Path("results/networks/EfficientNetLite0.h5")
+TABLES = ("targeted", "untargeted", "throughput", "photographs")
 TRAINING_IMAGES = 30_000
 THROUGHPUT_IMAGES = 2000
 BATCHES = (32, 64, 125, 250, 500, 1000, 2000, None)  # the last one is as the attack chooses by itself
@@ -66,6 +70,16 @@ def ours(
 def exact(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> Tensor:
     # A margin, because on the boundary itself float32 decides by rounding.
     return exact_linear(model, images, classes if targeted else None, margin=1e-5).images
+
+
+def as_configured(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, refined: bool) -> Tensor:
+    """As the workflow attacks photographs: the paper's procedure, and from there the refinement."""
+    options = validated(yaml.safe_load(Path("config/config.yaml").read_text())).attack_on(PICTURES)
+    method = LBFGS(**options.lbfgs.model_dump())
+    found = minimum_distortion(model, images, classes, method=method, batch=options.batch).images
+    if not refined:
+        return found
+    return refine(model, images, found, classes, method=SQP(**options.sqp.model_dump()), batch=options.batch).images
 
 
 class Method(NamedTuple):
@@ -112,6 +126,12 @@ METHODS: dict[str, dict[str, Method]] = {
         "Foolbox DeepFool": Method(peers.foolbox_deepfool),
         "Foolbox DDN, 1000 steps": Method(partial(peers.foolbox_ddn, steps=1000)),
     },
+    "photographs": {
+        "ours, lbfgs": Method(partial(as_configured, refined=False)),
+        "ours, sqp": Method(partial(as_configured, refined=True)),
+        "adv-lib DDN, 100 steps": Method(partial(peers.ddn, steps=100, levels=None)),
+        "adv-lib DDN, 1000 steps": Method(partial(peers.ddn, steps=1000, levels=None)),
+    },
 }
 
 
@@ -136,9 +156,12 @@ class Measured(NamedTuple):
 
 def main() -> int:
     options = arguments()
-    for path in (DATA, M1):
+    needed = {DATA: "make table4", M1: "make table4"}
+    if "photographs" in options.tables:
+        needed |= dict.fromkeys((PHOTOGRAPHS, PRETRAINED), "snakemake --cores all results/figure5.csv")
+    for path, command in needed.items():
         if not path.exists():
-            print(f"{path} is missing: run make table4 first.", file=sys.stderr)
+            print(f"{path} is missing: run {command} first.", file=sys.stderr)
             return 1
     for library in ("OMP", "OPENBLAS"):  # SciPy's and NumPy's, which PyTorch's setting does not reach
         os.environ[f"{library}_NUM_THREADS"] = str(options.threads)
@@ -152,9 +175,15 @@ def main() -> int:
                         print(f"\n## {name}: images a second by batch size, {THROUGHPUT_IMAGES} images\n")
                         print(markdown(throughput(problem)), flush=True)
                     continue
-                results = measure_all(problem, name, table, options)
-                print(f"\n## {name} ({error:.1f} % test error), {table}\n")
-                print(markdown(summary(results)), flush=True)
+                if table in ("targeted", "untargeted"):
+                    results = measure_all(problem, name, table, options)
+                    print(f"\n## {name} ({error:.1f} % test error), {table}\n")
+                    print(markdown(summary(results)), flush=True)
+        if "photographs" in options.tables:
+            problem = Path(folder) / "photographs"
+            in_own_process(save_photographs, problem)
+            print(f"\n## {PRETRAINED.stem}, photographs, every target an ostrich\n")
+            print(markdown(summary(measure_all(problem, NETWORKS[0], "photographs", options))), flush=True)
     return 0
 
 
@@ -189,6 +218,15 @@ def save_problem(path: Path, name: str, count: int) -> float:
     others = torch.randint(1, 10, labels.shape, generator=torch.Generator().manual_seed(0))
     torch.save(Problem(network, images[first], labels, (labels + others) % 10, error), path)
     return error
+
+
+def save_photographs(path: Path) -> None:
+    network = networks.read(PRETRAINED)
+    pixels, classes = datasets.read(PHOTOGRAPHS, PICTURES)
+    images, labels = torch.from_numpy(pixels), torch.from_numpy(classes.astype(np.int64))
+    correct = network(images).argmax(1) == labels
+    targets = torch.full_like(labels, 9)
+    torch.save(Problem(network, images[correct], labels[correct], targets[correct], np.nan), path)
 
 
 def softmax() -> nn.Module:
