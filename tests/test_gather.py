@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from blindspots import artifacts, networks
+from blindspots import artifacts, datasets, networks
 from blindspots.artifacts import Dataset
+from blindspots.evaluation import classify
 from scripts import attack, evaluate_distorted, gather, noise
 
 WORDS = h5py.enum_dtype({"not found": 0, "converged": 1, "stopped": 7}, basetype=np.uint8)
@@ -215,6 +216,7 @@ def test_noise_does_not_depend_on_how_the_set_is_cut(tmp_path, data, sample, tot
 
 
 ATTACK = {
+    "correct_only": False,
     "images": "test",
     "device": "cpu",
     "threads": 1,
@@ -260,3 +262,31 @@ def test_attacks_on_shards_have_the_targets_of_the_whole_set_whatever_the_sample
     assert (whole["target"] != LABELS).all()
     if policy == "given":
         assert whole["target"].tolist() == [(label + 1 + k % 2) % 3 for k, label in enumerate(LABELS.tolist())]
+
+
+@pytest.mark.parametrize("target", ["random", 1])
+@pytest.mark.parametrize("size", ["all", 3])
+def test_of_images_that_are_classified_correctly_as_many_as_are_asked_for_are_attacked(tmp_path, data, target, size):
+    network = network_artifact(tmp_path / "network.h5", 1)
+    settings = ATTACK | {"target": target, "correct_only": True, "shard": "1-of-1", "sample": {"size": size, "seed": 3}}
+    arguments = {"data": data, "network": network, "targets": [], "output": tmp_path / "a.h5"}
+    assert called(attack.main, settings, **arguments) == 0
+    found = contents(tmp_path / "a.h5")
+    pixels = torch.from_numpy(datasets.read(data, "test").pixels)
+    predicted = classify(networks.read(network), pixels).numpy()
+    right = np.flatnonzero((predicted == LABELS) & ((target != LABELS) if target == 1 else True))
+    assert 3 < len(right) < len(LABELS)  # so that there is something to choose
+    assert set(found["index"]) <= set(right)
+    assert len(found["index"]) == (len(right) if size == "all" else size)
+    assert (found["predicted"] == found["labels"]).all()
+    assert (found["target"] != found["labels"]).all()
+    if target == 1:
+        assert (found["target"] == 1).all()
+
+
+def test_too_few_correctly_classified_images_for_the_shards_are_told(tmp_path, data, capfd):
+    network = network_artifact(tmp_path / "network.h5", 1)
+    settings = ATTACK | {"target": 1, "correct_only": True, "shard": "3-of-17", "sample": {"size": "all", "seed": 3}}
+    arguments = {"data": data, "network": network, "targets": [], "output": tmp_path / "a.h5"}
+    assert called(attack.main, settings, **arguments) == 1
+    assert "images do not make 17 shards: raise attack.images_per_job" in capfd.readouterr().err

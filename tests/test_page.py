@@ -43,7 +43,8 @@ def cell_of(exported, name):
 def drawn(finished, exported, name):
     """A cell's picture: what is said of it, and its rows of tiles as bytes."""
     results = finished / "results"
-    picture = page.picture(Run(finished), cell_of(exported, name), results / "data.h5", results / "splits.h5")
+    data = dict.fromkeys(("train", "test"), results / "data.h5")
+    picture = page.picture(Run(finished), cell_of(exported, name), data, results / "splits.h5")
     pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture["png"])))
     gray = np.rint(255 * pixels[..., 0]).astype(np.uint8)
     assert (pixels[..., :3] == pixels[..., :1]).all()
@@ -138,8 +139,9 @@ def sharded(tmp_path):
         datasets = {name: Dataset(value, "") for name, value in values.items()}
         artifacts.write(tmp_path / "evaluation.h5", datasets, {"settings": {}, "inputs": inputs})
         source = {"artifact": "evaluation.h5", "dataset": "misclassified/row/M", "inputs": [*paths, "M.h5"]}
-        run, data = Run(tmp_path), tmp_path / "data.h5"
-        return page.examples(run, source, data, data), page.picture(run, {"sources": [source]}, data, data)
+        run, data, splits = Run(tmp_path), {"test": tmp_path / "data.h5"}, tmp_path / "none.h5"
+        cell = {"unit": "%", "sources": [source]}
+        return page.examples(run, source, data, splits), page.picture(run, cell, data, splits)
 
     return picture
 
@@ -168,7 +170,8 @@ def test_where_no_image_fooled_it_this_is_said(sharded):
 
 def rendered(finished, provenance, output):
     """Run the program as its rule does."""
-    files = {"provenance": [provenance], "data": ["results/data.h5"], "splits": ["results/splits.h5"], "images": []}
+    files = {"provenance": [provenance], "data": ["results/data.h5"], "pictures": ["results/pictures.h5"]}
+    files |= {"splits": ["results/splits.h5"], "images": []}
     files |= {"template": [TEMPLATE], "modules": MODULES, "output": [output]}
     with contextlib.chdir(finished):
         assert render_audit.main([word for role, paths in files.items() for word in (f"--{role}", *map(str, paths))]) == 0
@@ -201,7 +204,8 @@ def test_tables_can_be_read_without_javascript(finished, exported):
 
 
 def told(value, cell):
-    return f"{value:.1f} %" if cell["unit"] == "%" else f"{value:.4f}"
+    form = {"%": ".1f", "rms": ".4f"}.get(cell["unit"], ".3g")
+    return "–" if value is None else f"{value:{form}} %" if cell["unit"] == "%" else f"{value:{form}}"
 
 
 @pytest.fixture(scope="module")
@@ -280,9 +284,11 @@ def test_every_cell_is_there_with_its_value_interval_paper_and_mark(opened, expo
     assert len(shown) == len(cells) > 100
     for table, cell in cells:
         text, verdict, title = shown["/".join((cell["table"], cell["row"], cell["column"]))]
-        ours, interval, paper = text.split("\n")
+        ours, *interval, paper = text.split("\n")
         assert ours == told(cell["value"], cell)
-        assert interval == "[{}, {}]".format(*(told(cell[end], cell).removesuffix(" %") for end in ("ci_low", "ci_high")))
+        ends = [told(cell[end], cell).removesuffix(" %") for end in ("ci_low", "ci_high")]
+        sampled = cell["unit"] not in ("norm", "ratio")  # of others there is no interval
+        assert interval == (["[{}, {}]".format(*ends)] if sampled else [])
         unit = " %" if cell["unit"] == "%" else ""
         assert paper == ("– ours alone" if cell["paper"] is None else f"– paper {cell['paper']}{unit}")
         assert (verdict, title) == (cell["verdict"], table["title"])

@@ -8,10 +8,13 @@ from conftest import SMALL, copy_code, planned_rules, snakemake
 
 AFTER_TABLES = {"judge_claims", "export_provenance", "render_audit"}
 AFTER_EXAMPLES = {"gather", "evaluate_distorted", "tabulate_transfer", "plot_adversarial"} | AFTER_TABLES
-AFTER_REFINEMENT = {"amplify", "tabulate_baseline"} | AFTER_EXAMPLES
+SPECTRA = {"measure_spectra", "tabulate_spectra"}
+UNITS = {"inspect_units", "tabulate_units", "plot_units"}
+AFTER_REFINEMENT = {"amplify", "tabulate_baseline"} | SPECTRA | AFTER_EXAMPLES
 AFTER_ATTACK = {"refine", "exact"} | AFTER_REFINEMENT
-AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training", "plot_filters"} | AFTER_ATTACK
-EVERYTHING = {"fetch", "split", "noise", "train"} | AFTER_TRAINING
+AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training", "plot_filters"} | UNITS | AFTER_ATTACK
+AFTER_PICTURES = {"attack", "refine", "noise"} | SPECTRA | UNITS | AFTER_EXAMPLES
+EVERYTHING = {"fetch", "split", "noise", "train", "fetch_pictures", "load"} | AFTER_TRAINING
 
 MODULES = {
     "blindspots/sources.py": EVERYTHING,
@@ -21,8 +24,12 @@ MODULES = {
     "blindspots/targets.py": {"attack"} | AFTER_ATTACK,
     "blindspots/distortions.py": {"attack", "evaluate_originals", "noise"} | AFTER_ATTACK,
     "blindspots/evaluation.py": {"attack", "evaluate_originals"} | AFTER_ATTACK,
-    "blindspots/statistics.py": {"tabulate_baseline", "tabulate_transfer"} | AFTER_TABLES,
-    "blindspots/figures.py": {"plot_adversarial", "plot_training", "plot_filters"},
+    "blindspots/statistics.py": {f"tabulate_{kind}" for kind in ("baseline", "transfer", "spectra", "units")} | AFTER_TABLES,
+    "blindspots/figures.py": {"plot_adversarial", "plot_training", "plot_filters", "plot_units"},
+    "blindspots/pictures.py": {"fetch_pictures"} | AFTER_PICTURES,
+    "scripts/load.py": {"load"} | AFTER_PICTURES - {"noise"},
+    "blindspots/lipschitz.py": SPECTRA | AFTER_TABLES,
+    "blindspots/units.py": UNITS | AFTER_TABLES,
     "blindspots/config.py": set(),
     "blindspots/step.py": EVERYTHING,
     "scripts/refine.py": {"refine"} | AFTER_REFINEMENT,
@@ -35,7 +42,7 @@ MODULES = {
 
 SETTINGS = {
     "splits.seed": ("seed: 0\n  parts", "seed: 5\n  parts", {"split", "train"} | AFTER_TRAINING),
-    "networks.M2.seed": ("seed: 3", "seed: 4", {"train"} | AFTER_TRAINING - {"exact", "plot_filters"}),
+    "networks.M2.seed": ("seed: 3", "seed: 4", {"train"} | AFTER_TRAINING - {"exact", "plot_filters"} - SPECTRA - UNITS),
     "training.history": (
         "max_iterations: 2000\n  history: 10",
         "max_iterations: 2000\n  history: 11",
@@ -43,11 +50,16 @@ SETTINGS = {
     ),
     "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack"} | AFTER_ATTACK),
     "attack.sqp.exploration": ("exploration: 100", "exploration: 0", {"refine"} | AFTER_REFINEMENT),
+    "pictures.attack": (
+        "exploration: 300",
+        "exploration: 301",
+        {"refine", "gather", "tabulate_transfer"} | SPECTRA | AFTER_TABLES,
+    ),
     "noise.clip": ("seed: 0\n  clip: false # to [0, 1]", "seed: 0\n  clip: true # to [0, 1]", {"noise"} | AFTER_EXAMPLES),
     "evaluation.device": (
         "evaluation:\n  device: auto",
         "evaluation:\n  device: cpu",
-        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline"} - {"gather"},
+        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline", *UNITS} - {"gather"},
     ),
     "training.threads": ("  threads: 1", "  threads: 2", {"train"} | AFTER_TRAINING),
     "data.sources": ("variable: BLINDSPOTS_DATA", "variable: ANOTHER", set()),
@@ -90,7 +102,7 @@ def test_a_changed_number_of_the_paper_reruns_only_its_table(clone):
 
 def test_another_pinned_version_reruns_the_rules_that_import_the_package(clone):
     edit(clone / "envs/constraints.txt", r"matplotlib==.*", "matplotlib==0.1")
-    assert dry_run(clone) == {"plot_adversarial", "plot_training", "plot_filters", "render_audit"}
+    assert dry_run(clone) == {"plot_adversarial", "plot_training", "plot_filters", "plot_units", "render_audit"}
 
 
 def test_another_version_of_what_computes_nothing_reruns_nothing(clone):
@@ -134,4 +146,4 @@ def test_results_that_were_moved_to_a_new_clone_are_not_stale(finished, tmp_path
 def test_a_missing_artifact_is_made_again_for_a_missing_table(clone):
     for name in ("adversarial/test/M1/1-of-1.h5", "adversarial/test/M1.h5", "table3.csv"):
         (clone / "results" / name).unlink()
-    assert dry_run(clone) == {"attack"} | AFTER_ATTACK - {"exact"}
+    assert dry_run(clone) == {"attack"} | AFTER_ATTACK - {"exact"} - SPECTRA

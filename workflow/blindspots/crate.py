@@ -113,10 +113,20 @@ class _Crate(ROCrate):
         return self.entity(f"#{path}", "File", name=path, localPath=path, encodingFormat=kind, identifier=identifier)
 
     def raw_data(self, record: Mapping[str, Any]) -> list[Entity]:
-        """The files of the data set, which were there before the run."""
+        """The files that were there before the run: of the data set, pictures, or a network's weights."""
+        settings = record["settings"]
+        match record["program"]:
+            case "scripts.fetch":
+                known = {file["name"]: file["sha256"] for file in settings["files"].values()}
+            case "scripts.fetch_pictures":
+                known = settings["files"] if settings["folder"] is None else {}
+            case "scripts.load":
+                known = {settings["weights"]["name"]: settings["weights"]["sha256"]}
+            case _:
+                known = {}
         return [
-            self.entity(f"#{file['name']}", "File", name=file["name"], encodingFormat=BINARY, sha256=file["sha256"])
-            for file in record["settings"].get("files", {}).values()
+            self.entity(f"#{name}", "File", name=name, encodingFormat=BINARY, sha256=digest)
+            for name, digest in known.items()
         ]
 
     def dataset(self, source: Mapping[str, Any]) -> Entity:

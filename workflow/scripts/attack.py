@@ -55,7 +55,10 @@ def _correct(step: Step, network, labels: np.ndarray, device: torch.device) -> n
     settings = step.settings
     size, seed = settings["sample"]["size"], settings["sample"]["seed"]
     found: list[int] = []
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(labels != settings["target"]))
+    others = np.ones(len(labels), dtype=bool)
+    if isinstance(settings["target"], int):
+        others = labels != settings["target"]
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(others))
     for block in np.array_split(order, max(1, len(order) // _BLOCK)):
         if size != "all" and len(found) >= size:
             break
