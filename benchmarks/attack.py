@@ -127,10 +127,10 @@ METHODS: dict[str, dict[str, Method]] = {
         "Foolbox DDN, 1000 steps": Method(partial(peers.foolbox_ddn, steps=1000)),
     },
     "photographs": {
-        "ours, lbfgs": Method(partial(as_configured, refined=False)),
-        "ours, sqp": Method(partial(as_configured, refined=True)),
-        "adv-lib DDN, 100 steps": Method(partial(peers.ddn, steps=100, levels=None)),
-        "adv-lib DDN, 1000 steps": Method(partial(peers.ddn, steps=1000, levels=None)),
+        "ours, lbfgs": Method(partial(as_configured, refined=False), networks=(PRETRAINED.stem,)),
+        "ours, sqp": Method(partial(as_configured, refined=True), networks=(PRETRAINED.stem,)),
+        "adv-lib DDN, 100 steps": Method(partial(peers.ddn, steps=100, levels=None), networks=(PRETRAINED.stem,)),
+        "adv-lib DDN, 1000 steps": Method(partial(peers.ddn, steps=1000, levels=None), networks=(PRETRAINED.stem,)),
     },
 }
 
@@ -183,7 +183,7 @@ def main() -> int:
             problem = Path(folder) / "photographs"
             in_own_process(save_photographs, problem)
             print(f"\n## {PRETRAINED.stem}, photographs, every target an ostrich\n")
-            print(markdown(summary(measure_all(problem, NETWORKS[0], "photographs", options))), flush=True)
+            print(markdown(summary(measure_all(problem, PRETRAINED.stem, "photographs", options))), flush=True)
     return 0
 
 
@@ -309,7 +309,7 @@ def measure_all(problem: Path, network: str, table: str, options: argparse.Names
 
 def measure(path: Path, table: str, label: str, images: int, threads: int) -> Measured:
     torch.set_num_threads(threads)
-    method, targeted = METHODS[table][label], table == "targeted"
+    method, targeted = METHODS[table][label], table != "untargeted"
     problem: Problem = torch.load(path, weights_only=False)
     n = min(images, len(problem.images), method.cap or images)
     x = problem.images[:n].clone()

@@ -39,9 +39,10 @@ def told(found: Mapping[str, Any]) -> str:
     """An answer as a tree, for people."""
     cell = found["cell"]
     unit = " %" if cell["unit"] == "%" else ""
+    interval = "" if cell["ci_low"] is None else f", 95 % interval {cell['ci_low']:.4g} to {cell['ci_high']:.4g}"
     lines = [
-        f"{cell['table']}, {cell['row']} × {cell['column']}: {cell['value']:.6g}{unit} (n = {cell['n']}, 95 % interval "
-        f"{cell['ci_low']:.4g} to {cell['ci_high']:.4g}; the paper: {cell['paper'] or '–'}, {cell['verdict']})",
+        f"{cell['table']}, {cell['row']} × {cell['column']}: {cell['value']:.6g}{unit} (n = {cell['n']}{interval}; "
+        f"the paper: {cell['paper'] or '–'}, {cell['verdict']})",
         f"  = {found['formula']} of",
     ]
     shown: set[str] = set()

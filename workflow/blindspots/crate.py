@@ -150,7 +150,7 @@ class _Crate(ROCrate):
             uri,
             "PropertyValue",
             name=f"{cell['table']}: {cell['row_label']} × {cell['column_label']}",
-            description=f"n = {cell['n']}, with the 95 % interval",
+            description=f"n = {cell['n']}" + ("" if cell["ci_low"] is None else ", with the 95 % interval"),
             value=cell["value"],
             unitText=unit,
             minValue=cell["ci_low"],
