@@ -281,11 +281,27 @@ def test_exploration_leaves_what_has_converged_alone(sigmoid):
     assert torch.equal(some.gradient_evaluations[converged], none.gradient_evaluations[converged])
 
 
+def of_many_kinks():
+    """A deeper network, whose gradient changes from point to point."""
+    return network_of("relu", [30, 30, 30, 30, 30], 2.5, seed=1)
+
+
+def test_where_gradients_change_from_point_to_point_their_average_leads_nearer():
+    network, images = of_many_kinks(), digits(40, seed=2)
+    targets = next_class(network, images)
+    methods = [SQP(exploration=100, noise=1.0, momentum=momentum) for momentum in (0.0, 0.8)]
+    without, with_ = (minimum_distortion(network, images, targets, method=method) for method in methods)
+    assert without.success.all()
+    assert with_.success.all()
+    assert with_.distortion.mean() <= 0.99 * without.distortion.mean()
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": 0.0}, {"momentum": 0.0}, {"momentum": 0.9}], ids=str)
 @pytest.mark.parametrize("steps", [1, 5, 50])
-def test_no_image_is_further_for_having_been_explored(kinked, steps):
+def test_no_image_is_further_for_having_been_explored(kinked, steps, options):
     images = digits(40, seed=3)
     targets = next_class(kinked, images)
-    none, some = (minimum_distortion(kinked, images, targets, method=SQP(exploration=n)) for n in (0, steps))
+    none, some = (minimum_distortion(kinked, images, targets, method=SQP(exploration=n, **options)) for n in (0, steps))
     assert none.success.all()
     assert (some.distortion <= none.distortion * (1 + 1e-12)).all()
 
@@ -321,6 +337,11 @@ def test_fewer_competitors_cost_fewer_gradients_and_end_as_near():
     ("option", "message"),
     [
         ({"exploration": -1}, "exploration is -1: it has to be 0 at least"),
+        ({"noise": -1.0}, "noise is -1.0: it has to be 0 or larger, and finite"),
+        ({"noise": float("nan")}, "noise is nan: it has to be 0 or larger, and finite"),
+        ({"noise": float("inf")}, "noise is inf: it has to be 0 or larger, and finite"),
+        ({"momentum": -0.1}, "momentum is -0.1: it has to be at least 0 and less than 1"),
+        ({"momentum": 1.0}, "momentum is 1.0: it has to be at least 0 and less than 1"),
         ({"competitors": 0}, "competitors is 0: it has to be 1 at least"),
         ({"max_rounds": 0}, "max_rounds is 0: it has to be 1 at least"),
         ({"tolerance": 0.0}, "tolerance is 0.0: it has to be larger than 0"),

@@ -12,6 +12,7 @@ target over its nearest competitors, and project x onto what that allows within 
 """
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ _OVERSHOOT = 1.05  # of steps towards the target's class, which the curvature te
 _REACHING_ROUNDS = 10
 _ROUGH, _EXACT = 1e-2, 0.02  # tolerances of the projections, the latter relative to that of the whole
 
-_SHARE = (0.6, 0.06)  # of the way to x that the first and the last step of the exploration goes
+_SHARE = (0.6, 0.06)  # of the way to x that a step of the exploration goes, the first one and the last
 
 _LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100)
 
@@ -40,9 +41,9 @@ class SQP:
     """Options of the sequential quadratic method.
 
     exploration: steps of `explore`, a gradient each, for images where the quadratic steps do not converge.
-    noise:       how many times the distance its noise is long at first.
-    averaging:   how much a new gradient counts in its average, over 0 to 1. Deep networks on large images want less noise
-                 and a longer average: noise=1 and averaging=0.2, with 300 steps.
+    noise:       how many times the distance the noise of its first step is long, which becomes less by and by.
+    momentum:    how much of the average of the gradients before one of its steps keeps. Deep networks, whose gradients
+                 change from point to point, need more than shallow ones.
     competitors: how many of the other classes are linearised at first, the nearest ones; each costs a gradient a round.
                  Images that are not done after some rounds get twice as many, and so on.
     tolerance:   an image is done when the quadratic step is at most this fraction of its distortion.
@@ -51,7 +52,7 @@ class SQP:
 
     exploration: int = 100
     noise: float = 2.0
-    averaging: float = 0.5
+    momentum: float = 0.5
     competitors: int = 3
     tolerance: float = 5e-3
     max_rounds: int = 8
@@ -60,10 +61,10 @@ class SQP:
         for name, least in {"exploration": 0, "competitors": 1, "max_rounds": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it has to be {least} at least")
-        if not self.noise >= 0:
-            raise ValueError(f"noise is {self.noise}: it has to be 0 or larger")
-        if not 0 < self.averaging <= 1:
-            raise ValueError(f"averaging is {self.averaging}: it has to be above 0 and 1 at most")
+        if not (self.noise >= 0 and isfinite(self.noise)):
+            raise ValueError(f"noise is {self.noise}: it has to be 0 or larger, and finite")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}: it has to be at least 0 and less than 1")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance is {self.tolerance}: it has to be larger than 0")
 
@@ -124,11 +125,11 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     A step goes a share of the way back to x, and then to where the smallest lead, linearised with the average gradient,
     is just positive. The noise at a step is the same for all images: an image's result does not depend on the others.
     """
-    rows, pixels = problem.rows, problem.x.shape[1]
+    rows, pixels, steps = problem.rows, problem.x.shape[1], options.exploration
     generator = torch.Generator().manual_seed(0)
     nearest, distance = points.clone(), torch.where(reached, problem.distance(points, rows), torch.inf)
     improved = torch.zeros_like(reached)
-    average, steps = None, options.exploration
+    average = None
     for step in range(steps + 1):
         away = problem.distance(points, rows)
         better = (away < distance) & problem.holds(points, rows)
@@ -141,7 +142,7 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
         linear = problem.linearised(around, rows, 1)
         gradient = linear.gradients[:, 0]
-        average = gradient if average is None else average + options.averaging * (gradient - average)
+        average = gradient if average is None else average + (1 - options.momentum) * (gradient - average)
 
         goal = points + first * cooled * (problem.x - points)
         offsets = torch.linalg.vecdot(average, around) - linear.leads[:, 0] + 10 * problem.margin
