@@ -73,6 +73,57 @@ def test_every_cell_can_be_computed_again_from_the_dataset_it_names(finished, ta
         assert cell.verdict == "not comparable"
 
 
+FORMULAS = {
+    "share": lambda values: values.mean(),
+    "norm": lambda values: values.item(),
+    "ratio": lambda values: values.max(),
+    "probability": lambda one, other: ((one[:, None] > other) + (one[:, None] == other) / 2).mean(),
+}
+
+
+@pytest.mark.parametrize("table", ["table5", "table5_mnist", "units"])
+def test_every_bound_and_effect_can_be_computed_again_from_the_datasets_it_names(finished, table):
+    cells = pd.read_csv(finished / f"results/{table}.cells.csv")
+    assert set(cells["unit"]) == ({"share", "probability"} if table == "units" else {"norm", "ratio"})
+    for cell in cells.itertuples():
+        values = []
+        for path, dataset in zip(cell.artifact.split(";"), cell.dataset.split(";"), strict=True):
+            with artifacts.read(finished / path) as file:
+                values.append(file[dataset][()])
+        assert cell.value == pytest.approx(FORMULAS[cell.unit](*values), rel=1e-6)
+        assert cell.verdict == "not comparable"
+
+
+@pytest.mark.parametrize(("table", "networks"), [("table5", 1), ("table5_mnist", 4)])
+def test_no_instability_exceeds_its_bound_and_no_norm_its_upper_bound(finished, table, networks):
+    layout = pd.read_csv(finished / f"results/{table}.csv", index_col="row")
+    assert layout.columns.tolist() == ["Size", "lower", "upper", "norm", "lipschitz", "instability"]
+    assert (layout.index.str.endswith("_fc_1")).sum() == networks
+    rounded = 1.01  # as the layout has three digits
+    assert (layout["lower"] <= layout["upper"]).all()
+    assert (layout["norm"] <= rounded * layout["upper"]).all()
+    assert (layout["instability"] <= rounded * layout["lipschitz"]).all()
+    assert (layout["instability"] > 0).all()
+
+
+def test_examples_of_photographs_are_what_they_claim(finished):
+    with artifacts.read(finished / "results/adversarial/pictures/EfficientNetLite0/1-of-1.h5") as file:
+        images, target, success = file["images"][()], file["target"][()], file["success"][()]
+        index, size = file["index"][()], file["distortion"][()]
+    network = networks.read(finished / "results/networks/EfficientNetLite0.h5")
+    originals = photographs(finished / "results/pictures.h5", index)
+    assert success.any()
+    assert ((images >= 0) & (images <= 1)).all()
+    assert np.array_equal(network(torch.from_numpy(images)).argmax(1).numpy() == target, success)
+    rms = np.sqrt(np.square(images - originals).mean(axis=(1, 2, 3)))
+    assert size[success] == pytest.approx(rms[success], rel=1e-5)
+
+
+def photographs(path, index):
+    with artifacts.read(path) as file:
+        return (file["pictures/images"][()][index] / 255).astype(np.float32)
+
+
 def test_adversarial_examples_are_what_they_claim(finished):
     data = datasets(finished / "results/data.h5")
     for name in ("M1", "M1_prime", "M2"):
@@ -265,7 +316,8 @@ def test_logs_benchmarks_and_figures_are_left(finished):
     assert "iteration" in (finished / "results/logs/train/M1.log").read_text()
     assert "found" in (finished / "results/logs/attack/test/M1/1-of-1.log").read_text()
     assert (finished / "results/benchmarks/train/M1.tsv").read_text().startswith("s\t")
-    for name in ("figures/training", "figures/filters_AE400_10", "table4", "figure7"):
+    drawn = [f"figure{number}" for number in (1, 2, 3, 4, 5, 7)]
+    for name in ("figures/training", "figures/filters_AE400_10", "table4", *drawn):
         assert (finished / f"results/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
