@@ -20,7 +20,10 @@ def body(step: Step) -> None:
     device = prepare(step, settings["device"])
     network = networks.read(step.input("network")).to(device)
     labels = datasets.read_labels(step.input("data"), settings["images"])
-    sample = _correct(step, network, labels, device) if settings["correct_only"] else _sample(labels, settings)
+    if settings["correct_only"]:
+        sample = _correct(step, network, labels, device)
+    else:
+        sample = datasets.sample(len(labels), **settings["sample"])
     index = datasets.shard(sample, settings["shard"])
     originals = datasets.read(step.input("data"), settings["images"], index)
     match settings["target"]:
@@ -44,10 +47,6 @@ def body(step: Step) -> None:
     )
     c = Dataset(result.c.cpu(), "(n,) the penalty weight that it was found with")
     step.write(layout(network, settings["images"], index, originals, result) | {"c": c})
-
-
-def _sample(labels: np.ndarray, settings: dict) -> np.ndarray:
-    return datasets.sample(len(labels), **settings["sample"])
 
 
 def _correct(step: Step, network, labels: np.ndarray, device: torch.device) -> np.ndarray:
