@@ -100,6 +100,7 @@ def test_the_default_configuration_is_not_changed_by_being_checked():
         ("attack.margin", -1e-4, "got -0.0001"),
         ("attack.sqp.exploration", -1, "got -1"),
         ("attack.sqp.noise", -0.5, "got -0.5"),
+        ("attack.sqp.smoothing", float("inf"), "got inf"),
         ("attack.sqp.momentum", 1.0, "got 1.0"),
         ("attack.sample", 0, "got 0"),
         ("attack.sample", "some", "got 'some'"),

@@ -1,5 +1,7 @@
 """Sequential quadratic steps: local minima by the optimality conditions, from anywhere, and never further than before."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from blindspots.attack import minimum_distortion, refine
 from blindspots.exact import exact_linear
 from blindspots.lbfgs import CONVERGED
 from blindspots.penalty import LBFGS
+from blindspots.problem import Problem
 from blindspots.sqp import SQP
 
 SHAPE, CLASSES = (6, 6), 5
@@ -296,7 +299,22 @@ def test_where_gradients_change_from_point_to_point_their_average_leads_nearer()
     assert with_.distortion.mean() <= 0.99 * without.distortion.mean()
 
 
-@pytest.mark.parametrize("options", [{}, {"noise": 0.0}, {"momentum": 0.0}, {"momentum": 0.9}], ids=str)
+@pytest.mark.parametrize("smoothing", [1e-2, 0.3, 5.0])
+def test_the_smoothed_lead_is_a_little_below_the_smallest_with_the_gradient_of_its_values(kinked, smoothing):
+    images = digits(5)
+    problem = Problem(kinked, images, next_class(kinked, images), (0.0, 1.0), 1e-4)
+    x, rows = problem.x, problem.rows
+    (exact, _), (lead, gradient) = problem.smallest_lead(x, rows), problem.smallest_lead(x, rows, smoothing)
+    assert (lead <= exact).all()
+    assert (lead >= exact - smoothing * math.log(CLASSES - 1)).all()
+    assert (problem.gradient_evaluations == 2).all()
+
+    way = 1e-6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    change = problem.smallest_lead(x + way, rows, smoothing)[0] - problem.smallest_lead(x - way, rows, smoothing)[0]
+    assert change.numpy() == pytest.approx(2 * torch.linalg.vecdot(gradient, way).numpy(), rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": 0.0}, {"smoothing": 2.0}, {"momentum": 0.0}, {"momentum": 0.9}], ids=str)
 @pytest.mark.parametrize("steps", [1, 5, 50])
 def test_no_image_is_further_for_having_been_explored(kinked, steps, options):
     images = digits(40, seed=3)
@@ -340,6 +358,8 @@ def test_fewer_competitors_cost_fewer_gradients_and_end_as_near():
         ({"noise": -1.0}, "noise is -1.0: it has to be 0 or larger, and finite"),
         ({"noise": float("nan")}, "noise is nan: it has to be 0 or larger, and finite"),
         ({"noise": float("inf")}, "noise is inf: it has to be 0 or larger, and finite"),
+        ({"smoothing": -1.0}, "smoothing is -1.0: it has to be 0 or larger, and finite"),
+        ({"smoothing": float("inf")}, "smoothing is inf: it has to be 0 or larger, and finite"),
         ({"momentum": -0.1}, "momentum is -0.1: it has to be at least 0 and less than 1"),
         ({"momentum": 1.0}, "momentum is 1.0: it has to be at least 0 and less than 1"),
         ({"competitors": 0}, "competitors is 0: it has to be 1 at least"),

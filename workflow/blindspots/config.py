@@ -305,6 +305,7 @@ class SQP(Section):
 
     exploration: Annotated[int, BeforeValidator(_no_truth_value), Field(ge=0)]
     noise: NonNegative
+    smoothing: NonNegative
     momentum: Annotated[float, Field(ge=0, lt=1)]
     competitors: Count
     tolerance: Positive

@@ -42,6 +42,8 @@ class SQP:
 
     exploration: steps of `explore`, a gradient each, for images where the quadratic steps do not converge.
     noise:       how many times the distance the noise of its first step is long, which becomes less by and by.
+    smoothing:   logits over which its first step smooths the smallest lead, which becomes less by and by, down to a
+                 hundredth: where there are many classes, the nearest competitor alone leads astray. 0 for no smoothing.
     momentum:    how much of the average of the gradients before one of its steps keeps. Deep networks, whose gradients
                  change from point to point, need more than shallow ones.
     competitors: how many of the other classes are linearised at first, the nearest ones; each costs a gradient a round.
@@ -52,6 +54,7 @@ class SQP:
 
     exploration: int = 100
     noise: float = 2.0
+    smoothing: float = 0.0
     momentum: float = 0.5
     competitors: int = 3
     tolerance: float = 5e-3
@@ -61,8 +64,9 @@ class SQP:
         for name, least in {"exploration": 0, "competitors": 1, "max_rounds": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it has to be {least} at least")
-        if not (self.noise >= 0 and isfinite(self.noise)):
-            raise ValueError(f"noise is {self.noise}: it has to be 0 or larger, and finite")
+        for name in ("noise", "smoothing"):
+            if not (getattr(self, name) >= 0 and isfinite(getattr(self, name))):
+                raise ValueError(f"{name} is {getattr(self, name)}: it has to be 0 or larger, and finite")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}: it has to be at least 0 and less than 1")
         if not self.tolerance > 0:
@@ -140,12 +144,11 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         cooled = (last / first) ** (step / steps)
         noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
         around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
-        linear = problem.linearised(around, rows, 1)
-        gradient = linear.gradients[:, 0]
+        lead, gradient = problem.smallest_lead(around, rows, options.smoothing * cooled**2)
         average = gradient if average is None else average + (1 - options.momentum) * (gradient - average)
 
         goal = points + first * cooled * (problem.x - points)
-        offsets = torch.linalg.vecdot(average, around) - linear.leads[:, 0] + 10 * problem.margin
+        offsets = torch.linalg.vecdot(average, around) - lead + 10 * problem.margin
         points = _onto_half_space(goal, average, offsets, problem.lower, problem.upper)
     return nearest, improved
 
