@@ -41,6 +41,7 @@ SPECTRAL_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(t
 LINEAR_NETWORKS = [name for name, network in CONFIG.networks.items() if network.linear]
 PRETRAINED_NETWORKS = [name for name, network in CONFIG.networks.items() if isinstance(network, Pretrained)]
 TRAINED_NETWORKS = [name for name in CONFIG.networks if name not in PRETRAINED_NETWORKS]
+PERTURBED_NETWORKS = [name for name in TRAINED_NETWORKS if CONFIG.networks[name].training().get("perturbed")]
 AUTOENCODERS = [name for name in TRAINED_NETWORKS if CONFIG.networks[name].training().get("pretraining")]
 # Every table's name, and of the figures of Section 3 what each is of.
 TABLES = [*CONFIG.tables, *(["units"] if CONFIG.units.of else [])]
@@ -417,16 +418,19 @@ def load_settings(wildcards):
     return settings("load", network=network.definition(), weights=plain(network.weights), image_shape=shape)
 
 
-def train_settings(wildcards):
-    config = config_of(wildcards)
-    network = config.networks[wildcards.network]
-    return settings(
-        "train",
-        network=network.definition(),
-        **network.training(),
-        training=plain(config.training),
-        **machine(config.training),
-    )
+def train_settings(program):
+    def of(wildcards):
+        config = config_of(wildcards)
+        network = config.networks[wildcards.network]
+        return settings(
+            program,
+            network=network.definition(),
+            **network.training(),
+            training=plain(config.training),
+            **machine(config.training),
+        )
+
+    return of
 
 
 def work(wildcards):

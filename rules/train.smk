@@ -13,7 +13,7 @@ rule train:
     benchmark:
         "results/benchmarks/train/{variant}{network}.tsv"
     wildcard_constraints:
-        network=any_of(TRAINED_NETWORKS),
+        network=any_of(name for name in TRAINED_NETWORKS if name not in PERTURBED_NETWORKS),
     priority: work
     conda:
         "../envs/environment.yaml"
@@ -24,11 +24,41 @@ rule train:
         runtime=grows(120),
         gpu=gpu(CONFIG.training),
     params:
-        settings=train_settings,
+        settings=train_settings("train"),
     message:
         "Training {wildcards.variant}{wildcards.network}"
     shell:
         "exec python -m scripts.train --data {input.data:q} --splits {input.splits:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule train_perturbed:
+    input:
+        data="results/data.h5",
+        splits="results/splits.h5",
+    output:
+        "results/networks/{variant}{network}.h5",
+    log:
+        "results/logs/train/{variant}{network}.log",
+    benchmark:
+        "results/benchmarks/train/{variant}{network}.tsv"
+    wildcard_constraints:
+        network=any_of(PERTURBED_NETWORKS),
+    priority: work
+    conda:
+        "../envs/environment.yaml"
+    threads: CONFIG.training.threads
+    resources:
+        cpu=cpu,
+        mem_mb=grows(2000),
+        runtime=grows(120),
+        gpu=gpu(CONFIG.training),
+    params:
+        settings=train_settings("train_perturbed"),
+    message:
+        "Training {wildcards.variant}{wildcards.network} with perturbed layers"
+    shell:
+        "exec python -m scripts.train_perturbed --data {input.data:q} --splits {input.splits:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 

@@ -81,7 +81,10 @@ def test_the_default_configuration_is_not_changed_by_being_checked():
         # Unknown and missing keys
         ("atack", {}, "unknown key"),
         ("attack.nrom", "l2", "unknown key"),
-        ("networks.M1.dropout", 0.5, "unknown key"),
+        ("networks.M1.channels", 8, "unknown key"),
+        ("networks.M1.dropout", 0.5, "got 0.5"),
+        ("networks.M1.dropout", [0.0, 0.5, 0.5], "give minibatches"),
+        ("networks.M1.perturbed", {"kind": "steps", "norms": [1, 1, 1], "weight": 1}, "give minibatches"),
         ("data.files.train_images.md5", "0", "unknown key"),
         ("tables.table4.blocks.0.clip", True, "unknown key"),
         ("tables.table3.blocks", [], "unknown key"),
@@ -252,7 +255,7 @@ def test_pretraining_may_have_any_number_of_layers_above_and_without_it_every_la
         ("AE400_10.pretraining.max_iterations", 0, "got 0"),
         ("AE400_10.pretraining.max_iterations", ..., "equired"),
         ("AE400_10.pretraining.epochs", 3, "unknown key"),
-        ("AE400_10.minibatches", {"size": 1, "epochs": 1, "learning_rate": 1}, "unknown key"),
+        ("AE400_10.minibatches", {"size": 1, "epochs": 1, "learning_rate": 1}, "leave out pretraining"),
         ("Conv.pretraining", None, "unknown key"),
         ("Conv.dropout", 1, "got 1"),
         ("Conv.dropout", -0.1, "got -0.1"),
@@ -595,3 +598,39 @@ def test_a_table_named_as_that_of_the_units_is_refused():
     raw = changed()
     raw["tables"]["units"] = raw["tables"].pop("figure7")
     assert "tables.units: this name stands for the table of Section 3" in refusal(raw)
+
+
+IN_MINIBATCHES = {"size": 100, "epochs": 2, "learning_rate": 1e-3}
+POOLS = {"kind": "pools", "norms": [1, 1, 1], "weight": 1, "size": 100, "replaced": 0.5, "batch": 50}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"perturbed": POOLS | {"norms": [1, 1]}}, "2 values for the input and 2 hidden layers"),
+        ({"perturbed": POOLS | {"norms": [0, 0, 0]}}, "perturb nothing"),
+        ({"perturbed": POOLS | {"norms": [-1, 1, 1]}}, "got -1"),
+        ({"perturbed": POOLS | {"weight": 0}}, "got 0"),
+        ({"perturbed": POOLS | {"batch": 101}}, "101 examples at a time do not fit in a pool of 100"),
+        ({"perturbed": POOLS | {"replaced": 0}}, "got 0"),
+        ({"perturbed": {"kind": "steps", "norms": [1, 1, 1], "weight": 1, "size": 3}}, "unknown key"),
+        ({"perturbed": {"kind": "virtual", "norms": [1, 1, 1], "weight": 1}}, "got 'virtual'"),
+        ({"dropout": [0.2, 0.5]}, "2 values for the input and 2 hidden layers"),
+        ({"dropout": [0.2, 0.5, 1.0]}, "got 1.0"),
+    ],
+)
+def test_one_mistake_in_a_training_in_minibatches_is_one_line(change, words):
+    raw = changed(("networks.M1.minibatches", IN_MINIBATCHES))
+    raw["networks"]["M1"] |= change
+    message = refusal(raw)
+    assert words in message
+    assert message.startswith("networks.M1")
+
+
+def test_how_a_network_is_perturbed_is_of_its_training_and_its_dropout_of_what_is_built():
+    raw = changed(("networks.M1.minibatches", IN_MINIBATCHES), ("networks.M1.perturbed", POOLS))
+    raw["networks"]["M1"]["dropout"] = [0.1, 0.2, 0.3]
+    network = validated(raw).networks["M1"]
+    assert network.definition()["dropout"] == [0.1, 0.2, 0.3]
+    assert network.training()["perturbed"] == POOLS
+    assert not {"perturbed", "minibatches"} & set(network.definition())

@@ -175,7 +175,7 @@ class Trained(Network):
     weight_decay: list[NonNegative]
     seed: Seed
 
-    _NOT_BUILT: ClassVar = ("trained_on", "weight_decay", "seed", "pretraining", "minibatches")
+    _NOT_BUILT: ClassVar = ("trained_on", "weight_decay", "seed", "pretraining", "minibatches", "perturbed")
 
     @property
     def classes(self) -> int:
@@ -219,9 +219,56 @@ class Pretraining(Section):
     max_iterations: Count
 
 
+class Minibatches(Section):
+    """Options of training by minibatches, as in `blindspots.training`."""
+
+    size: Count
+    epochs: Count
+    learning_rate: Positive
+
+
+class Perturbed(Section):
+    """Options of training with perturbed outputs of the layers, as in `blindspots.adversarial_training`."""
+
+    norms: list[NonNegative]
+    weight: Positive
+
+    @model_validator(mode="after")
+    def _perturbs_something(self):
+        if not any(self.norms):
+            raise ValueError(
+                f"norms: {self.norms} perturb nothing: give one of them more than 0, or leave it out altogether"
+            )
+        return self
+
+
+class Steps(Perturbed):
+    kind: Literal["steps"]
+
+
+class RandomSteps(Perturbed):
+    kind: Literal["noise"]
+
+
+class Pools(Perturbed):
+    kind: Literal["pools"]
+    size: Count
+    replaced: Positive
+    batch: Count
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.batch > self.size:
+            raise ValueError(f"batch: {self.batch} examples at a time do not fit in a pool of {self.size}")
+        return self
+
+
 class FullyConnected(Trained):
     kind: Literal["fully_connected"]
+    dropout: list[Annotated[NonNegative, Field(lt=1)]] = []
     pretraining: Pretraining | None = None
+    minibatches: Minibatches | None = None
+    perturbed: Annotated[Steps | RandomSteps | Pools, Field(discriminator="kind")] | None = None
 
     @property
     def linear(self) -> bool:
@@ -237,15 +284,16 @@ class FullyConnected(Trained):
         self._one_decay_each(len(self.units) - (self.pretraining is not None))
         if self.pretraining and (len(self.units) < 2 or self.activation != "sigmoid"):
             raise ValueError("pretraining is of a sigmoid layer with others above: give two units at least, and sigmoid")
+        if self.pretraining and self.minibatches:
+            raise ValueError("what is pretrained is trained to convergence: leave out pretraining, or minibatches")
+        if (self.dropout or self.perturbed) and not self.minibatches:
+            raise ValueError("dropout and perturbed are of training in minibatches: give minibatches")
+        for key, values in {"dropout": self.dropout, "perturbed.norms": getattr(self.perturbed, "norms", [])}.items():
+            if values and len(values) != len(self.units):
+                raise ValueError(
+                    f"{key}: {len(values)} values for the input and {len(self.units) - 1} hidden layers: one each"
+                )
         return self
-
-
-class Minibatches(Section):
-    """Options of training by minibatches, as in `blindspots.training`."""
-
-    size: Count
-    epochs: Count
-    learning_rate: Positive
 
 
 class Convolutional(Trained):

@@ -17,13 +17,17 @@ BATCH_NORM_EPSILON = 1e-3  # of EfficientNet
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
-def fully_connected(image_shape: Sequence[int], units: Sequence[int], activation: str) -> nn.Sequential:
+def fully_connected(
+    image_shape: Sequence[int], units: Sequence[int], activation: str, dropout: Sequence[float] = ()
+) -> nn.Sequential:
     """The paper's FC: linear maps with an activation between them; with one entry in `units`, its softmax classifier.
 
-    Input (b, *image_shape); output (b, units[-1]) logits.
+    dropout: the rates of the pixels and of each hidden layer's units, or none. Input (b, *image_shape); output
+    (b, units[-1]) logits.
     """
     layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in zip([math.prod(image_shape), *units[:-1]], units, strict=True):
+    for place, (fan_in, fan_out) in enumerate(zip([math.prod(image_shape), *units[:-1]], units, strict=True)):
+        layers += [nn.Dropout(dropout[place])] if dropout else []
         layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ class Step:
         (path,) = self.output
         artifacts.write(path, datasets, self.record())
         log.info("wrote %s after %.1f s", path, time.monotonic() - self._clock)
+
+    def identity(self) -> str:
+        """The same for a run that makes the same: of the program, its settings and inputs, and what it runs on."""
+        record = self.record()
+        for key in ("git_commit", "git_dirty", "host", "started", "wall_seconds"):
+            del record[key]
+        return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def record(self) -> dict[str, Any]:
         made_by = fingerprint(self.program)

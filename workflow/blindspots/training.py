@@ -1,4 +1,4 @@
-"""Training with the paper's quadratic weight decay: full-batch L-BFGS until convergence, or minibatches for dropout."""
+"""Training with the paper's quadratic weight decay, by full-batch L-BFGS until convergence."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -28,6 +28,11 @@ class Iteration(NamedTuple):
     gradient_max: float  # its largest component, which convergence is judged by
     error: float  # fraction of the training images misclassified
     evaluations: int  # gradients of all images computed so far
+
+    @classmethod
+    def of(cls, state: "State", evaluations: int) -> "Iteration":
+        gradient = state.gradient
+        return cls(state.loss, gradient.norm().item(), gradient.abs().max().item(), state.error, evaluations)
 
 
 class Trained(NamedTuple):
@@ -90,44 +95,6 @@ def fit(
     )
 
 
-def fit_in_minibatches(
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    weight_decay: Sequence[float],
-    decay_convention: str = "half",
-    size: int,
-    epochs: int,
-    learning_rate: float,
-    seed: int,
-    report: Report = no_report,
-) -> Trained:
-    """Train `network` in place by Adam on minibatches, its learning rate falling to 0 over all `epochs`.
-
-    This is for networks with dropout, whose loss is another one at every step, so that nothing converges. The record has
-    the loss of all images without dropout after every epoch.
-    """
-    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs * -(-len(images) // size))
-    order = torch.Generator().manual_seed(seed)
-    states: list[Iteration] = []
-    with torch.random.fork_rng():  # dropout draws from torch's own generator
-        torch.manual_seed(seed)
-        for epoch in range(1, epochs + 1):
-            network.train()
-            for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
-                optimiser.zero_grad()
-                penalty = decay(network, weight_decay, decay_convention)
-                (cross_entropy(network(images[rows]), labels[rows]) + penalty).backward()
-                optimiser.step()
-                schedule.step()
-            state = total_loss(network.eval(), images, labels, weight_decay, decay_convention)
-            states.append(_iteration(state, evaluations=epoch))
-            _tell(report, "epoch", "training error", states)
-    return Trained(states, False, f"{epochs} epochs of minibatches of {size}, with dropout")
-
-
 def total_loss(
     network: nn.Module, images: Tensor, labels: Tensor, weight_decay: Sequence[float], decay_convention: str
 ) -> State:
@@ -166,13 +133,13 @@ def minimise(
         nonlocal latest
         _assign(parameters, torch.from_numpy(values))
         state = objective()
-        latest = _iteration(state, latest.evaluations + 1)
+        latest = Iteration.of(state, latest.evaluations + 1)
         return state.loss, state.gradient.double().cpu().numpy()
 
     def after_iteration(intermediate_result) -> None:
         # L-BFGS-B accepts the point that it evaluated last, so `latest` describes it.
         states.append(latest)
-        _tell(report, "iteration", error, states)
+        tell(report, "iteration", error, states)
 
     start = flat([parameter.detach() for parameter in parameters]).double().cpu().numpy()
     options = {
@@ -197,12 +164,8 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
 
 
-def _iteration(state: State, evaluations: int) -> Iteration:
-    gradient = state.gradient
-    return Iteration(state.loss, gradient.norm().item(), gradient.abs().max().item(), state.error, evaluations)
-
-
-def _tell(report: Report, unit: str, error: str, states: Sequence[Iteration]) -> None:
+def tell(report: Report, unit: str, error: str, states: Sequence[Iteration]) -> None:
+    """Report the last of the states; error says what the error is that they have."""
     line = "%s %d: loss %.6f, gradient norm %.2e (largest component %.2e), %s %.4f"
     last = states[-1]
     report(line, unit, len(states), last.loss, last.gradient_norm, last.gradient_max, error, last.error)

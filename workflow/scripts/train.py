@@ -1,15 +1,71 @@
 """Train one network, by full-batch L-BFGS until convergence or as its definition says, with every iteration on record."""
 
-import torch
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from blindspots import autoencoder, datasets, networks, training
+import torch
+from torch import Tensor, nn
+
+from blindspots import autoencoder, datasets, minibatches, networks, training
 from blindspots.artifacts import Dataset
+from blindspots.checkpoints import Checkpoint
 from blindspots.device import prepare
 from blindspots.step import Progress, Step, log, run
 from blindspots.training import Trained
 
 
 def body(step: Step) -> None:
+    if step.settings.get("minibatches"):
+        in_minibatches(step)
+    else:
+        to_convergence(step)
+
+
+def to_convergence(step: Step) -> None:
+    """Train by L-BFGS; where the settings have pretraining, the layers above the first, which then stays as it is."""
+    settings = step.settings
+    network, x, y, generator = _begin(step)
+    until = {key: settings["training"][key] for key in ("gradient_tolerance", "max_iterations", "history")}
+    if not (pretraining := settings.get("pretraining")):
+        _end(step, network, x, training.fit(network, x, y, **_decay(settings), **until, report=Progress()))
+        return
+    encoder, above = network[:3], network[3:]
+    pretrained = autoencoder.pretrain(encoder, x, **until | pretraining, generator=generator, report=Progress())
+    log.info("pretrained for %d iterations (%s)", len(pretrained.history), pretrained.message)
+    with torch.no_grad():
+        features = torch.cat([encoder(part) for part in training.in_parts(x)])
+    trained = training.fit(above, features, y, **_decay(settings), **until, report=Progress())
+    _end(step, network, x, trained, _record("pretraining", pretrained))
+
+
+def in_minibatches(step: Step, make_term: Callable[..., minibatches.Term] | None = None) -> None:
+    """Train by Adam; where it was killed, on from the checkpoint beside the output.
+
+    make_term: of the settings, the network, the images and their labels, the term of the loss.
+    """
+    settings = step.settings
+    network, x, y, _ = _begin(step)
+    pixels, labels = datasets.read(step.input("data"), "test")
+    checkpoint = Checkpoint(step.output[0].with_suffix(".checkpoint"), step.identity())
+    fitted = minibatches.fit(
+        network,
+        x,
+        y,
+        **_decay(settings),
+        **settings["minibatches"],
+        seed=settings["seed"],
+        term=make_term(settings, network, x, y) if make_term else None,
+        watched=(torch.from_numpy(pixels).to(x.device), torch.from_numpy(labels).long().to(x.device)),
+        checkpoint=checkpoint,
+        report=Progress(),
+    )
+    meaning = "(epochs,) test images misclassified, a fraction; nothing depends on it"
+    _end(step, network, x, fitted.trained, {"history/error_test": Dataset(fitted.watched, meaning)})
+    checkpoint.remove()
+
+
+def _begin(step: Step) -> tuple[nn.Sequential, Tensor, Tensor, torch.Generator]:
+    """The network to be trained, its images and labels, and the generator that its weights were drawn by."""
     settings = step.settings
     device = prepare(step, settings["device"])
     part = datasets.read_split(step.input("splits"), settings["trained_on"])
@@ -18,12 +74,18 @@ def body(step: Step) -> None:
     generator = torch.Generator().manual_seed(settings["seed"])
     networks.initialise(network, generator)
     log.info("%d images, %d parameters", len(images), sum(p.numel() for p in network.parameters()))
-    x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).long().to(device)
-    trained, pretrained = _train(network.to(device), x, y, settings, generator)
+    return network.to(device), torch.from_numpy(images).to(device), torch.from_numpy(labels).long().to(device), generator
+
+
+def _decay(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"weight_decay": settings["weight_decay"], "decay_convention": settings["training"]["decay_convention"]}
+
+
+def _end(step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapping[str, Dataset] | None = None) -> None:
     last = trained.history[-1]
     log.info(
         "%s after %d iterations (%s): loss %.6f, largest gradient component %.1e, training error %.4f",
-        _outcome(trained, settings),
+        _outcome(trained, step.settings),
         len(trained.history),
         trained.message,
         last.loss,
@@ -33,33 +95,16 @@ def body(step: Step) -> None:
     step.write(
         {
             **{f"parameters/{key}": Dataset(value.cpu(), "weights") for key, value in network.state_dict().items()},
-            "image_shape": Dataset(images[0].shape, "height and width of an image"),
+            "image_shape": Dataset(x.shape[1:], "height and width of an image"),
             "converged": Dataset(trained.converged, trained.message),
             **_record("history", trained),
-            **(_record("pretraining", pretrained) if pretrained else {}),
+            **(more or {}),
         }
     )
 
 
-def _train(network, x, y, settings, generator) -> tuple[Trained, Trained | None]:
-    """Train as the network's definition says; the second record is that of the first layer's pretraining."""
-    options = {"weight_decay": settings["weight_decay"], "decay_convention": settings["training"]["decay_convention"]}
-    until = {key: settings["training"][key] for key in ("gradient_tolerance", "max_iterations", "history")}
-    if minibatches := settings.get("minibatches"):
-        seed = settings["seed"]
-        return training.fit_in_minibatches(network, x, y, **options, **minibatches, seed=seed, report=Progress()), None
-    if not (pretraining := settings.get("pretraining")):
-        return training.fit(network, x, y, **options, **until, report=Progress()), None
-    encoder, above = network[:3], network[3:]
-    pretrained = autoencoder.pretrain(encoder, x, **until | pretraining, generator=generator, report=Progress())
-    log.info("pretrained for %d iterations (%s)", len(pretrained.history), pretrained.message)
-    with torch.no_grad():  # the first layer is not fine-tuned
-        features = torch.cat([encoder(part) for part in training.in_parts(x)])
-    return training.fit(above, features, y, **options, **until, report=Progress()), pretrained
-
-
-def _outcome(trained: Trained, settings: dict) -> str:
-    if settings.get("minibatches"):  # with dropout, there is nothing to converge to
+def _outcome(trained: Trained, settings: Mapping[str, Any]) -> str:
+    if settings.get("minibatches"):  # there is nothing to converge to
         return "ended"
     return "converged" if trained.converged else "NOT converged"
 

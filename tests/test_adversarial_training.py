@@ -1,0 +1,212 @@
+"""Training with perturbed outputs of layers: what is perturbed, by how much, and which layers learn from it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from blindspots import adversarial_training, networks
+from blindspots.adversarial_training import stages, term
+
+IMAGES = torch.rand(40, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+LABELS = torch.randint(0, 4, (40,), generator=torch.Generator().manual_seed(1))
+UNITS = [19, 17, 4]
+POOLS = {"size": 24, "replaced": 0.5, "batch": 8}
+
+
+def network_of(activation="sigmoid", dropout=(), seed=0):
+    network = networks.fully_connected([6], UNITS, activation, dropout)
+    networks.initialise(network, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for layer in networks.weight_layers(network):
+            layer.weight *= 3  # so that the images are of several classes
+            layer.bias -= layer.weight.sum(1) / 2
+    return network.double()
+
+
+def term_of(kind, norms, network, weight=1.0, seed=3, labels=LABELS):
+    definition = {"kind": kind, "norms": norms, "weight": weight} | (POOLS if kind == "pools" else {})
+    return term(definition, network, IMAGES, labels, seed)
+
+
+def outputs(network, images=IMAGES):
+    """By hand: the images, and what each activation returns."""
+    found = [images]
+    for layer in network:
+        images = layer(images)
+        if isinstance(layer, (torch.nn.Sigmoid, torch.nn.ReLU, torch.nn.Tanh)):
+            found.append(images)
+    return found
+
+
+ADDED = adversarial_training._Layerwise.added
+
+
+def seen(monkeypatch, made):
+    """What is perturbed in a term's loss, by the place of the output."""
+    found = {}
+    monkeypatch.setattr(
+        adversarial_training._Layerwise,
+        "added",
+        lambda self, place, perturbed, labels: (
+            found.update({place: (perturbed, labels)}) or ADDED(self, place, perturbed, labels)
+        ),
+    )
+    return made.loss(IMAGES, LABELS), found
+
+
+@pytest.mark.parametrize(
+    ("activation", "bounds"), [("sigmoid", (0, 1)), ("relu", (0, math.inf)), ("tanh", (-1, 1))], ids=lambda value: str(value)
+)
+@pytest.mark.parametrize("dropout", [(), (0.1, 0.2, 0.3)])
+def test_the_stages_are_the_network_with_the_ranges_of_what_they_start_from(activation, bounds, dropout):
+    network = network_of(activation, dropout).eval()
+    found = stages(network)
+    assert [stage.bounds for stage in found] == [(0, 1), bounds, bounds]
+    images = IMAGES
+    for stage, expected in zip(found, outputs(network), strict=True):
+        assert torch.equal(images, expected)
+        images = stage.layers(images)
+    assert torch.equal(images, network(IMAGES))
+
+
+@pytest.mark.parametrize("kind", ["steps", "noise"])
+@pytest.mark.parametrize("activation", ["sigmoid", "relu", "tanh"])
+def test_outputs_are_perturbed_by_their_norms_within_their_ranges(monkeypatch, kind, activation):
+    network = network_of(activation)
+    norms = [0.3, 0.0, 0.2]
+    _, found = seen(monkeypatch, term_of(kind, norms, network))
+    assert sorted(found) == [0, 2]
+    for place, (perturbed, labels) in found.items():
+        low, high = stages(network)[place].bounds
+        sizes = (perturbed - outputs(network)[place]).flatten(1).norm(dim=1)
+        inside = ((perturbed > low) & (perturbed < high)).flatten(1).all(1)
+        assert (perturbed >= low).all()
+        assert (perturbed <= high).all()
+        assert inside.any() or activation != "sigmoid"
+        assert sizes[inside].tolist() == pytest.approx([norms[place]] * int(inside.sum()))
+        assert (sizes <= norms[place] * (1 + 1e-12)).all()
+        assert torch.equal(labels, LABELS)
+
+
+def test_the_loss_is_the_images_and_that_of_the_layers_above_what_is_perturbed(monkeypatch):
+    network = network_of()
+    loss, found = seen(monkeypatch, term_of("steps", [0.3, 0.2, 0.1], network, weight=0.7))
+    expected = cross_entropy(network(IMAGES), LABELS)
+    for place, cut in enumerate((0, 3, 5)):
+        expected = expected + 0.7 * cross_entropy(network[cut:](found[place][0]), LABELS)
+    assert loss.item() == pytest.approx(expected.item())
+
+
+def test_a_step_raises_the_loss_more_than_any_noise_of_its_size(monkeypatch):
+    network = network_of()
+    _, steps = seen(monkeypatch, term_of("steps", [1e-3] * 3, network))
+    _, noise = seen(monkeypatch, term_of("noise", [1e-3] * 3, network))
+    for place, cut in enumerate((0, 3, 5)):
+        above = network[cut:]
+        plain, most, some = (
+            cross_entropy(above(h), LABELS, reduction="none")
+            for h in (outputs(network)[place], steps[place][0], noise[place][0])
+        )
+        free = ((steps[place][0] > 0) & (steps[place][0] < 1)).flatten(1).all(1)
+        assert free.any()
+        assert (most > plain)[free].all()
+        assert (most > some)[free].all()
+
+
+@pytest.mark.parametrize("kind", ["steps", "noise", "pools"])
+def test_only_the_layers_above_learn_from_what_is_perturbed(kind):
+    network = network_of()
+    loss = term_of(kind, [0.0, 0.0, 0.3], network).loss(IMAGES, LABELS)
+    perturbed = torch.autograd.grad(loss, network.parameters())
+    plain = torch.autograd.grad(cross_entropy(network(IMAGES), LABELS), network.parameters())
+    for below in range(4):
+        assert perturbed[below].numpy() == pytest.approx(plain[below].numpy(), abs=1e-14)
+    for above in (4, 5):
+        assert (perturbed[above] - plain[above]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_a_pool_has_the_nearest_outputs_of_another_class(activation):
+    network = network_of(activation).eval()
+    labels = network(IMAGES).argmax(1)
+    made = term_of("pools", [1e6] * 3, network, labels=labels)
+    made.loss(IMAGES, labels)
+    for place, cut in enumerate((0, 3, 5)):
+        above, (low, high) = network[cut:], stages(network)[place].bounds
+        examples, truth = made.pools[place]
+        assert ((examples >= low) & (examples <= high)).all()
+        said = above(examples)
+        first, second = said.topk(2, dim=1).values.unbind(1)
+        crossed = said.argmax(1) != truth
+        assert len(truth) >= 6  # of 8: what is not found is left out
+        assert crossed.all()
+        assert (first - second).max() < 0.05
+
+
+def test_what_lies_beyond_the_norm_is_brought_back_to_it():
+    network = network_of().eval()
+    labels = network(IMAGES).argmax(1)
+    made = term_of("pools", [1e-3] * 3, network, labels=labels)
+    made.loss(IMAGES, labels)
+    for place, origins in enumerate(outputs(network)):
+        gaps = torch.cdist(made.pools[place][0].flatten(1), origins.flatten(1)).amin(1)
+        assert gaps.max().item() == pytest.approx(1e-3)
+
+
+def test_a_pool_grows_to_its_size_and_is_then_renewed_at_its_rate():
+    network = network_of()
+    labels = network(IMAGES).argmax(1)  # of which others are near
+    made = term_of("pools", [0.5, 0.0, 0.5], network, labels=labels)
+    sizes, kept, before = [], [], None
+    for _ in range(12):  # of 40 images, for which 12 of 24 examples are to be made, 8 at a time
+        made.loss(IMAGES, labels)
+        with torch.no_grad():
+            network[1].bias += 0.01  # so that no example is made twice
+        now = made.pools[2][0]
+        sizes.append(len(now))
+        if before is not None and len(before) == 24:
+            kept.append(sum(bool((example == before).all(1).any()) for example in now))
+        before = now
+    assert sizes == [8, *[24] * 11]
+    assert sorted(made.pools) == [0, 2]
+    # Every other time two batches are made, of which the second takes the place of a third of the first.
+    assert 24 - np.mean(kept) == pytest.approx((8 + 16 - 8 / 3) / 2, abs=1)
+
+
+def test_making_examples_leaves_the_network_as_it_was():
+    network = network_of(dropout=(0.0, 0.2, 0.2)).train()
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    made = term_of("pools", [0.5, 0.5, 0.5], network)
+    loss = made.loss(IMAGES, LABELS)
+    loss.backward()
+    assert all(layer.training for layer in network)
+    assert all(parameter.requires_grad and parameter.grad is not None for parameter in network.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["noise", "pools"])
+def test_a_seed_decides_what_is_drawn(kind):
+    losses = [
+        [made.loss(IMAGES[:10], LABELS[:10]).item() for _ in range(6)]
+        for made in (term_of(kind, [0.5] * 3, network_of(), seed=seed) for seed in (3, 3, 4))
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("kind", ["noise", "pools"])
+def test_a_term_goes_on_from_its_state(kind):
+    network = network_of()
+    one, other = (term_of(kind, [0.5] * 3, network, seed=seed) for seed in (3, 9))
+    for _ in range(3):
+        one.loss(IMAGES[:10], LABELS[:10])
+    other.load_state_dict(one.state_dict())
+    following = [[made.loss(IMAGES[:10], LABELS[:10]).item() for _ in range(5)] for made in (one, other)]
+    assert following[0] == following[1]
+
+
+def test_a_norm_is_wanted_for_each_output():
+    with pytest.raises(ValueError, match="2 norms for the input and 2 hidden outputs"):
+        term_of("steps", [0.1, 0.1], network_of())

@@ -1,0 +1,121 @@
+"""Training by Adam on minibatches, for what does not converge: dropout, noise, examples made on the way."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from blindspots.checkpoints import Checkpoint
+from blindspots.training import Iteration, Report, Trained, decay, in_parts, no_report, tell, total_loss
+
+
+class Term(Protocol):
+    """What the loss of a minibatch is, where that is more than its images' own; its state as torch's modules give theirs."""
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of images (b, ...) with their labels (b,), without the weight decay."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Ordinary:
+    """The cross-entropy of the images alone."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(self.network(images), labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+class Fitted(NamedTuple):
+    trained: Trained
+    watched: list[float]  # the fraction of the watched images misclassified after each epoch
+
+
+def fit(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    weight_decay: Sequence[float],
+    decay_convention: str = "half",
+    size: int,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    term: Term | None = None,
+    watched: tuple[Tensor, Tensor] | None = None,
+    checkpoint: Checkpoint | None = None,
+    report: Report = no_report,
+) -> Fitted:
+    """Train `network` in place by Adam on minibatches, its learning rate falling to 0 over all `epochs`.
+
+    The record has the loss of all images (n, ...) with their labels (n,), as they are and without dropout, after every
+    epoch. Nothing converges, as the loss is another one at every step.
+
+    term:       the loss of a minibatch; by itself the images' cross-entropy.
+    watched:    other images and labels, whose error is on record too; nothing depends on it.
+    checkpoint: from which a training that was killed goes on, to the same end as if it had not been.
+    """
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs * -(-len(images) // size))
+    term = term or Ordinary(network)
+    parts = {"network": network, "optimiser": optimiser, "schedule": schedule, "term": term}
+    order = torch.Generator().manual_seed(seed)
+    states: list[Iteration] = []
+    errors: list[float] = []
+    with torch.random.fork_rng():  # dropout draws from torch's own generator
+        torch.manual_seed(seed)
+        if checkpoint and (kept := checkpoint.load()):
+            for name, part in parts.items():
+                part.load_state_dict(kept[name])
+            order.set_state(kept["order"])
+            _set_dropout(kept["dropout"])
+            states, errors = [Iteration(*state) for state in kept["states"]], kept["errors"]
+            report("goes on after epoch %d", len(states))
+        for epoch in range(len(states) + 1, epochs + 1):
+            network.train()
+            for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
+                optimiser.zero_grad()
+                penalty = decay(network, weight_decay, decay_convention)
+                (term.loss(images[rows], labels[rows]) + penalty).backward()
+                optimiser.step()
+                schedule.step()
+            state = total_loss(network.eval(), images, labels, weight_decay, decay_convention)
+            states.append(Iteration.of(state, evaluations=epoch))
+            if watched:
+                errors.append(_error(network, *watched))
+            tell(report, "epoch", "training error", states)
+            if checkpoint:
+                kept = {name: part.state_dict() for name, part in parts.items()}
+                drawn = {"order": order.get_state(), "dropout": _dropout()}
+                checkpoint.save(kept | drawn | {"states": [tuple(state) for state in states], "errors": errors})
+    return Fitted(Trained(states, False, f"{epochs} epochs of minibatches of {size}"), errors)
+
+
+@torch.no_grad()
+def _error(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    parts = zip(in_parts(images), in_parts(labels), strict=True)
+    return sum(int((network(part).argmax(1) != truth).sum()) for part, truth in parts) / len(images)
+
+
+def _dropout() -> list[Tensor]:
+    """The states of the generators that dropout draws from, the CPU's and each GPU's."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def _set_dropout(states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
