@@ -152,6 +152,8 @@ class Pools(_Layerwise):
             self._renew()
         loss = cross_entropy(self.outputs(images)[-1], labels)
         for place, (examples, truth) in self.pools.items():
+            if not len(examples):
+                continue
             rows = self._draw(len(examples), len(images)).to(truth.device)
             loss = loss + self.added(place, examples[rows], truth[rows])
         return loss
@@ -191,10 +193,7 @@ class Pools(_Layerwise):
 
     def _replace(self, place: int, examples: Tensor, labels: Tensor) -> None:
         """Put examples into a pool: beside the others until it is full, then in the place of random ones."""
-        if place not in self.pools:
-            self.pools[place] = examples, labels
-            return
-        old, truth = self.pools[place]
+        old, truth = self.pools.get(place, (examples[:0], labels[:0]))
         kept = torch.randperm(len(old), generator=self.generator)[: self.size - len(examples)].to(truth.device)
         self.pools[place] = torch.cat([old[kept], examples]), torch.cat([truth[kept], labels])
 
