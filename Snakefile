@@ -25,6 +25,8 @@ localrules:
     tabulate_transfer,
     tabulate_spectra,
     tabulate_units,
+    tabulate_methods,
+    plot_methods,
     plot_units,
     plot_adversarial,
     plot_training,
@@ -44,7 +46,7 @@ onstart:
 rule all:
     input:
         [f"results/{table}.csv" for table in TABLES],
-        [f"results/{table}.png" for table in [*TRANSFER_TABLES, *UNITS_FIGURES]],
+        [f"results/{table}.png" for table in [*TRANSFER_TABLES, *UNITS_FIGURES, *METHODS_TABLES]],
         [f"results/figures/filters_{name}.png" for name in AUTOENCODERS],
         "results/figures/training.png",
         "results/claims.md",
@@ -58,6 +60,7 @@ include: "rules/evaluate.smk"
 include: "rules/tables.smk"
 include: "rules/spectral.smk"
 include: "rules/units.smk"
+include: "rules/methods.smk"
 include: "rules/figures.smk"
 include: "rules/claims.smk"
 include: "rules/audit.smk"

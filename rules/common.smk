@@ -16,8 +16,8 @@ WORKFLOW = os.path.join(workflow.basedir, "workflow")
 PAGE = Path(WORKFLOW, "report", "audit.html.j2")
 sys.path.insert(0, WORKFLOW)
 
-from blindspots.config import ABLATIONS, PICTURES, BaselineTable, ConfigError, Pretrained, SpectralTable, TransferTable
-from blindspots.config import validated, variants
+from blindspots.config import ABLATIONS, PICTURES, BaselineTable, ConfigError, MethodsTable, Pretrained, SpectralTable
+from blindspots.config import TransferTable, validated, variants
 from blindspots.fingerprint import fingerprint
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.
@@ -38,6 +38,7 @@ for given in {CONFIG.attack_on(images).given_targets for images in ("test", PICT
 BASELINE_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, BaselineTable)]
 TRANSFER_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, TransferTable)]
 SPECTRAL_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, SpectralTable)]
+METHODS_TABLES = [name for name, table in CONFIG.tables.items() if isinstance(table, MethodsTable)]
 LINEAR_NETWORKS = [name for name, network in CONFIG.networks.items() if network.linear]
 PRETRAINED_NETWORKS = [name for name, network in CONFIG.networks.items() if isinstance(network, Pretrained)]
 TRAINED_NETWORKS = [name for name in CONFIG.networks if name not in PRETRAINED_NETWORKS]
@@ -51,7 +52,11 @@ UNITS_FIGURES = {
     for figure, kind in zip(section.figures, ("units", "directions"))
 }
 # Those that a table has, of which the training is drawn.
-DRAWN_NETWORKS = [name for name in TRAINED_NETWORKS if any(name in table.networks for table in CONFIG.tables.values())]
+DRAWN_NETWORKS = [
+    network
+    for network in TRAINED_NETWORKS
+    if any(network in table.networks for name, table in CONFIG.tables.items() if name not in METHODS_TABLES)
+]
 
 # What of the project an archive has. The tests and benchmarks are there because the README speaks of them.
 ARCHIVED_FILES = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml")
@@ -177,7 +182,8 @@ def amplified_artifact(examples, images, variant, name, stddev):
 def replicates(variant, table):
     """The variants that a variant's table is taken over: for the experiment itself all of its seeds, if it trains at all."""
     trains = any(name in TRAINED_NETWORKS for name in table.networks)
-    return [variant, *(f"{name}/" for name in CONFIG.replicated())] if variant == "" and trains else [variant]
+    others = list(CONFIG.replicated())[: CONFIG.trainings(table) - 1]
+    return [variant, *(f"{name}/" for name in others)] if variant == "" and trains else [variant]
 
 
 def row_artifact(table, variant, row):
@@ -345,6 +351,8 @@ def tabled_artifacts(wildcards):
         of_table = SimpleNamespace(table=name, variant="")
         if name in SPECTRAL_TABLES:
             inputs = [tables_spectra]
+        elif name in METHODS_TABLES:
+            inputs = [evaluations, tables_networks]
         else:
             inputs = [evaluations, tables_networks, *(kinds if name in BASELINE_TABLES else [tables_rows])]
         found |= {path: None for artifacts in inputs for path in artifacts(of_table)}
@@ -355,7 +363,7 @@ def tabled_shards(wildcards):
     """The images behind the tables' rates and distortions, of the first seeds."""
     found = {}
     for name, table in CONFIG.tables.items():
-        if name in SPECTRAL_TABLES:
+        if name in SPECTRAL_TABLES + METHODS_TABLES:
             continue
         if name in BASELINE_TABLES:
             linear = [network for network in table.networks if network in LINEAR_NETWORKS]
@@ -507,6 +515,10 @@ def evaluate_distorted_settings(wildcards):
     )
 
 
+def papers_hash(table):
+    return sha256(path.read_bytes()).hexdigest() if (path := papers_file(table)).exists() else None
+
+
 def table_settings(wildcards):
     """What tables of both kinds are made by."""
     config, table = config_of(wildcards), table_of(wildcards)
@@ -516,7 +528,7 @@ def table_settings(wildcards):
         "replicates": len(replicates(wildcards.variant, table)),
         "columns": table.networks,
         "comparable": config.compare_with_paper,
-        "paper": sha256(path.read_bytes()).hexdigest() if (path := papers_file(wildcards.table)).exists() else None,
+        "paper": papers_hash(wildcards.table),
         "attack": {"target": attack.target, "norm": attack.lbfgs.norm, "sample": attack.sample, "set": table.distorted},
         "sqp": plain(attack.sqp),
     }
@@ -548,6 +560,26 @@ def spectral_settings(wildcards):
     table = table_of(wildcards)
     shared = {key: value for key, value in table_settings(wildcards).items() if key in ("table", "comparable", "paper")}
     return settings("tabulate_spectra", **shared, networks=table.networks, examples=table.examples)
+
+
+def methods_settings(wildcards):
+    table = table_of(wildcards)
+    return settings(
+        "tabulate_methods",
+        table=wildcards.table,
+        replicates=len(replicates(wildcards.variant, table)),
+        comparable=config_of(wildcards).compare_with_paper,
+        paper=papers_hash(wildcards.table),
+        columns=table.networks,
+        errors_on=table.errors_on,
+        baselines=table.baselines,
+    )
+
+
+def methods_figure_settings(wildcards):
+    table = table_of(wildcards)
+    count = len(replicates(wildcards.variant, table))
+    return settings("plot_methods", table=wildcards.table, networks=table.networks, replicates=count)
 
 
 def inspect_settings(wildcards):

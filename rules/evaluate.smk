@@ -14,7 +14,7 @@ rule evaluate_originals:
     benchmark:
         "results/benchmarks/evaluate/{variant}{table}.tsv"
     wildcard_constraints:
-        table=any_of(BASELINE_TABLES),
+        table=any_of(BASELINE_TABLES + METHODS_TABLES),
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.evaluation.threads

@@ -2,8 +2,10 @@
 
 import itertools
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from blindspots import claims
 from blindspots.claims import NOT_TESTED, PARTLY, REFUTED, SUPPORTED, Cells, Rate, findings, higher
@@ -11,6 +13,7 @@ from blindspots.claims import NOT_TESTED, PARTLY, REFUTED, SUPPORTED, Cells, Rat
 N = 1000
 TABLE2 = claims.PAPERS_NETWORKS
 TABLE4 = ("M1", "M1_prime", "M2")
+PLACES = ("hidden", "input")
 
 
 def cells(**changes):
@@ -44,12 +47,17 @@ def cells(**changes):
     for table, row in (("table5", "AlexNet_conv_1"), ("table5", "AlexNet_fc_1"), ("table5_mnist", "M1_fc_1")):
         values[table, row, "upper"] = 0.5 if row == "AlexNet_fc_1" else 2.0
         values[table, row, "instability"] = 0.4
+    errors = {"sigmoid_pools": 1.1, "sigmoid_decay": 1.65, "sigmoid_dropout": 1.32}
+    errors |= {f"{units}_{place}": 1.2 if place == "hidden" else 1.4 for units in ("sigmoid", "relu") for place in PLACES}
+    for name, error in errors.items():
+        values["adversarial_training", name, "error_test"] = error
     for key, value in changes.items():
         values[tuple(key.split("__"))] = value
     frame = pd.DataFrame(
         [(*key, value, N) for key, value in values.items()], columns=["table", "row", "column", "value", "n"]
     )
-    return frame.assign(ci_low=frame["value"] - 0.05, ci_high=frame["value"] + 0.05)
+    seeds = {"std_over_seeds": 0.03, "artifact": "1;2;3;4;5"}
+    return frame.assign(ci_low=frame["value"] - 0.05, ci_high=frame["value"] + 0.05, **seeds)
 
 
 def verdict(claim, frame):
@@ -93,6 +101,12 @@ def of(table, rows, columns, value):
         (claims.not_immune, of("table2", TABLE2, ["AE400_10"], 2.0)),
         (claims.half_under_noise, {"figure7__noise_1.0__softmax1": 85.0, "figure7__noise_1.0__N200_200_10": 5.0}),
         (claims.half_under_noise, {"figure7__softmax1__softmax1": 99.0}),
+        (claims.trained_below, {"adversarial_training__sigmoid_pools__error_test": 1.21}),
+        (claims.dropout_helps, {"adversarial_training__sigmoid_dropout__error_test": 1.64}),
+        (
+            claims.higher_layers,
+            {f"adversarial_training__{units}_hidden__error_test": 1.4 for units in ("sigmoid", "relu")},
+        ),
     ],
 )
 def test_every_claim_is_not_supported_by_cells_that_say_otherwise(claim, changes):
@@ -101,6 +115,21 @@ def test_every_claim_is_not_supported_by_cells_that_say_otherwise(claim, changes
 
 def test_a_claim_that_holds_for_most_pairs_is_supported_in_part():
     assert verdict(claims.across_models, cells(table2__softmax1__softmax2=2.0)) == PARTLY
+
+
+def test_what_training_again_may_undo_is_supported_in_part():
+    assert verdict(claims.trained_below, cells(adversarial_training__sigmoid_pools__error_test=1.17)) == PARTLY
+    assert verdict(claims.dropout_helps, cells(adversarial_training__sigmoid_dropout__error_test=1.1)) == PARTLY
+    assert verdict(claims.higher_layers, cells(adversarial_training__relu_hidden__error_test=1.38)) == REFUTED
+
+
+def test_trainings_are_compared_by_welchs_test_from_their_means_and_stds():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(1.2, 0.1, 5), rng.normal(1.4, 0.2, 4)
+    found = claims.Trainings(one.mean(), one.std(ddof=1), 5).below(claims.Trainings(other.mean(), other.std(ddof=1), 4))
+    assert found == pytest.approx(stats.ttest_ind(one, other, equal_var=False, alternative="less").pvalue)
+    alone = claims.Trainings(one.mean(), one.std(ddof=1), 5).below(1.3)
+    assert alone == pytest.approx(stats.ttest_1samp(one, 1.3, alternative="less").pvalue)
 
 
 def test_images_without_an_example_count_against_the_first_claim():

@@ -326,7 +326,9 @@ def test_the_default_networks_are_those_of_the_paper():
     assert kinds["AE400_10"] == ("fully_connected", 400, 10)
     assert kinds["Conv"][0] == "convolutional"
     assert [name for name, network in trained.items() if network.training().get("pretraining")] == ["AE400_10"]
-    assert [name for name, network in trained.items() if network.training().get("minibatches")] == ["Conv"]
+    compared = config.tables["adversarial_training"].networks
+    assert [name for name, network in trained.items() if network.training().get("minibatches")] == ["Conv", *compared]
+    assert {kinds[name] for name in compared} == {("fully_connected", 100, 100, 10)}
 
 
 def test_multiplications_are_those_of_the_layers():
@@ -404,7 +406,7 @@ def ablated(every, **choices):
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_replicates_have_other_seeds_for_all_networks_and_nothing_else(count):
-    raw = changed(("replicates", count))
+    raw = changed(("replicates", count), ("tables.adversarial_training", ...))
     config, found = validated(raw), variants(raw)
     names = [f"seeds{k}" for k in range(2, count + 1)]
     assert [name for name in found if not name.startswith("ablations/")] == names
@@ -422,7 +424,7 @@ def test_every_ablation_differs_from_the_reference_in_the_keys_of_its_choice_alo
     config, found = validated(DEFAULT), variants(DEFAULT)
     reference = found["ablations/as_configured"]
     choices = DEFAULT["ablations"]["choices"]
-    assert set(found) == {f"ablations/{name}" for name in ["as_configured", *choices]}
+    assert {name for name in found if "/" in name} == {f"ablations/{name}" for name in ["as_configured", *choices]}
     every = flat(DEFAULT["ablations"]["every"])
     assert differing(config, reference) == every.keys()
     assert settings_of(reference).items() >= every.items()
@@ -634,3 +636,37 @@ def test_how_a_network_is_perturbed_is_of_its_training_and_its_dropout_of_what_i
     assert network.definition()["dropout"] == [0.1, 0.2, 0.3]
     assert network.training()["perturbed"] == POOLS
     assert not {"perturbed", "minibatches"} & set(network.definition())
+
+
+def of_methods(**changes):
+    table = {"kind": "methods", "networks": ["M1", "M2"], "errors_on": ["test"], "seeds": 3, "baselines": ["M1"]}
+    return changed(("tables", {"some": table | changes}), ("ablations.tables", []))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"baselines": ["softmax1"]}, "'softmax1' is not known; there are M1, M2"),
+        ({"networks": ["M1", "M3"]}, "'M3' is not known"),
+        ({"networks": ["M1", "M1"]}, "M1 stands there more than once"),
+        ({"networks": ["M1", "EfficientNetLite0"]}, "EfficientNetLite0 classifies no images"),
+        ({"errors_on": ["validation"]}, "'validation' is not known"),
+        ({"errors_on": ["test", "test"]}, "test stands there more than once"),
+        ({"seeds": 0}, "got 0"),
+        ({"distorted": "test"}, "unknown key"),
+    ],
+)
+def test_one_mistake_in_a_table_of_methods_is_one_line(change, words):
+    message = refusal(of_methods(**change))
+    assert words in message
+    assert message.startswith("tables.some")
+
+
+@pytest.mark.parametrize(("replicates", "seeds", "names"), [(1, 3, 2), (1, 1, 0), (5, 3, 4)])
+def test_a_table_of_methods_has_its_own_number_of_trainings(replicates, seeds, names):
+    raw = of_methods(seeds=seeds) | {"replicates": replicates}
+    config = validated(raw)
+    assert list(config.replicated()) == [f"seeds{k}" for k in range(2, 2 + names)]
+    assert config.trainings(config.tables["some"]) == max(replicates, seeds)
+    other = validated(changed(("replicates", replicates)))
+    assert other.trainings(other.tables["table1"]) == replicates

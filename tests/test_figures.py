@@ -346,3 +346,25 @@ def test_the_head_says_the_factor():
 def test_a_note_is_wanted_for_each_example():
     with pytest.raises(ValueError, match="shorter"):
         figures.magnified({"c": (pictures(3, 4, 6), pictures(3, 4, 6), ["a", "b"])}, "d", 10)
+
+
+def test_errors_by_epoch_are_those_of_the_networks_and_their_range():
+    rng = np.random.default_rng(0)
+    panels = {name: {f"{name}_{k}": rng.uniform(0.01, 0.05, (3, 20)) for k in range(2)} for name in ("relu", "sigmoid")}
+    figure = figures.errors_by_epoch(panels, "a title")
+    assert figure.get_suptitle() == "a title"
+    assert len(figure.axes) == 4
+    for place, (panel, errors) in enumerate(panels.items()):
+        curves, ends = figure.axes[2 * place : 2 * place + 2]
+        assert panel in curves.get_title()
+        assert [text.get_text() for text in curves.get_legend().get_texts()] == list(errors)
+        for line, band, values in zip(curves.lines, curves.collections, errors.values(), strict=True):
+            assert line.get_xdata().tolist() == list(range(1, 21))
+            assert line.get_ydata() == pytest.approx(100 * values.mean(0))
+            heights = band.get_paths()[0].vertices[:, 1]
+            assert (heights.min(), heights.max()) == pytest.approx((100 * values.min(), 100 * values.max()))
+        dots, means = ends.lines[0::2], ends.lines[1::2]
+        for dot, mean, values in zip(dots, means, errors.values(), strict=True):
+            assert dot.get_xdata() == pytest.approx(100 * values[:, -1])
+            assert mean.get_xdata() == pytest.approx([100 * values[:, -1].mean()])
+        assert [label.get_text() for label in ends.get_yticklabels()] == list(errors)

@@ -71,6 +71,29 @@ def test_printed_range_holds_what_rounds_to_the_printed_number(printed, low, hig
     assert printed_range(printed) == (pytest.approx(low), pytest.approx(high))
 
 
+def test_a_number_that_is_printed_as_a_bound_stands_for_all_below_it():
+    assert printed_range("<1.2") == (0, 1.2)
+    assert compare_rate(events(100, 10_000), "<1.2", 10_000) == AGREES
+    assert compare_rate(events(200, 10_000), "<1.2", 10_000) == DIFFERS
+
+
+def test_a_difference_has_welchs_interval_and_test():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(1.2, 0.1, 5), rng.normal(1.4, 0.2, 4)
+    found = statistics.difference(one, other)
+    wanted = stats.ttest_ind(one, other, equal_var=False)
+    assert found.value == pytest.approx(one.mean() - other.mean())
+    assert found.p == pytest.approx(wanted.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(wanted.confidence_interval(0.95)))
+
+
+@pytest.mark.parametrize(("one", "other"), [([1.0], [2.0]), ([1.0, 1.5], [2.0]), ([1.0, 1.0], [2.0, 2.0])])
+def test_a_difference_without_a_spread_has_no_interval(one, other):
+    found = statistics.difference(one, other)
+    assert found.value == pytest.approx(np.mean(one) - np.mean(other))
+    assert np.isnan([found.low, found.high, found.p]).all()
+
+
 @given(st.decimals(0, 100, places=2), st.floats(-0.49, 0.49))
 def test_every_value_in_the_printed_range_rounds_to_the_printed_number(number, part):
     low, high = printed_range(str(number))

@@ -131,6 +131,27 @@ def test_replicates_are_averaged_with_their_std_and_every_source_named(tmp_path,
     assert float(lines_of(cells)[0]["std_over_seeds"]) == pytest.approx(cell.std_over_seeds)
 
 
+def test_a_difference_is_in_points_between_two_networks_over_their_replicates(tmp_path):
+    counts = {"a": [10, 14, 12], "b": [20, 25, 21]}
+    events = {f"{name}{k}": np.arange(200) < count for name in counts for k, count in enumerate(counts[name])}
+    artifacts.write(tmp_path / "s.h5", {name: Dataset(values, "some") for name, values in events.items()}, {})
+    ones, others = ([Source(tmp_path / "s.h5", f"{name}{k}") for k in range(3)] for name in counts)
+    cell = Table("t", PRINTED, True).difference("M2", "less_b", ones, others)
+    assert (cell.value, cell.unit, cell.n) == (pytest.approx(6 - 11), "points", 3)
+    assert cell.ci_low < -5 < cell.ci_high < 0
+    assert cell.dataset == "a0;a1;a2;b0;b1;b2"
+    _, text, _, _ = written(tmp_path, [cell])
+    assert f"**-5.00** [{cell.ci_low:+.2f}, {cell.ci_high:+.2f}] |" in text.read_text(encoding="utf-8")
+
+
+def test_a_bound_that_the_paper_prints_is_shown_as_one(tmp_path, source):
+    cells = cells_of(source, {("M2", "error"): Number("<1.2", 10_000, None)})
+    assert cells[0].verdict == "differs"
+    _, text, page, _ = written(tmp_path, cells)
+    assert "p <1.2 % ✗" in text.read_text(encoding="utf-8")
+    assert "paper &lt;1.2 % ✗" in page.read_text(encoding="utf-8")
+
+
 def test_artifacts_are_sorted_by_name_across_replicates():
     assert tables.by_replicate(["a", "b", "a2", "b2"], ["A", "B"]) == {"A": ["a", "a2"], "B": ["b", "b2"]}
 

@@ -456,6 +456,22 @@ class SpectralTable(Section):
     examples: Literal["adversarial", "refined"]
 
 
+class MethodsTable(Section):
+    """The errors of networks that are trained in different ways, each from several seeds, against those of baselines."""
+
+    kind: Literal["methods"]
+    networks: Annotated[list[str], Field(min_length=1)]
+    errors_on: Annotated[list[str], Field(min_length=1)]
+    seeds: Count
+    baselines: list[str]
+
+    @model_validator(mode="after")
+    def _baselines_are_of_the_table(self):
+        for name in self.baselines:
+            _known("baselines", name, self.networks)
+        return self
+
+
 class UnitsOf(Section):
     """Of which layer, and over which images; and what the figures of its units and of random directions are called."""
 
@@ -500,7 +516,7 @@ class Config(Section):
     amplification: Amplification
     evaluation: Evaluation
     tables: Annotated[
-        dict[Name, Annotated[BaselineTable | TransferTable | SpectralTable, Field(discriminator="kind")]],
+        dict[Name, Annotated[BaselineTable | TransferTable | SpectralTable | MethodsTable, Field(discriminator="kind")]],
         Field(min_length=1),
     ]
     units: Units
@@ -526,8 +542,12 @@ class Config(Section):
         seeds = {name: network.seed for name, network in self.networks.items() if isinstance(network, Trained)}
         return {
             f"seeds{k}": {"networks": {name: {"seed": seed + 1000 * (k - 1)} for name, seed in seeds.items()}}
-            for k in range(2, self.replicates + 1)
+            for k in range(2, max(map(self.trainings, self.tables.values())) + 1)
         }
+
+    def trainings(self, table: Section) -> int:
+        """From how many seeds the networks of a table are trained."""
+        return max(self.replicates, table.seeds if isinstance(table, MethodsTable) else 1)
 
     @cached_property
     def _attacks(self) -> dict[str, Attack]:
@@ -585,16 +605,17 @@ class Config(Section):
             if network.classes != classes:
                 raise ValueError(f"networks.{name}: {network.classes} units in the last layer, for {classes} classes")
         for name, table in self.tables.items():
-            size = self._whole(table.distorted)
-            if table.distorted != PICTURES and self.attack.sample != "all" and self.attack.sample > size:
-                raise ValueError(f"attack.sample: {self.attack.sample} images, but the {table.distorted} set has {size}")
+            images = "test" if isinstance(table, MethodsTable) else table.distorted
+            size = self._whole(images)
+            if images != PICTURES and self.attack.sample != "all" and self.attack.sample > size:
+                raise ValueError(f"attack.sample: {self.attack.sample} images, but the {images} set has {size}")
             _unique(f"tables.{name}.networks", table.networks)
             if isinstance(table, TransferTable):
                 _unique(f"tables.{name}.blocks", [row.name for row in table.rows()])
-            elif isinstance(table, BaselineTable):
+            elif isinstance(table, BaselineTable | MethodsTable):
                 _unique(f"tables.{name}.errors_on", table.errors_on)
             for network in table.networks:
-                self._classifies(f"tables.{name}.networks", network, table.distorted)
+                self._classifies(f"tables.{name}.networks", network, images)
             for part in getattr(table, "errors_on", ()):
                 _known(f"tables.{name}.errors_on", part, [*parts, "test"])
         for name, section in self.units.of.items():

@@ -209,6 +209,40 @@ def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance
     return figure
 
 
+def errors_by_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
+    """Test errors after every epoch, the mean over the seeds within their range; at the right each seed's last one.
+
+    panels: a panel's name -> each network's (seeds, epochs) errors, as fractions.
+    """
+    size = (11, 3.6 * len(panels))
+    figure, axes = plt.subplots(len(panels), 2, figsize=size, width_ratios=(3, 2), layout="constrained", squeeze=False)
+    figure.suptitle(title, fontsize=TITLE)
+    for (curves, ends), (panel, errors) in zip(axes, panels.items(), strict=True):
+        for place, (name, values) in enumerate(errors.items()):
+            look = {"color": f"C{place}", "marker": "osv^DPX*"[place % 8]}
+            percent, epochs = 100 * values, np.arange(1, values.shape[1] + 1)
+            curves.fill_between(epochs, percent.min(0), percent.max(0), color=look["color"], alpha=0.15, linewidth=0)
+            every = max(1, len(epochs) // 8)
+            curves.plot(epochs, percent.mean(0), label=name, linewidth=1.2, markersize=4, markevery=(place, every), **look)
+            ends.plot(percent[:, -1], np.full(len(percent), place), linestyle="", markersize=4, alpha=0.6, **look)
+            ends.plot(percent[:, -1].mean(), place, "|", markersize=14, markeredgewidth=2, color="black")
+        curves.set_yscale("log")
+        curves.yaxis.set_major_formatter("{x:g}")
+        curves.yaxis.set_minor_formatter("{x:g}")
+        curves.set_title(f"{panel} units", fontsize=LABEL)
+        curves.set_xlabel("epoch", fontsize=LABEL)
+        curves.set_ylabel("test error (%)", fontsize=LABEL)
+        curves.legend(fontsize=NOTE)
+        ends.set_title("after the last epoch: each training, and the mean", fontsize=LABEL)
+        ends.set_xlabel("test error (%)", fontsize=LABEL)
+        ends.set_yticks(range(len(errors)), errors, fontsize=NOTE)
+        ends.invert_yaxis()
+        for axis in (curves, ends):
+            axis.grid(alpha=0.3, which="both")
+            axis.tick_params(labelsize=NOTE, which="both")
+    return figure
+
+
 def deviations(frame: pd.DataFrame, choices: Sequence[str], tables: Sequence[str]) -> Figure:
     """How far each choice's cells lie from the paper's, a panel a table: a dot a cell, the bar at their median size.
 

@@ -130,7 +130,7 @@ class Run:
             for source in self.sources(cell)
         ]
         formula = UNITS[cell["unit"]]
-        if len(sources) > 1 and cell["unit"] != "probability":
+        if len(sources) > 1 and cell["unit"] not in ("probability", "points"):
             formula += f", and of the {len(sources)} replicates"
         return {"formula": formula, "sources": sources}
 

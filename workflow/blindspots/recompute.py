@@ -95,7 +95,9 @@ def recompute(
     tolerance = DEEP if deep else ONE_LEVEL
     if not any(file.environment for file in remade):
         return Recomputation(cell["value"], value, remade, 0, "")
-    allowed = max(tolerance.rate, 100 / cell["n"]) if cell["unit"] == "%" else tolerance.distortion * cell["value"]
+    allowed = (
+        max(tolerance.rate, 100 / cell["n"]) if cell["unit"] in ("%", "points") else tolerance.distortion * cell["value"]
+    )
     return Recomputation(cell["value"], value, remade, allowed, tolerance.reason)
 
 

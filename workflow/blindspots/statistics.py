@@ -56,8 +56,30 @@ def alone(value: float, n: int) -> Estimate:
     return Estimate(float(value), n, float("nan"), float("nan"), float("nan"))
 
 
+class Difference(NamedTuple):
+    value: float
+    low: float  # of the 95 % interval
+    high: float
+    p: float  # Welch's, two-sided
+
+
+def difference(one: Sequence[float], other: Sequence[float]) -> Difference:
+    """By how much the mean of one sample of independent values (m,) exceeds another's (m',), with Welch's interval and test.
+
+    Without two values of each there is neither interval nor p value: NaN.
+    """
+    value = float(np.mean(one) - np.mean(other))
+    if min(len(one), len(other)) < 2 or max(np.ptp(one), np.ptp(other)) == 0:
+        return Difference(value, *[float("nan")] * 3)
+    found = stats.ttest_ind(one, other, equal_var=False)
+    interval = found.confidence_interval(CONFIDENCE)
+    return Difference(value, float(interval.low), float(interval.high), float(found.pvalue))
+
+
 def printed_range(printed: str) -> tuple[float, float]:
-    """The values that round to a printed decimal number."""
+    """The values that round to a printed decimal number; with a < before it, all from 0 up to it."""
+    if printed.startswith("<"):
+        return 0.0, float(printed[1:])
     number = Decimal(printed)
     half = Decimal(5).scaleb(number.as_tuple().exponent - 1)
     return float(number - half), float(number + half)

@@ -42,11 +42,12 @@ UNITS = {
     "share": "the mean over the rows of images",
     "norm": "the dataset itself",
     "ratio": "the largest over the images",
+    "points": "100 × the mean over the images of the first half of the datasets, less that of the second half:",
     "probability": "the probability that a value of the first is larger than one of the second, a tie counting half, of",
 }
 
 
-FORMATS = {"%": ".1f", "rms": ".4f", "share": ".2f", "norm": ".3g", "ratio": ".3g", "probability": ".2f"}
+FORMATS = {"%": ".1f", "points": "+.2f", "rms": ".4f", "share": ".2f", "norm": ".3g", "ratio": ".3g", "probability": ".2f"}
 
 
 class Source(NamedTuple):
@@ -114,6 +115,16 @@ class Table:
         """The mean of what is neither a rate of images nor a distortion."""
         values = [source.values() for source in sources]
         return self._cell(row, column, "share", statistics.mean(values), values, None, sources, comparable=False)
+
+    def difference(self, row: str, column: str, ones: Sequence[Source], others: Sequence[Source]) -> Cell:
+        """How much larger one network's rate is than another's, in points of a percent; sources for each replicate of both.
+
+        Its sample are the replicates, so that its interval is that of training again, on the same images.
+        """
+        rates = [[100 * float(source.values().mean()) for source in sources] for sources in (ones, others)]
+        found = statistics.difference(*rates)
+        estimate = Estimate(found.value, min(map(len, rates)), found.low, found.high, np.nan)
+        return self._cell(row, column, "points", estimate, [], None, [*ones, *others], comparable=False)
 
     def number(self, row: str, column: str, source: Source) -> Cell:
         """A number that is a dataset. No sample is behind it, so that no test compares it with the paper's."""

@@ -1,0 +1,67 @@
+# Needs: networks that are trained in different ways, from several seeds, and their evaluation.
+# Makes: results/{table}.csv, their errors side by side, and its other forms; results/{table}.png, their errors by epoch.
+
+
+rule tabulate_methods:
+    input:
+        originals=evaluations,
+        networks=tables_networks,
+        paper=papers_numbers,
+    output:
+        layout="results/{variant}{table}.csv",
+        markdown="results/{variant}{table}.md",
+        page=report(
+            "results/{variant}{table}.html",
+            caption="../workflow/report/methods.rst",
+            category="Tables",
+            labels={"table": "{variant}{table}"},
+        ),
+        cells="results/{variant}{table}.cells.csv",
+    log:
+        "results/logs/tables/{variant}{table}.log",
+    benchmark:
+        "results/benchmarks/tables/{variant}{table}.tsv"
+    wildcard_constraints:
+        table=any_of(METHODS_TABLES),
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=1000,
+    params:
+        settings=methods_settings,
+    message:
+        "Making {wildcards.variant}{wildcards.table}"
+    shell:
+        "exec python -m scripts.tabulate_methods --originals {input.originals:q} --networks {input.networks:q}"
+        " --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule plot_methods:
+    input:
+        networks=tables_networks,
+    output:
+        report(
+            "results/{variant}{table}.png",
+            caption="../workflow/report/methods_figure.rst",
+            category="Figures",
+            labels={"figure": "{variant}{table}, by epoch"},
+        ),
+    log:
+        "results/logs/figures/{variant}{table}.log",
+    benchmark:
+        "results/benchmarks/figures/{variant}{table}.tsv"
+    wildcard_constraints:
+        table=any_of(METHODS_TABLES),
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        cpu=cpu,
+        mem_mb=1000,
+    params:
+        settings=methods_figure_settings,
+    message:
+        "Drawing the errors of {wildcards.variant}{wildcards.table} by epoch"
+    shell:
+        "exec python -m scripts.plot_methods --networks {input.networks:q}"
+        " --output {output:q} --settings {params.settings:q} --log {log:q}"
