@@ -9,23 +9,29 @@ from conftest import SMALL, copy_code, planned_rules, snakemake
 AFTER_TABLES = {"judge_claims", "export_provenance", "render_audit"}
 AFTER_EXAMPLES = {"gather", "evaluate_distorted", "tabulate_transfer", "plot_adversarial"} | AFTER_TABLES
 SPECTRA = {"measure_spectra", "tabulate_spectra"}
+METHODS = {"tabulate_methods", "plot_methods"}
 UNITS = {"inspect_units", "tabulate_units", "plot_units"}
 AFTER_REFINEMENT = {"amplify", "tabulate_baseline"} | SPECTRA | AFTER_EXAMPLES
 AFTER_ATTACK = {"refine", "exact"} | AFTER_REFINEMENT
-AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training", "plot_filters"} | UNITS | AFTER_ATTACK
+AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training", "plot_filters"} | METHODS | UNITS | AFTER_ATTACK
+PERTURBED = {"train_perturbed", "evaluate_originals"} | METHODS | AFTER_TABLES  # what adversarial training leads to
 AFTER_PICTURES = {"attack", "refine", "noise"} | SPECTRA | UNITS | AFTER_EXAMPLES
-EVERYTHING = {"fetch", "split", "noise", "train", "fetch_pictures", "load"} | AFTER_TRAINING
+EVERYTHING = {"fetch", "split", "noise", "train", "train_perturbed", "fetch_pictures", "load"} | AFTER_TRAINING
+
+KINDS = ("baseline", "transfer", "spectra", "units", "methods")
 
 MODULES = {
     "blindspots/sources.py": EVERYTHING,
-    "blindspots/splits.py": {"split", "train"} | AFTER_TRAINING,
-    "blindspots/training.py": {"train"} | AFTER_TRAINING,
-    "blindspots/lbfgs.py": {"attack"} | AFTER_ATTACK,
-    "blindspots/targets.py": {"attack"} | AFTER_ATTACK,
-    "blindspots/distortions.py": {"attack", "evaluate_originals", "noise"} | AFTER_ATTACK,
-    "blindspots/evaluation.py": {"attack", "evaluate_originals"} | AFTER_ATTACK,
-    "blindspots/statistics.py": {f"tabulate_{kind}" for kind in ("baseline", "transfer", "spectra", "units")} | AFTER_TABLES,
-    "blindspots/figures.py": {"plot_adversarial", "plot_training", "plot_filters", "plot_units"},
+    "blindspots/splits.py": {"split", "train", "train_perturbed"} | AFTER_TRAINING,
+    "blindspots/training.py": {"train", "train_perturbed"} | AFTER_TRAINING,
+    "blindspots/minibatches.py": {"train", "train_perturbed"} | AFTER_TRAINING,
+    "blindspots/adversarial_training.py": PERTURBED,
+    "blindspots/lbfgs.py": {"attack"} | PERTURBED | AFTER_ATTACK,
+    "blindspots/targets.py": {"attack"} | PERTURBED | AFTER_ATTACK,
+    "blindspots/distortions.py": {"attack", "evaluate_originals", "tabulate_methods", "noise"} | AFTER_ATTACK,
+    "blindspots/evaluation.py": {"attack", "evaluate_originals", "tabulate_methods"} | AFTER_ATTACK,
+    "blindspots/statistics.py": {f"tabulate_{kind}" for kind in KINDS} | AFTER_TABLES,
+    "blindspots/figures.py": {"plot_adversarial", "plot_training", "plot_filters", "plot_units", "plot_methods"},
     "blindspots/pictures.py": {"fetch_pictures"} | AFTER_PICTURES,
     "scripts/load.py": {"load"} | AFTER_PICTURES - {"noise"},
     "blindspots/lipschitz.py": SPECTRA | AFTER_TABLES,
@@ -41,12 +47,17 @@ MODULES = {
 }
 
 SETTINGS = {
-    "splits.seed": ("seed: 0\n  parts", "seed: 5\n  parts", {"split", "train"} | AFTER_TRAINING),
-    "networks.M2.seed": ("seed: 3", "seed: 4", {"train"} | AFTER_TRAINING - {"exact", "plot_filters"} - SPECTRA - UNITS),
+    "splits.seed": ("seed: 0\n  parts", "seed: 5\n  parts", {"split", "train", "train_perturbed"} | AFTER_TRAINING),
+    "networks.M2.seed": (
+        "seed: 3",
+        "seed: 4",
+        {"train"} | AFTER_TRAINING - {"exact", "plot_filters"} - METHODS - SPECTRA - UNITS,
+    ),
+    "networks.sigmoid_pools.perturbed": ("replaced: 0.5 # of", "replaced: 0.6 # of", PERTURBED),
     "training.history": (
         "max_iterations: 2000\n  history: 10",
         "max_iterations: 2000\n  history: 11",
-        {"train"} | AFTER_TRAINING,
+        {"train", "train_perturbed"} | AFTER_TRAINING,
     ),
     "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack"} | AFTER_ATTACK),
     "attack.sqp.exploration": ("exploration: 100", "exploration: 0", {"refine"} | AFTER_REFINEMENT),
@@ -59,9 +70,9 @@ SETTINGS = {
     "evaluation.device": (
         "evaluation:\n  device: auto",
         "evaluation:\n  device: cpu",
-        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline", *UNITS} - {"gather"},
+        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline", "tabulate_methods", *UNITS} - {"gather"},
     ),
-    "training.threads": ("  threads: 1", "  threads: 2", {"train"} | AFTER_TRAINING),
+    "training.threads": ("  threads: 1", "  threads: 2", {"train", "train_perturbed"} | AFTER_TRAINING),
     "data.sources": ("variable: BLINDSPOTS_DATA", "variable: ANOTHER", set()),
 }
 
@@ -102,7 +113,7 @@ def test_a_changed_number_of_the_paper_reruns_only_its_table(clone):
 
 def test_another_pinned_version_reruns_the_rules_that_import_the_package(clone):
     edit(clone / "envs/constraints.txt", r"matplotlib==.*", "matplotlib==0.1")
-    assert dry_run(clone) == {"plot_adversarial", "plot_training", "plot_filters", "plot_units", "render_audit"}
+    assert dry_run(clone) == MODULES["blindspots/figures.py"] | {"render_audit"}
 
 
 def test_another_version_of_what_computes_nothing_reruns_nothing(clone):

@@ -127,7 +127,7 @@ def test_replicates_are_averaged_with_their_std_and_every_source_named(tmp_path,
     assert cell.artifact.split(";") == [str(source)] * 2
     assert cell.dataset.split(";") == ["wrong", "all wrong"]
     _, text, _, cells = written(tmp_path, [cell])
-    assert "**63.0 ± 52.3 %**" in text.read_text(encoding="utf-8")
+    assert "**63.00 ± 52.33 %**" in text.read_text(encoding="utf-8")
     assert float(lines_of(cells)[0]["std_over_seeds"]) == pytest.approx(cell.std_over_seeds)
 
 

@@ -94,6 +94,28 @@ def test_every_bound_and_effect_can_be_computed_again_from_the_datasets_it_names
         assert cell.verdict == "not comparable"
 
 
+def test_every_error_and_difference_of_the_methods_is_that_of_all_trainings(finished):
+    cells = pd.read_csv(finished / "results/adversarial_training.cells.csv").set_index(["row", "column"])
+    networks = ("sigmoid_decay", "sigmoid_pools")
+    rates = {name: [] for name in networks}
+    for folder in ("", "seeds2/"):
+        found = datasets(finished / f"results/evaluation/{folder}adversarial_training.h5")
+        for name in networks:
+            rates[name].append(100 * found[f"misclassified/test/{name}"].mean())
+            last = datasets(finished / f"results/networks/{folder}{name}.h5")["history/error_test"][-1]
+            assert rates[name][-1] == pytest.approx(100 * last)
+    assert len({rate for values in rates.values() for rate in values}) > 2
+    for name in networks:
+        cell = cells.loc[name, "error_test"]
+        assert cell["value"] == pytest.approx(np.mean(rates[name]))
+        assert cell["std_over_seeds"] == pytest.approx(np.std(rates[name], ddof=1))
+        assert cell["n"] == 10_000
+    cell = cells.loc["sigmoid_pools", "less_sigmoid_decay"]
+    assert cell["value"] == pytest.approx(np.mean(rates["sigmoid_pools"]) - np.mean(rates["sigmoid_decay"]))
+    assert ("sigmoid_decay", "less_sigmoid_decay") not in cells.index
+    assert (finished / "results/adversarial_training.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize(("table", "networks"), [("table5", 1), ("table5_mnist", 4)])
 def test_no_instability_exceeds_its_bound_and_no_norm_its_upper_bound(finished, table, networks):
     layout = pd.read_csv(finished / f"results/{table}.csv", index_col="row")

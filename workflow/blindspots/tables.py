@@ -262,13 +262,16 @@ def _in_layout(frame: pd.DataFrame, texts, leading) -> pd.DataFrame:
 
 
 def _described(cell) -> str:
+    alone = np.isnan(cell.std_over_seeds)
     form, unit = FORMATS[cell.unit], " %" if cell.unit == "%" else ""
+    if unit and not alone:  # several trainings tell rates apart that round to one
+        form = ".2f"
     mark = {statistics.AGREES: " ✓", statistics.DIFFERS: " ✗"}.get(cell.verdict, " –")
     if cell.unit not in ("%", "rms") and not isinstance(cell.paper, str):
         mark = ""  # of a kind that the paper has not
     interval = "" if np.isnan(cell.ci_low) else f" [{cell.ci_low:{form}}, {cell.ci_high:{form}}]"
     paper = f" · p {cell.paper}{unit}" if isinstance(cell.paper, str) else ""
-    spread = "" if np.isnan(cell.std_over_seeds) else f" ± {cell.std_over_seeds:{form}}"
+    spread = "" if alone else f" ± {cell.std_over_seeds:{form}}"
     return f"**{cell.value:{form}}{spread}{unit}**{interval}{paper}{mark}"
 
 
