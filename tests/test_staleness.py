@@ -30,7 +30,7 @@ MODULES = {
     "blindspots/targets.py": {"attack"} | PERTURBED | AFTER_ATTACK,
     "blindspots/distortions.py": {"attack", "evaluate_originals", "tabulate_methods", "noise"} | AFTER_ATTACK,
     "blindspots/evaluation.py": {"attack", "evaluate_originals", "tabulate_methods"} | AFTER_ATTACK,
-    "blindspots/statistics.py": {f"tabulate_{kind}" for kind in KINDS} | AFTER_TABLES,
+    "blindspots/statistics.py": {f"tabulate_{kind}" for kind in KINDS} | {"plot_methods"} | AFTER_TABLES,
     "blindspots/figures.py": {"plot_adversarial", "plot_training", "plot_filters", "plot_units", "plot_methods"},
     "blindspots/pictures.py": {"fetch_pictures"} | AFTER_PICTURES,
     "scripts/load.py": {"load"} | AFTER_PICTURES - {"noise"},
