@@ -14,7 +14,8 @@ UNITS = {"inspect_units", "tabulate_units", "plot_units"}
 AFTER_REFINEMENT = {"amplify", "tabulate_baseline"} | SPECTRA | AFTER_EXAMPLES
 AFTER_ATTACK = {"refine", "exact"} | AFTER_REFINEMENT
 AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training", "plot_filters"} | METHODS | UNITS | AFTER_ATTACK
-PERTURBED = {"train_perturbed", "evaluate_originals"} | METHODS | AFTER_TABLES  # what adversarial training leads to
+AFTER_PERTURBED = {"attack", "refine", "evaluate_originals", "tabulate_baseline", "plot_training"} | METHODS | SPECTRA
+PERTURBED = {"train_perturbed"} | AFTER_PERTURBED | AFTER_EXAMPLES
 AFTER_PICTURES = {"attack", "refine", "noise"} | SPECTRA | UNITS | AFTER_EXAMPLES
 EVERYTHING = {"fetch", "split", "noise", "train", "train_perturbed", "fetch_pictures", "load"} | AFTER_TRAINING
 
