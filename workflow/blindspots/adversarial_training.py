@@ -163,7 +163,9 @@ class Pools(_Layerwise):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self.owed, self.pools = state["owed"], dict(state["pools"])
+        self.owed = state["owed"]
+        device = self.images.device
+        self.pools = {place: (examples.to(device), truth.to(device)) for place, (examples, truth) in state["pools"].items()}
 
     def _renew(self) -> None:
         """Make new examples for each pool, by the network as it is."""

@@ -23,10 +23,10 @@ class Checkpoint:
         self._next = time.monotonic() + seconds
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was kept last, if it is of this identity."""
+        """The state that was kept last, if it is of this identity; its tensors on the CPU."""
         if not self.path.exists():
             return None
-        kept = torch.load(self.path, weights_only=True)
+        kept = torch.load(self.path, map_location="cpu", weights_only=True)
         return kept["state"] if kept["identity"] == self.identity else None
 
     def save(self, state: Mapping[str, Any]) -> None:
