@@ -578,8 +578,14 @@ def methods_settings(wildcards):
 
 def methods_figure_settings(wildcards):
     table = table_of(wildcards)
-    count = len(replicates(wildcards.variant, table))
-    return settings("plot_methods", table=wildcards.table, networks=table.networks, replicates=count)
+    return settings(
+        "plot_methods",
+        table=wildcards.table,
+        replicates=len(replicates(wildcards.variant, table)),
+        comparable=config_of(wildcards).compare_with_paper,
+        paper=papers_hash(wildcards.table),
+        networks=table.networks,
+    )
 
 
 def inspect_settings(wildcards):

@@ -40,6 +40,7 @@ rule tabulate_methods:
 rule plot_methods:
     input:
         networks=tables_networks,
+        paper=papers_numbers,
     output:
         report(
             "results/{variant}{table}.png",
@@ -63,5 +64,5 @@ rule plot_methods:
     message:
         "Drawing the errors of {wildcards.variant}{wildcards.table} by epoch"
     shell:
-        "exec python -m scripts.plot_methods --networks {input.networks:q}"
+        "exec python -m scripts.plot_methods --networks {input.networks:q} --paper {input.paper:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -638,18 +638,23 @@ def test_how_a_network_is_perturbed_is_of_its_training_and_its_dropout_of_what_i
     assert not {"perturbed", "minibatches"} & set(network.definition())
 
 
+NETWORKS = ["sigmoid_decay", "sigmoid_pools"]
+
+
 def of_methods(**changes):
-    table = {"kind": "methods", "networks": ["M1", "M2"], "errors_on": ["test"], "seeds": 3, "baselines": ["M1"]}
+    table = {"kind": "methods", "networks": NETWORKS, "errors_on": ["test"], "seeds": 3, "baselines": NETWORKS[:1]}
     return changed(("tables", {"some": table | changes}), ("ablations.tables", []))
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"baselines": ["softmax1"]}, "'softmax1' is not known; there are M1, M2"),
-        ({"networks": ["M1", "M3"]}, "'M3' is not known"),
-        ({"networks": ["M1", "M1"]}, "M1 stands there more than once"),
-        ({"networks": ["M1", "EfficientNetLite0"]}, "EfficientNetLite0 classifies no images"),
+        ({"baselines": ["M1"]}, "'M1' is not known; there are sigmoid_decay, sigmoid_pools"),
+        ({"baselines": NETWORKS[:1] * 2}, "baselines: sigmoid_decay stands there more than once"),
+        ({"networks": [*NETWORKS, "M3"]}, "'M3' is not known"),
+        ({"networks": [*NETWORKS, "M1"]}, "M1 is not trained by epochs: give it minibatches, or leave it out"),
+        ({"networks": [*NETWORKS, *NETWORKS]}, "sigmoid_decay, sigmoid_pools stands there more than once"),
+        ({"networks": [*NETWORKS, "EfficientNetLite0"]}, "EfficientNetLite0 classifies no images"),
         ({"errors_on": ["validation"]}, "'validation' is not known"),
         ({"errors_on": ["test", "test"]}, "test stands there more than once"),
         ({"seeds": 0}, "got 0"),
@@ -660,6 +665,12 @@ def test_one_mistake_in_a_table_of_methods_is_one_line(change, words):
     message = refusal(of_methods(**change))
     assert words in message
     assert message.startswith("tables.some")
+
+
+def test_a_table_of_methods_attacks_nothing():
+    sample = ("attack.sample", 60_000)
+    assert "the test set has 10000" in refusal(changed(sample))
+    assert validated(changed(sample, ("tables", of_methods()["tables"]), ("ablations.tables", []))).attack.sample == 60_000
 
 
 @pytest.mark.parametrize(("replicates", "seeds", "names"), [(1, 3, 2), (1, 1, 0), (5, 3, 4)])

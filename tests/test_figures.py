@@ -351,7 +351,7 @@ def test_a_note_is_wanted_for_each_example():
 def test_errors_by_epoch_are_those_of_the_networks_and_their_range():
     rng = np.random.default_rng(0)
     panels = {name: {f"{name}_{k}": rng.uniform(0.01, 0.05, (3, 20)) for k in range(2)} for name in ("relu", "sigmoid")}
-    figure = figures.errors_by_epoch(panels, "a title")
+    figure = figures.errors_by_epoch(panels, {"relu_1": "<1.2", "another": "1.6"}, "a title")
     assert figure.get_suptitle() == "a title"
     assert len(figure.axes) == 4
     for place, (panel, errors) in enumerate(panels.items()):
@@ -363,8 +363,12 @@ def test_errors_by_epoch_are_those_of_the_networks_and_their_range():
             assert line.get_ydata() == pytest.approx(100 * values.mean(0))
             heights = band.get_paths()[0].vertices[:, 1]
             assert (heights.min(), heights.max()) == pytest.approx((100 * values.min(), 100 * values.max()))
-        dots, means = ends.lines[0::2], ends.lines[1::2]
+        lines = [line for line in ends.lines if line.get_linestyle() != ":"]
+        dots, means = lines[0::2], lines[1::2]
         for dot, mean, values in zip(dots, means, errors.values(), strict=True):
             assert dot.get_xdata() == pytest.approx(100 * values[:, -1])
             assert mean.get_xdata() == pytest.approx([100 * values[:, -1].mean()])
         assert [label.get_text() for label in ends.get_yticklabels()] == list(errors)
+        papers = [line.get_xdata()[0] for line in ends.lines if line.get_linestyle() == ":"]
+        assert papers == ([1.2] if panel == "relu" else [])
+        assert [text.get_text() for text in ends.texts] == ["paper: <1.2"] * len(papers)

@@ -73,6 +73,7 @@ def test_printed_range_holds_what_rounds_to_the_printed_number(printed, low, hig
 
 def test_a_number_that_is_printed_as_a_bound_stands_for_all_below_it():
     assert printed_range("<1.2") == (0, 1.2)
+    assert compare_rate(events(0, 10_000), "<1.2", 10_000) == AGREES
     assert compare_rate(events(100, 10_000), "<1.2", 10_000) == AGREES
     assert compare_rate(events(200, 10_000), "<1.2", 10_000) == DIFFERS
 

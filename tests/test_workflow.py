@@ -339,7 +339,7 @@ def test_logs_benchmarks_and_figures_are_left(finished):
     assert "found" in (finished / "results/logs/attack/test/M1/1-of-1.log").read_text()
     assert (finished / "results/benchmarks/train/M1.tsv").read_text().startswith("s\t")
     drawn = [f"figure{number}" for number in (1, 2, 3, 4, 5, 7)]
-    for name in ("figures/training", "figures/filters_AE400_10", "table4", *drawn):
+    for name in ("figures/training", "figures/filters_AE400_10", "table4", "adversarial_training", *drawn):
         assert (finished / f"results/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -441,6 +441,8 @@ def test_the_report_holds_tables_and_figures(clone):
         "training.png",
         "table4.png",
         "figure7.png",
+        "adversarial_training.html",
+        "adversarial_training.png",
         "filters_AE400_10.png",
         "claims.md",
         "L-BFGS",

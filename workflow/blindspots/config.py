@@ -467,6 +467,7 @@ class MethodsTable(Section):
 
     @model_validator(mode="after")
     def _baselines_are_of_the_table(self):
+        _unique("baselines", self.baselines)
         for name in self.baselines:
             _known("baselines", name, self.networks)
         return self
@@ -605,10 +606,7 @@ class Config(Section):
             if network.classes != classes:
                 raise ValueError(f"networks.{name}: {network.classes} units in the last layer, for {classes} classes")
         for name, table in self.tables.items():
-            images = "test" if isinstance(table, MethodsTable) else table.distorted
-            size = self._whole(images)
-            if images != PICTURES and self.attack.sample != "all" and self.attack.sample > size:
-                raise ValueError(f"attack.sample: {self.attack.sample} images, but the {images} set has {size}")
+            images = getattr(table, "distorted", "test")
             _unique(f"tables.{name}.networks", table.networks)
             if isinstance(table, TransferTable):
                 _unique(f"tables.{name}.blocks", [row.name for row in table.rows()])
@@ -618,6 +616,12 @@ class Config(Section):
                 self._classifies(f"tables.{name}.networks", network, images)
             for part in getattr(table, "errors_on", ()):
                 _known(f"tables.{name}.errors_on", part, [*parts, "test"])
+            if isinstance(table, MethodsTable):
+                self._record_test_errors(f"tables.{name}.networks", table.networks)
+            elif images != PICTURES and self.attack.sample != "all" and self.attack.sample > self._whole(images):
+                raise ValueError(
+                    f"attack.sample: {self.attack.sample} images, but the {images} set has {self._whole(images)}"
+                )
         for name, section in self.units.of.items():
             self._classifies(f"units.of.{name}.network", section.network, section.images)
         if self.units.of and "units" in self.tables:
@@ -631,6 +635,12 @@ class Config(Section):
         for table in self.ablations.tables:
             _known("ablations.tables", table, self.tables)
         return self
+
+    def _record_test_errors(self, key: str, networks: Sequence[str]) -> None:
+        """What is trained to convergence has no epochs, after each of which a figure could draw the test error."""
+        for network in networks:
+            if not self.networks[network].training().get("minibatches"):
+                raise ValueError(f"{key}: {network} is not trained by epochs: give it minibatches, or leave it out")
 
     def _classifies(self, key: str, network: str, images: str) -> None:
         _known(key, network, self.networks)

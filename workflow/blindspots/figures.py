@@ -209,23 +209,36 @@ def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance
     return figure
 
 
-def errors_by_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
+def errors_by_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], printed: Mapping[str, str], title: str) -> Figure:
     """Test errors after every epoch, the mean over the seeds within their range; at the right each seed's last one.
 
-    panels: a panel's name -> each network's (seeds, epochs) errors, as fractions.
+    panels:  a panel's name -> each network's (seeds, epochs) errors, as fractions.
+    printed: the numbers in percent, as the paper prints them, of those networks that it has.
     """
-    size = (11, 3.6 * len(panels))
-    figure, axes = plt.subplots(len(panels), 2, figsize=size, width_ratios=(3, 2), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        len(panels),
+        2,
+        figsize=(11, 3.6 * len(panels)),
+        width_ratios=(3, 2),
+        sharex="col",
+        layout="constrained",
+        squeeze=False,
+    )
     figure.suptitle(title, fontsize=TITLE)
     for (curves, ends), (panel, errors) in zip(axes, panels.items(), strict=True):
         for place, (name, values) in enumerate(errors.items()):
-            look = {"color": f"C{place}", "marker": "osv^DPX*"[place % 8]}
+            look = {"color": f"C{place}", "marker": "osv^DPX*"[place % 8], "markersize": 4}
             percent, epochs = 100 * values, np.arange(1, values.shape[1] + 1)
             curves.fill_between(epochs, percent.min(0), percent.max(0), color=look["color"], alpha=0.15, linewidth=0)
             every = max(1, len(epochs) // 8)
-            curves.plot(epochs, percent.mean(0), label=name, linewidth=1.2, markersize=4, markevery=(place, every), **look)
-            ends.plot(percent[:, -1], np.full(len(percent), place), linestyle="", markersize=4, alpha=0.6, **look)
+            style = ("-", "--", "-.")[place % 3]
+            curves.plot(epochs, percent.mean(0), style, label=name, linewidth=1.2, markevery=(place % every, every), **look)
+            ends.plot(percent[:, -1], np.full(len(percent), place), linestyle="", alpha=0.6, **look)
             ends.plot(percent[:, -1].mean(), place, "|", markersize=14, markeredgewidth=2, color="black")
+            if name in printed:
+                number = float(printed[name].removeprefix("<"))
+                ends.axvline(number, color="gray", linestyle=":")
+                ends.annotate(f"paper: {printed[name]}", (number, place), (3, -9), textcoords="offset points", fontsize=NOTE)
         curves.set_yscale("log")
         curves.yaxis.set_major_formatter("{x:g}")
         curves.yaxis.set_minor_formatter("{x:g}")
@@ -236,10 +249,10 @@ def errors_by_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) 
         ends.set_title("after the last epoch: each training, and the mean", fontsize=LABEL)
         ends.set_xlabel("test error (%)", fontsize=LABEL)
         ends.set_yticks(range(len(errors)), errors, fontsize=NOTE)
-        ends.invert_yaxis()
+        ends.set_ylim(len(errors) - 0.4, -0.6)
         for axis in (curves, ends):
             axis.grid(alpha=0.3, which="both")
-            axis.tick_params(labelsize=NOTE, which="both")
+            axis.tick_params(labelsize=NOTE, which="both", labelbottom=True)
     return figure
 
 

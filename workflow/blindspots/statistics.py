@@ -1,9 +1,9 @@
 """Confidence intervals, and the tests behind a verdict against the paper's numbers.
 
 Rates: Wilson's interval; Fisher's exact test between our count and the paper's. Means: Student's interval; a z test in
-which the paper's unknown spread is taken to be ours. A printed number stands for every value that rounds to it, and the
-one nearest to ours is tested. With replicates, other trainings of the same networks, both are t tests that count how far
-training again moves a number, too (Welch and Satterthwaite's degrees of freedom).
+which the paper's unknown spread is taken to be ours. A printed number stands for every value that rounds to it, `<1.2` for
+every one up to that, and the one nearest to ours is tested. With replicates, other trainings of the same networks, both are
+t tests that count how far training again moves a number, too (Welch and Satterthwaite's degrees of freedom).
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class Difference(NamedTuple):
 def difference(one: Sequence[float], other: Sequence[float]) -> Difference:
     """By how much the mean of one sample of independent values (m,) exceeds another's (m',), with Welch's interval and test.
 
-    Without two values of each there is neither interval nor p value: NaN.
+    Without two values of each, or where neither has a spread, there is neither interval nor p value: NaN.
     """
     value = float(np.mean(one) - np.mean(other))
     if min(len(one), len(other)) < 2 or max(np.ptp(one), np.ptp(other)) == 0:

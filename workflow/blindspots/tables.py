@@ -42,7 +42,7 @@ UNITS = {
     "share": "the mean over the rows of images",
     "norm": "the dataset itself",
     "ratio": "the largest over the images",
-    "points": "100 × the mean over the images of the first half of the datasets, less that of the second half:",
+    "points": "the mean over the first half, less that over the second, of 100 × the mean over the images",
     "probability": "the probability that a value of the first is larger than one of the second, a tie counting half, of",
 }
 
@@ -218,8 +218,8 @@ REFINED_NOTE = (
 VERDICT_NOTE = (
     "A verdict is `differs` when, at the 1 % level, Fisher's exact test rejects that our count and the paper's have one "
     "rate, or a z test that our mean and the paper's are one (its unknown spread taken to be ours). A printed number "
-    "stands for all that round to it. With one training a network, the tests know of sampling images alone, and training "
-    "again moves a number too; with replicates they are t tests that count this as well."
+    "stands for all that round to it, and one with a < for all up to it. With one training a network, the tests know of "
+    "sampling images alone, and training again moves a number too; with replicates they are t tests that count this as well."
 )
 
 

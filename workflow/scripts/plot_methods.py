@@ -6,7 +6,7 @@ import numpy as np
 
 from blindspots import artifacts, figures
 from blindspots.step import Step, log, run
-from blindspots.tables import by_replicate
+from blindspots.tables import by_replicate, read_paper
 
 
 def body(step: Step) -> None:
@@ -19,13 +19,17 @@ def body(step: Step) -> None:
                 errors.append(file["history/error_test"][()])
                 activation = json.loads(file.attrs["settings"])["network"]["activation"]
         panels.setdefault(activation, {})[name] = np.stack(errors)
-    title = f"{settings['table']}: test error of MNIST networks, {settings['replicates']} trainings each"
-    figures.save(figures.errors_by_epoch(panels, title), step.output[0])
+    paper = read_paper(step.inputs["paper"]) if settings["comparable"] else {}
+    printed = {row: number.printed for (row, column), number in paper.items() if column == "error_test"}
+    count = settings["replicates"]
+    trainings = f"{count} trainings of each network" if count > 1 else "one training of each network"
+    title = f"{settings['table']}: error on the test images, {trainings}"
+    figures.save(figures.errors_by_epoch(panels, printed, title), step.output[0])
     log.info("wrote %s", step.output[0])
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.plot_methods", ("networks",), argv)
+    return run(body, "scripts.plot_methods", ("networks", "paper"), argv)
 
 
 if __name__ == "__main__":

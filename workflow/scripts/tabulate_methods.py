@@ -1,14 +1,15 @@
 """The errors of networks that are trained in different ways, each from several seeds, against those of baselines."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from blindspots import artifacts
 from blindspots.statistics import difference
 from blindspots.step import Step, log, run
 from blindspots.tables import VERDICT_NOTE, Source, Table, by_replicate, read_paper, write
 
-DIFFERENCE_NOTE = (
-    "*Less X* is the mean error less that of X, in points of a percent, with the 95 % interval of training both again from "
-    "other seeds (Welch's); all trainings are tested on the same images. The errors are those at the end of training."
-)
+ONE_TRAINING = "Each number is of one training of a network, so that there is no test of whether two networks differ."
 
 
 def body(step: Step) -> None:
@@ -22,16 +23,19 @@ def body(step: Step) -> None:
     def sources(network: str, part: str) -> list[Source]:
         return [Source(path, f"misclassified/{part}/{network}") for path in step.inputs["originals"]]
 
+    def rates(network: str) -> list[float]:
+        return [source.values().mean() for source in sources(network, last)]
+
     for network in networks:
         for part in settings["errors_on"]:
             cells.append(table.rate(network, f"error_{part}", sources(network, part)))
-        rates, tests = [source.values().mean() for source in sources(network, last)], []
+        tests = []
         for baseline in baselines:
             if baseline == network:
                 continue
             cells.append(table.difference(network, f"less_{baseline}", sources(network, last), sources(baseline, last)))
-            p = difference(rates, [source.values().mean() for source in sources(baseline, last)]).p
-            tests.append(f"against {baseline} p = {p:.2g}")
+            p = difference(rates(network), rates(baseline)).p
+            tests += [] if np.isnan(p) else [f"against {baseline} p = {p:.2g}"]
         with artifacts.read(trained[network][0]) as file:
             how = file["converged"].attrs["meaning"]
         notes.append(f"{network}: {'; '.join([how, *tests])}.")
@@ -39,18 +43,26 @@ def body(step: Step) -> None:
     labels = {f"error_{part}": f"Error on {part}" for part in settings["errors_on"]}
     labels |= {f"less_{name}": f"Less {name}" for name in baselines}
     title = f"{table.name}: the errors of networks trained in different ways"
-    seeds = (
-        f"Each number is a mean over {settings['replicates']} trainings of the network, ± the standard deviation over them."
-    )
-    write(
-        step.output,
-        title,
-        cells,
-        row_labels={},
-        column_labels=labels,
-        notes=[seeds, DIFFERENCE_NOTE, *notes, VERDICT_NOTE],
-    )
+    notes = [*_reading(settings["replicates"], last, baselines), *notes, VERDICT_NOTE]
+    write(step.output, title, cells, row_labels={}, column_labels=labels, notes=notes)
     log.info("wrote %s", step.output[0])
+
+
+def _reading(trainings: int, part: str, baselines: Sequence[str]) -> list[str]:
+    """How the table is to be read."""
+    if trainings == 1:
+        means, intervals = ONE_TRAINING, ""
+    else:
+        means = (
+            f"Each number is a mean over {trainings} trainings of the network from different seeds, ± the standard "
+            "deviation over them; beside an error stands the interval of sampling the images."
+        )
+        intervals = (
+            ", with the 95 % interval of training both again from other seeds (all are tested on the same images); it and "
+            "the p values are Welch's, two-sided"
+        )
+    less = f"*Less X* is the mean error on the {part} set less that of X, in points of a percent{intervals}."
+    return [means, *([less] if baselines else []), "The errors are those at the end of training."]
 
 
 def main(argv=None) -> int:
