@@ -8,7 +8,7 @@ from conftest import altered, replace
 
 from blindspots import audit, plan
 from blindspots.provenance import Run
-from blindspots.recompute import RecomputationError, compared, recompute
+from blindspots.recompute import ONE_LEVEL, RecomputationError, allowed, compared, recompute
 
 EVALUATION = "results/evaluation/table4.h5"
 
@@ -97,6 +97,19 @@ def test_what_was_computed_elsewhere_may_differ_by_the_tolerance_and_no_more(run
     distortion, _ = again(Run(run.folder), jobs, "table3", "M1", "refined")
     assert distortion.holds
     assert 0 < distortion.tolerance < 0.01 * distortion.value
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "n", "wanted"),
+    [
+        ("%", 2.0, 10_000, ONE_LEVEL.rate),
+        ("%", 2.0, 50, 2.0),  # one image
+        ("points", -0.3, 5, 2 * ONE_LEVEL.rate),  # n trainings, which say nothing of the images
+        ("rms", 0.06, 100, 0.06 * ONE_LEVEL.distortion),
+    ],
+)
+def test_the_tolerance_is_in_a_cells_unit(unit, value, n, wanted):
+    assert allowed({"unit": unit, "value": value, "n": n}, ONE_LEVEL) == pytest.approx(wanted)
 
 
 def test_a_program_that_fails_is_told_in_one_line(run, jobs):

@@ -95,10 +95,14 @@ def recompute(
     tolerance = DEEP if deep else ONE_LEVEL
     if not any(file.environment for file in remade):
         return Recomputation(cell["value"], value, remade, 0, "")
-    allowed = (
-        max(tolerance.rate, 100 / cell["n"]) if cell["unit"] in ("%", "points") else tolerance.distortion * cell["value"]
-    )
-    return Recomputation(cell["value"], value, remade, allowed, tolerance.reason)
+    return Recomputation(cell["value"], value, remade, allowed(cell, tolerance), tolerance.reason)
+
+
+def allowed(cell: Mapping[str, Any], tolerance: Tolerance) -> float:
+    """By how much a cell may be off, in its unit. Both rates of a difference may be, in opposite directions."""
+    if cell["unit"] == "%":
+        return max(tolerance.rate, 100 / cell["n"])
+    return 2 * tolerance.rate if cell["unit"] == "points" else tolerance.distortion * cell["value"]
 
 
 def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) -> list[Job]:
