@@ -123,6 +123,16 @@ def test_what_training_again_may_undo_is_supported_in_part():
     assert verdict(claims.higher_layers, cells(adversarial_training__relu_hidden__error_test=1.38)) == REFUTED
 
 
+@pytest.mark.parametrize("claim", [claims.trained_below, claims.dropout_helps, claims.higher_layers])
+def test_errors_of_one_training_or_of_missing_networks_are_not_tested(claim):
+    frame = cells()
+    once = findings(frame.assign(artifact="1", std_over_seeds=np.nan))[claim.__doc__]
+    assert once.verdict == NOT_TESTED
+    assert "has one training of" in once.test
+    others = frame[~frame["row"].str.contains("_pools|_dropout|_input")]
+    assert findings(others)[claim.__doc__].verdict == NOT_TESTED
+
+
 def test_trainings_are_compared_by_welchs_test_from_their_means_and_stds():
     rng = np.random.default_rng(0)
     one, other = rng.normal(1.2, 0.1, 5), rng.normal(1.4, 0.2, 4)

@@ -1,7 +1,8 @@
-"""What the paper says in Sections 3 and 4.1 to 4.3, put to the test on the cells of our tables.
+"""What the paper says in Sections 3 and 4 to 4.3, put to the test on the cells of our tables.
 
 Each claim is a function of the cells, its statement the docstring; it returns numbers, a test and a verdict. The tests are
-one-sided Fisher tests of counts; where several pairs are tested at once, each at the level divided by their number.
+one-sided: Fisher's of counts, Welch's of errors over several trainings; where several pairs are tested at once, each at the
+level divided by their number.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,6 +14,10 @@ from scipy import stats
 from blindspots.statistics import SIGNIFICANCE
 
 SUPPORTED, PARTLY, REFUTED, NOT_TESTED = "supported", "supported in part", "not supported", "not tested"
+
+
+class OneTrainingError(Exception):
+    """A network has been trained but once, which makes no test; the message says what to do."""
 
 
 class Finding(NamedTuple):
@@ -34,7 +39,7 @@ class Rate(NamedTuple):
 
 
 class Trainings(NamedTuple):
-    """A rate in percent over trainings from other seeds."""
+    """A rate in percent over two trainings at least, from other seeds."""
 
     mean: float
     std: float
@@ -44,7 +49,7 @@ class Trainings(NamedTuple):
         return f"{self.mean:.2f} ± {self.std:.2f} %"
 
     def below(self, other: "Trainings | float") -> float:
-        """The p value of Welch's one-sided test that another's rate, or a number, is not higher; NaN for one seed."""
+        """The p value of Welch's one-sided test that another's rate, or a number, is not higher."""
         mean, std, seeds = other if isinstance(other, Trainings) else (other, 0.0, self.seeds)
         found = stats.ttest_ind_from_stats(*self, mean, std, seeds, equal_var=False, alternative="less")
         return float(found.pvalue)
@@ -62,7 +67,10 @@ class Cells:
 
     def trainings(self, table: str, row: str, column: str) -> Trainings:
         cell = self.frame.loc[(table, row, column)]
-        return Trainings(float(cell["value"]), float(cell["std_over_seeds"]), len(cell["artifact"].split(";")))
+        seeds = len(cell["artifact"].split(";"))
+        if seeds < 2:
+            raise OneTrainingError(f"{table} has one training of {row}: give the table two seeds at least")
+        return Trainings(float(cell["value"]), float(cell["std_over_seeds"]), seeds)
 
     def value(self, table: str, row: str, column: str) -> float:
         return float(self.frame.loc[(table, row, column), "value"])
@@ -382,6 +390,8 @@ def _found(claim: Callable[[Cells], Finding], cells: Cells) -> Finding:
         return claim(cells)
     except KeyError as missing:
         return Finding("–", f"there is no cell {missing.args[0]}", NOT_TESTED)
+    except OneTrainingError as reason:
+        return Finding("–", str(reason), NOT_TESTED)
 
 
 def _first_layers(cells: Cells, table: str) -> pd.DataFrame:
