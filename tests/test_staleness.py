@@ -45,6 +45,8 @@ MODULES = {
     "blindspots/page.py": {"render_audit"},
     "scripts/noise.py": {"noise"} | AFTER_EXAMPLES,
     "scripts/tabulate_baseline.py": {"tabulate_baseline"} | AFTER_TABLES,
+    "scripts/tabulate_methods.py": {"tabulate_methods"} | AFTER_TABLES,
+    "scripts/plot_methods.py": {"plot_methods"},
 }
 
 SETTINGS = {
@@ -107,9 +109,13 @@ def test_a_changed_setting_reruns_the_rules_that_read_it(clone, key):
     assert dry_run(clone) == expected
 
 
-def test_a_changed_number_of_the_paper_reruns_only_its_table(clone):
-    edit(clone / "config/paper/table3.csv", "0.062", "0.063")
-    assert dry_run(clone) == {"tabulate_baseline"} | AFTER_TABLES
+@pytest.mark.parametrize(
+    ("table", "before", "after", "expected"),
+    [("table3", "0.062", "0.063", {"tabulate_baseline"}), ("adversarial_training", "<1.2", "<1.1", METHODS)],
+)
+def test_a_changed_number_of_the_paper_reruns_only_its_table_and_figure(clone, table, before, after, expected):
+    edit(clone / f"config/paper/{table}.csv", before, after)
+    assert dry_run(clone) == expected | AFTER_TABLES
 
 
 def test_another_pinned_version_reruns_the_rules_that_import_the_package(clone):
