@@ -69,7 +69,7 @@ def test_a_cells_chain_has_its_networks_and_images_and_no_others(finished):
 def test_a_cell_that_is_not_there_is_told_with_those_that_are(finished):
     with pytest.raises(CellError, match=r"its rows are M1, M1_prime, M2, .*; its columns M1, M1_prime, M2"):
         Run(finished).cell("table4", "M9", "M1")
-    with pytest.raises(CellError, match=r"of the tables there are figure5, figure7, table1, .*table4"):
+    with pytest.raises(CellError, match=r"of the tables there are adversarial_training, figure5, figure7, .*table4"):
         Run(finished).cell("table9", "M1", "M1")
 
 

@@ -196,7 +196,7 @@ def test_tables_can_be_read_without_javascript(finished, exported):
     for name, table in exported["tables"].items():
         for cell in table["cells"]:
             assert f'id="{name}/{cell["row"]}/{cell["column"]}"' in static
-            assert f"<b>{told(cell['value'], cell)}</b>" in static
+            assert f"<b>{ours_told(cell)}</b>" in static
     assert "python -m blindspots.audit" in static
 
 
@@ -206,6 +206,12 @@ def test_tables_can_be_read_without_javascript(finished, exported):
 def told(value, cell):
     form = {"%": ".1f", "rms": ".4f"}.get(cell["unit"], ".3g")
     return "–" if value is None else f"{value:{form}} %" if cell["unit"] == "%" else f"{value:{form}}"
+
+
+def ours_told(cell):
+    """A cell's value, with its spread where there are several trainings."""
+    value, spread = told(cell["value"], cell), cell["std_over_seeds"]
+    return value if spread is None else f"{value.removesuffix(' %')} ± {told(spread, cell)}"
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +291,7 @@ def test_every_cell_is_there_with_its_value_interval_paper_and_mark(opened, expo
     for table, cell in cells:
         text, verdict, title = shown["/".join((cell["table"], cell["row"], cell["column"]))]
         ours, *interval, paper = text.split("\n")
-        assert ours == told(cell["value"], cell)
+        assert ours == ours_told(cell)
         ends = [told(cell[end], cell).removesuffix(" %") for end in ("ci_low", "ci_high")]
         sampled = cell["unit"] not in ("norm", "ratio")  # of others there is no interval
         assert interval == (["[{}, {}]".format(*ends)] if sampled else [])
