@@ -339,8 +339,10 @@ def pictured_rows(wildcards):
 
 
 def pictured_shards(wildcards):
-    """The first shard of each, as the figure shows but a few images."""
-    return [shards(artifact, "", CONFIG.tables[wildcards.table].distorted)[0] for artifact in pictured_rows(wildcards)]
+    """Each row's, one row after another: all of photographs, but the first of others, of which there are thousands."""
+    images = CONFIG.tables[wildcards.table].distorted
+    count = None if images == "pictures" else 1
+    return [shard for artifact in pictured_rows(wildcards) for shard in shards(artifact, "", images)[:count]]
 
 
 def tabled_artifacts(wildcards):

@@ -1,5 +1,6 @@
 """Pictures: drawn without a display, the same bytes every time."""
 
+import json
 import struct
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 
 from blindspots import artifacts, figures, networks
 from blindspots.artifacts import Dataset
-from scripts import plot_filters
+from blindspots.pictures import CLASSES
+from scripts import plot_adversarial, plot_filters
 
 
 def blocks(*sizes, seed=0):
@@ -346,6 +348,58 @@ def test_the_head_says_the_factor():
 def test_a_note_is_wanted_for_each_example():
     with pytest.raises(ValueError, match="shorter"):
         figures.magnified({"c": (pictures(3, 4, 6), pictures(3, 4, 6), ["a", "b"])}, "d", 10)
+
+
+def written_photographs(folder, shards=7, each=10):
+    """Photographs of which each is of one colour, its place, and two networks' shards with what was made of them.
+
+    Every fifth was not made for the second network.
+    """
+    count = shards * each
+    pixels = np.ones((count, 3, 4, 6), np.uint8) * np.arange(count, dtype=np.uint8)[:, None, None, None]
+    labels = np.arange(count, dtype=np.int16)
+    data = {"pictures/images": Dataset(pixels, "photographs"), "pictures/labels": Dataset(labels, "classes")}
+    artifacts.write(folder / "data.h5", data, {})
+    paths = {"gathered": [], "shards": []}
+    for number, network in enumerate(("A", "B")):
+        success = (np.arange(count) % 5 > 0) if number else np.ones(count, bool)
+        whole = {
+            "index": np.arange(count),
+            "labels": labels,
+            "target": labels + 100 * (number + 1),
+            "images": (pixels / 255 + 0.1).astype(np.float32),
+            "success": success,
+            "distortion": np.where(success, 0.1, np.nan),
+        }
+        for part in range(shards):
+            cut = {name: Dataset(values[part * each : (part + 1) * each], name) for name, values in whole.items()}
+            paths["shards"].append(folder / f"{network}-{part}.h5")
+            artifacts.write(paths["shards"][-1], cut, {})
+        paths["gathered"].append(folder / f"{network}.h5")
+        artifacts.write(paths["gathered"][-1], {"distortion": Dataset(whole["distortion"], "sizes")}, {})
+    wrong = {f"misclassified/{row}/{judge}": Dataset(np.ones(4), "wrong") for row in "AB" for judge in "AB"}
+    artifacts.write(folder / "evaluation.h5", wrong, {})
+    return {"data": [folder / "data.h5"], "evaluation": [folder / "evaluation.h5"], **paths}
+
+
+def test_photographs_of_all_shards_are_drawn_up_to_as_many_as_the_paper_has(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "magnified", lambda blocks, *_: drawn.append(blocks) or figures.plt.figure())
+    inputs = [word for role, paths in written_photographs(tmp_path).items() for word in (f"--{role}", *map(str, paths))]
+    networks_rows = [{"name": name, "network": name} for name in "AB"]
+    settings = {"table": "figure5", "rows": networks_rows, "columns": ["A", "B"], "images": "pictures"}
+    output = tmp_path / "figure5.png"
+    assert plot_adversarial.main([*inputs, "--output", str(output), "--settings", json.dumps(settings)]) == 0
+    assert output.exists()
+    first, second = drawn[0].values()
+    for (originals, distorted, notes), count, target in ((first, 64, 100), (second, 56, 200)):
+        places = (255 * originals[:, 0, 0, 0]).round().astype(int)
+        assert len(originals) == count
+        assert (np.diff(places) > 0).all()  # in order, none twice,
+        assert set(places // 10) == set(range(7))  # of every shard
+        assert distorted == pytest.approx(originals + 0.1)
+        assert notes == [f"{CLASSES[place]} → {CLASSES[place + target]}" for place in places]
+    assert all(place % 5 for place in (255 * second[0][:, 0, 0, 0]).round())
 
 
 def test_errors_by_epoch_are_those_of_the_networks_and_their_range():
