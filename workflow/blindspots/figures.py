@@ -171,7 +171,7 @@ def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]
                 axis = figure.add_axes((left / across, (top - item.height) / down, item.width / across, item.height / down))
                 axis.set_axis_off()
                 pixels = item.pixels if item.pixels.ndim == 2 else np.moveaxis(item.pixels, 0, -1)
-                axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect="auto")
+                axis.imshow(pixels.clip(0, 1), cmap="gray", vmin=0, vmax=1, aspect="auto")
             else:
                 anchor = left + (item.width / 2 if item.align == "center" else 0)
                 for number, line in enumerate(item.lines):
