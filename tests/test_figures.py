@@ -402,6 +402,28 @@ def test_photographs_of_all_shards_are_drawn_up_to_as_many_as_the_paper_has(tmp_
     assert all(place % 5 for place in (255 * second[0][:, 0, 0, 0]).round())
 
 
+def test_a_network_for_which_nothing_was_found_has_no_examples_drawn(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "image_pairs", lambda blocks: drawn.append(blocks) or figures.plt.figure())
+    digits = {"test/images": Dataset(np.zeros((3, 4, 6), np.uint8), "x"), "test/labels": Dataset(np.arange(3), "classes")}
+    artifacts.write(tmp_path / "data.h5", digits, {})
+    for network, success in {"A": np.zeros(3, bool), "B": np.ones(3, bool)}.items():
+        sizes = Dataset(np.where(success, 0.1, np.nan), "sizes")
+        shard = {"index": np.arange(3), "labels": np.arange(3), "images": np.ones((3, 4, 6), np.float32), "success": success}
+        artifacts.write(tmp_path / f"{network}.h5", {name: Dataset(v, name) for name, v in shard.items()}, {})
+        artifacts.write(tmp_path / f"{network}_gathered.h5", {"distortion": sizes}, {})
+    wrong = {f"misclassified/{row}/{row}": Dataset(np.ones(1), "wrong") for row in "AB"}
+    artifacts.write(tmp_path / "evaluation.h5", wrong, {})
+    inputs = ["--data", str(tmp_path / "data.h5"), "--evaluation", str(tmp_path / "evaluation.h5")]
+    inputs += ["--gathered", *(str(tmp_path / f"{name}_gathered.h5") for name in "BA")]
+    inputs += ["--shards", *(str(tmp_path / f"{name}.h5") for name in "BA")]
+    rows = [{"name": name, "network": name} for name in "BA"]
+    settings = {"table": "figure7", "rows": rows, "columns": ["A", "B"], "images": "test"}
+    with pytest.warns(RuntimeWarning, match="empty slice"):
+        assert plot_adversarial.main([*inputs, "--output", str(tmp_path / "f.png"), "--settings", json.dumps(settings)]) == 0
+    assert [len(originals) for originals, _, _ in drawn[0].values()] == [3, 0]
+
+
 def test_errors_by_epoch_are_those_of_the_networks_and_their_range():
     rng = np.random.default_rng(0)
     panels = {name: {f"{name}_{k}": rng.uniform(0.01, 0.05, (3, 20)) for k in range(2)} for name in ("relu", "sigmoid")}

@@ -51,8 +51,8 @@ def _examples(step: Step, shards: Sequence[Path]) -> figures.Examples:
         count = min(PHOTOGRAPHS_SHOWN if photographs else SHOWN, len(found))
         shown = [found[k] for k in np.sort(np.random.default_rng(0).choice(len(found), count, replace=False))]
         keys = ["labels", "target"] if "target" in files[0] else ["labels"]
-        index = np.array([file["index"][place] for file, place in shown])
-        images = np.array([file["images"][place] for file, place in shown])
+        index = np.array([file["index"][place] for file, place in shown], int)  # of none too
+        images = np.array([file["images"][place] for file, place in shown]).reshape(-1, *files[0]["images"].shape[1:])
         classes = [[file[key][place] for key in keys] for file, place in shown]
     originals, _ = datasets.read(step.input("data"), step.settings["images"], index)
     notes = [" → ".join(pictures.CLASSES[c] if photographs else str(c) for c in each) for each in classes]
