@@ -13,7 +13,7 @@ from blindspots.adversarial_training import stages, term
 IMAGES = torch.rand(40, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.randint(0, 4, (40,), generator=torch.Generator().manual_seed(1))
 UNITS = [19, 17, 4]
-POOLS = {"size": 24, "replaced": 0.5, "batch": 8}
+POOLS = {"amplified": False, "size": 24, "replaced": 0.5, "batch": 8}
 
 
 def network_of(activation="sigmoid", dropout=(), seed=0):
@@ -26,8 +26,8 @@ def network_of(activation="sigmoid", dropout=(), seed=0):
     return network.double()
 
 
-def term_of(kind, norms, network, weight=1.0, seed=3, labels=LABELS):
-    definition = {"kind": kind, "norms": norms, "weight": weight} | (POOLS if kind == "pools" else {})
+def term_of(kind, norms, network, weight=1.0, seed=3, labels=LABELS, **options):
+    definition = {"kind": kind, "norms": norms, "weight": weight} | (POOLS | options if kind == "pools" else {})
     return term(definition, network, IMAGES, labels, seed)
 
 
@@ -154,6 +154,31 @@ def test_what_lies_beyond_the_norm_is_brought_back_to_it():
     for place, origins in enumerate(outputs(network)):
         gaps = torch.cdist(made.pools[place][0].flatten(1), origins.flatten(1)).amin(1)
         assert gaps.max().item() == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_amplified_examples_lie_at_the_norm_in_the_directions_of_the_nearest(activation):
+    network = network_of(activation).eval()
+    labels = network(IMAGES).argmax(1)
+    labels[:8] = (labels[:8] + 1) % 4  # misclassified: there is no direction to be amplified
+    near, far = (term_of("pools", [norm] * 3, network, labels=labels, amplified=norm < 1e6) for norm in (1e6, 0.02))
+    for made in (near, far):
+        made.loss(IMAGES, labels)
+    inside = []
+    for place, (low, high) in enumerate(stage.bounds for stage in stages(network)):
+        origins = outputs(network)[place].flatten(1)
+        nearest, amplified = (made.pools[place][0].flatten(1) for made in (near, far))
+        assert ((amplified >= low) & (amplified <= high)).all()
+        x = origins[torch.cdist(amplified, origins).argmin(1)]
+        r, short = nearest - x, amplified - x
+        moved = r.norm(dim=1) > 1e-6
+        assert (amplified[~moved] == x[~moved]).all()
+        free = moved & ((amplified > low) & (amplified < high)).all(1)
+        inside.append(int(free.sum()))
+        assert short[free].norm(dim=1).tolist() == pytest.approx([0.02] * inside[-1])
+        assert torch.cosine_similarity(r[free], short[free]).tolist() == pytest.approx([1.0] * inside[-1])
+        assert (short.norm(dim=1) < 0.02 + 1e-9).all()
+    assert sum(inside) > 3
 
 
 def test_a_pool_grows_to_its_size_and_is_then_renewed_at_its_rate():

@@ -603,7 +603,7 @@ def test_a_table_named_as_that_of_the_units_is_refused():
 
 
 IN_MINIBATCHES = {"size": 100, "epochs": 2, "learning_rate": 1e-3}
-POOLS = {"kind": "pools", "norms": [1, 1, 1], "weight": 1, "size": 100, "replaced": 0.5, "batch": 50}
+POOLS = {"kind": "pools", "norms": [1, 1, 1], "weight": 1, "amplified": True, "size": 100, "replaced": 0.5, "batch": 50}
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ class Dying(Checkpoint):
 
 
 def pools(network):
-    options = {"norms": [0.5, 0.5], "weight": 1.0, "size": 20, "replaced": 0.7, "batch": 7}
+    options = {"norms": [0.5, 0.5], "weight": 1.0, "size": 20, "replaced": 0.7, "batch": 7, "amplified": True}
     return adversarial_training.term({"kind": "pools"} | options, network, IMAGES, SEPARABLE, seed=4)
 
 
@@ -312,7 +312,7 @@ CONV = {
     "dropout": 0.5,
 }
 DROPPING = {"kind": "fully_connected", "units": [5, 4, 3], "activation": "sigmoid", "dropout": [0.1, 0.2, 0.3]}
-PERTURBED = {"kind": "pools", "norms": [0.5, 0.5, 0.5], "weight": 0.5, "size": 16, "replaced": 1.0, "batch": 4}
+PERTURBED = {"kind": "pools", "norms": [0.5, 0.5, 0.5], "weight": 0.5, "amplified": True, "size": 16, "replaced": 1.0, "batch": 4}
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,9 @@ from blindspots.targets import second_targets
 
 _RANGES = {nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0), nn.ReLU: (0.0, float("inf"))}
 _PIXELS = (0.0, 1.0)
-_QUICK = SQP(competitors=1, max_rounds=3)  # the pools' examples serve for a while only
+_QUICK = SQP(competitors=1, max_rounds=1)  # the pools' examples serve for a while only
 _MARGIN = 1e-4  # logits
+_NO_DISTANCE = 1e-12
 
 
 class Stage(NamedTuple):
@@ -118,13 +119,14 @@ def _moved(stage: Stage, output: Tensor, direction: Tensor, norm: float) -> Tens
 class Pools(_Layerwise):
     """The paper's scheme: a pool of adversarial examples for each output, a random part of which is replaced all the time.
 
-    An example is the nearest that the attack finds to the output of a random training image, of the most likely other class;
-    one that is farther than the norm is brought back to it. Every minibatch trains with as many examples of each pool as it
-    has images, drawn at random, under the labels of the images that they come from.
+    An example is the nearest that the attack finds to the output of a random training image, of the most likely other class.
+    Every minibatch trains with as many examples of each pool as it has images, drawn at random, under the labels of the
+    images that they come from.
 
-    size:     examples in each pool; it grows to this by what is made.
-    replaced: how many of each are made anew in a pass over the images, as a share of the size.
-    batch:    examples made at a time.
+    amplified: each is brought to the norm's distance, in its own direction; or only back to it if it is farther.
+    size:      examples in each pool; it grows to this by what is made.
+    replaced:  how many of each are made anew in a pass over the images, as a share of the size.
+    batch:     examples made at a time.
     """
 
     def __init__(
@@ -135,12 +137,14 @@ class Pools(_Layerwise):
         seed: int,
         images: Tensor,
         labels: Tensor,
+        amplified: bool,
         size: int,
         replaced: float,
         batch: int,
     ):
         super().__init__(network, norms, weight, seed)
-        self.network, self.images, self.labels, self.size, self.batch = network, images, labels, size, batch
+        self.network, self.images, self.labels = network, images, labels
+        self.amplified, self.size, self.batch = amplified, size, batch
         self.rate = replaced * size / len(images)  # examples to be made for an image of training
         self.owed = 0.0
         self.pools: dict[int, tuple[Tensor, Tensor]] = {}
@@ -181,7 +185,7 @@ class Pools(_Layerwise):
 
     @torch.no_grad()
     def _adversarial(self, place: int, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest outputs (m, ...) of another class, or those at the norm on the way to them, with their labels (m,).
+        """The nearest outputs (m, ...) of another class, or those at the norm in their directions, with their labels (m,).
 
         Quicker than a whole attack: without exploration, and what a few steps do not reach is left out.
         """
@@ -189,9 +193,10 @@ class Pools(_Layerwise):
         problem = Problem(above, output, second_targets(above(output), labels), self.stages[place].bounds, _MARGIN)
         points = reach(problem, _QUICK.competitors)
         found = descend(problem, points, problem.holds(points, problem.rows), _QUICK)
-        r = found.points - problem.x
-        shorter = (self.norms[place] / r.norm(dim=1, keepdim=True)).clamp(max=1)
-        return (problem.x + shorter * r).view_as(output)[found.reached], labels[found.reached]
+        r = (found.points - problem.x)[found.reached]
+        scale = self.norms[place] / r.norm(dim=1, keepdim=True).clamp_min(_NO_DISTANCE)  # of what is misclassified anyway
+        amplified = problem.x[found.reached] + (scale if self.amplified else scale.clamp(max=1)) * r
+        return amplified.clamp(problem.lower, problem.upper).view(-1, *problem.shape), labels[found.reached]
 
     def _replace(self, place: int, examples: Tensor, labels: Tensor) -> None:
         """Put examples into a pool: beside the others until it is full, then in the place of random ones."""

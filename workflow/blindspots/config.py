@@ -252,6 +252,7 @@ class RandomSteps(Perturbed):
 
 class Pools(Perturbed):
     kind: Literal["pools"]
+    amplified: bool
     size: Count
     replaced: Positive
     batch: Count
