@@ -204,7 +204,8 @@ def test_tables_can_be_read_without_javascript(finished, exported):
 
 
 def told(value, cell):
-    form = {"%": ".1f", "rms": ".4f"}.get(cell["unit"], ".3g")
+    several = cell["std_over_seeds"] is not None
+    form = {"%": ".2f" if several else ".1f", "rms": ".4f"}.get(cell["unit"], ".3g")
     return "–" if value is None else f"{value:{form}} %" if cell["unit"] == "%" else f"{value:{form}}"
 
 
@@ -433,8 +434,8 @@ def test_marks_spreads_and_missing_numbers_are_told(opened, changed):
     browser = opened("", changed)
     texts = [by_id(browser, f"table4/M1/{column}").text.split("\n") for column in ("M1", "M1_prime", "M2")]
     assert [text[2][0] for text in texts] == ["✓", "✗", "–"]
-    assert texts[0][0].endswith("± 1.2 %")
-    assert texts[2][:2] == ["– ± 1.2 %", "[–, –]"]
+    assert texts[0][0].endswith("± 1.25 %")
+    assert texts[2][:2] == ["– ± 1.25 %", "[–, –]"]
     by_id(browser, "table4/M1/M2").click()
     assert_open(browser, "cell")
     assert "null" not in content(browser)

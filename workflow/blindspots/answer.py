@@ -43,7 +43,7 @@ def told(found: Mapping[str, Any]) -> str:
     lines = [
         f"{cell['table']}, {cell['row']} × {cell['column']}: {cell['value']:.6g}{unit} (n = {cell['n']}{interval}; "
         f"the paper: {cell['paper'] or '–'}, {cell['verdict']})",
-        f"  = {found['formula']} of",
+        f"  = {found['formula']}, of",
     ]
     shown: set[str] = set()
 

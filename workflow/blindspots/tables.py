@@ -43,7 +43,7 @@ UNITS = {
     "norm": "the dataset itself",
     "ratio": "the largest over the images",
     "points": "the mean over the first half, less that over the second, of 100 × the mean over the images",
-    "probability": "the probability that a value of the first is larger than one of the second, a tie counting half, of",
+    "probability": "the probability that a value of the first is larger than one of the second, a tie counting half",
 }
 
 
