@@ -312,7 +312,15 @@ CONV = {
     "dropout": 0.5,
 }
 DROPPING = {"kind": "fully_connected", "units": [5, 4, 3], "activation": "sigmoid", "dropout": [0.1, 0.2, 0.3]}
-PERTURBED = {"kind": "pools", "norms": [0.5, 0.5, 0.5], "weight": 0.5, "amplified": True, "size": 16, "replaced": 1.0, "batch": 4}
+PERTURBED = {
+    "kind": "pools",
+    "norms": [0.5, 0.5, 0.5],
+    "weight": 0.5,
+    "amplified": True,
+    "size": 16,
+    "replaced": 1.0,
+    "batch": 4,
+}
 
 
 @pytest.mark.parametrize(

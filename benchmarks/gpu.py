@@ -1,0 +1,100 @@
+"""What a GPU buys: python benchmarks/gpu.py
+
+The fully connected and the convolutional network of Table 1, trained for a little while and attacked, by one core and by the
+GPU of the same machine. The images are those of results/data.h5 (snakemake --cores 1 results/data.h5). A GPU attacks more
+images, as it takes all at once; times are for one image, and distortions are compared over the images that both had.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import pandas as pd
+import torch
+import yaml
+from torch import Tensor, nn
+
+from blindspots import datasets, minibatches, networks, training
+from blindspots.attack import minimum_distortion, refine
+from blindspots.config import Trained, validated
+
+DATA = Path("results/data.h5")
+ATTACKED = {"N100_100_10": (1000, 20000), "Conv": (200, 5000)}  # images, by the core and by the GPU
+ITERATIONS = 100
+
+
+def main() -> int:
+    if not torch.cuda.is_available() or not DATA.exists():
+        print(f"This needs a CUDA device and {DATA}: see the top of this program.", file=sys.stderr)
+        return 1
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.allow_tf32 = False
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
+    config = validated(yaml.safe_load(Path("config/config.yaml").read_text()))
+    rows = [row for name, counts in ATTACKED.items() for row in compared(name, config.networks[name], *counts)]
+    print(pd.DataFrame(rows).to_string(index=False))
+    return 0
+
+
+def compared(name: str, trained: Trained, few: int, many: int):
+    """Rows with the seconds of the core and of the GPU."""
+    images, labels = datasets.read(DATA, "train")
+    images, labels = torch.from_numpy(images), torch.from_numpy(labels).long()
+    for device in ("cpu", "cuda", "cuda"):  # the GPU once more, when it is warm
+        network = networks.build(trained.definition(), images[0].shape)
+        networks.initialise(network, torch.Generator().manual_seed(trained.seed))
+        network.to(device)
+        _, seconds = timed(lambda: train(network, trained, images.to(device), labels.to(device)))  # noqa: B023
+        if device == "cpu":
+            here, kept = seconds, network
+    yield row(name, "training", "", here, seconds)
+
+    network = networks.frozen(kept)
+    results = {}
+    for device, count in (("cpu", few), ("cuda", few), ("cuda", many)):
+        network.to(device)
+        x, truth = images[:count].to(device), labels[:count].to(device)
+        targets = (truth + 1) % 10
+        batch = 500 if device == "cpu" else None
+        found, seconds = timed(lambda: minimum_distortion(network, x, targets, method="lbfgs", batch=batch))  # noqa: B023
+        near, more = timed(lambda: refine(network, x, found.images, targets))  # noqa: B023
+        results[device, count] = found, near, seconds / count, more / count
+    there = results["cuda", many]
+    for i, step in enumerate(("attack", "refinement")):
+        here = results["cpu", few]
+        means = [results[key][i].distortion[:few].double().nanmean().item() for key in (("cpu", few), ("cuda", few))]
+        yield row(name, step, f"{means[1] / means[0] - 1:+.1e}", here[2 + i], there[2 + i])
+
+
+def train(network: nn.Module, trained: Trained, images: Tensor, labels: Tensor) -> None:
+    if trained.minibatches:
+        options = trained.minibatches.model_dump() | {"epochs": 1}
+        minibatches.fit(network, images, labels, weight_decay=trained.weight_decay, **options, seed=0)
+    else:
+        training.fit(network, images, labels, weight_decay=trained.weight_decay, max_iterations=ITERATIONS)
+
+
+def timed(work):
+    start = time.perf_counter()
+    result = work()
+    torch.cuda.synchronize()
+    return result, time.perf_counter() - start
+
+
+def row(network: str, step: str, difference: str, here: float, there: float) -> dict:
+    return {
+        "network": network,
+        "step": step,
+        "core s": f"{here:.3g}",
+        "GPU s": f"{there:.3g}",
+        "ratio": f"{here / there:.1f}",
+        "difference": difference,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
