@@ -59,7 +59,7 @@ def _reading(trainings: int, part: str, baselines: Sequence[str]) -> list[str]:
         )
         intervals = (
             ", with the 95 % interval of training both again from other seeds (all are tested on the same images); it and "
-            "the p values are Welch's, two-sided"
+            "the p values are Welch's, two-sided, each for itself: of many, some are small by chance"
         )
     less = f"*Less X* is the mean error on the {part} set less that of X, in points of a percent{intervals}."
     return [means, *([less] if baselines else []), "The errors are those at the end of training."]
