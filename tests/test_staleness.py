@@ -56,7 +56,7 @@ SETTINGS = {
         "seed: 4",
         {"train"} | AFTER_TRAINING - {"exact", "plot_filters"} - METHODS - SPECTRA - UNITS,
     ),
-    "networks.sigmoid_pools.perturbed": ("replaced: 5.0 # times", "replaced: 6.0 # times", PERTURBED),
+    "networks.sigmoid_pools.perturbed": ("amplified: true # to", "amplified: false # to", PERTURBED),
     "training.history": (
         "max_iterations: 2000\n  history: 10",
         "max_iterations: 2000\n  history: 11",
