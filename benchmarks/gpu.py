@@ -1,8 +1,10 @@
 """What a GPU buys: python benchmarks/gpu.py
 
-The fully connected and the convolutional network of Table 1, trained for a little while and attacked, by one core and by the
-GPU of the same machine. The images are those of results/data.h5 (snakemake --cores 1 results/data.h5). A GPU attacks more
-images, as it takes all at once; times are for one image, and distortions are compared over the images that both had.
+The fully connected and the convolutional network of Table 1, trained for a little while (100 iterations of L-BFGS, an epoch
+of minibatches) and attacked, by one core and by the GPU of the same machine. Training's seconds are of the whole, with the
+images' way to the GPU; those of attack and refinement are of one image. A GPU attacks more images, as it takes all at once;
+mean distortions are compared over the images that both had. The images are those of results/data.h5 (snakemake --cores 1
+results/data.h5).
 """
 
 import os
