@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from blindspots.problem import Problem
+from blindspots.rows import where
 from blindspots.sqp import SQP, descend, reach
 from blindspots.targets import second_targets
 
@@ -27,7 +28,6 @@ _RANGES = {nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0), nn.ReLU: (0.0, float("i
 _PIXELS = (0.0, 1.0)
 _QUICK = SQP(competitors=1, max_rounds=1)  # the pools' examples serve for a while only
 _MARGIN = 1e-4  # logits
-_NO_DISTANCE = 1e-12
 
 
 class Stage(NamedTuple):
@@ -193,10 +193,12 @@ class Pools(_Layerwise):
         problem = Problem(above, output, second_targets(above(output), labels), self.stages[place].bounds, _MARGIN)
         points = reach(problem, _QUICK.competitors)
         found = descend(problem, points, problem.holds(points, problem.rows), _QUICK)
-        r = (found.points - problem.x)[found.reached]
-        scale = self.norms[place] / r.norm(dim=1, keepdim=True).clamp_min(_NO_DISTANCE)  # of what is misclassified anyway
-        amplified = problem.x[found.reached] + (scale if self.amplified else scale.clamp(max=1)) * r
-        return amplified.clamp(problem.lower, problem.upper).view(-1, *problem.shape), labels[found.reached]
+        output, nearest, labels = (values[found.reached] for values in (output, found.points.view_as(output), labels))
+        moved = _moved(self.stages[place], output, nearest - output, self.norms[place])
+        if not self.amplified:
+            near = (nearest - output).flatten(1).norm(dim=1) <= self.norms[place]
+            moved = where(near, nearest, moved)
+        return moved, labels
 
     def _replace(self, place: int, examples: Tensor, labels: Tensor) -> None:
         """Put examples into a pool: beside the others until it is full, then in the place of random ones."""
