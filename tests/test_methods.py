@@ -71,7 +71,9 @@ def events(path, name):
 
 def test_the_table_has_means_over_the_seeds_and_welchs_differences_from_the_baselines(made, tmp_path):
     cells, rates, text = tabulated(made, tmp_path, 4)
-    assert list(pd.read_csv(tmp_path / "t.csv", index_col="row").index) == NETWORKS
+    layout = pd.read_csv(tmp_path / "t.csv", index_col="row")
+    assert list(layout.index) == NETWORKS
+    assert list(layout.columns) == ["error_P1", "error_test", *(f"less_{name}" for name in BASELINES)]
     for name in NETWORKS:
         cell = cells.loc[name, "error_test"]
         assert (cell["value"], cell["std_over_seeds"]) == pytest.approx((np.mean(rates[name]), np.std(rates[name], ddof=1)))

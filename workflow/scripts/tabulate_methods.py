@@ -29,16 +29,16 @@ def body(step: Step) -> None:
     for network in networks:
         for part in settings["errors_on"]:
             cells.append(table.rate(network, f"error_{part}", sources(network, part)))
-        tests = []
-        for baseline in baselines:
-            if baseline == network:
-                continue
-            cells.append(table.difference(network, f"less_{baseline}", sources(network, last), sources(baseline, last)))
-            p = difference(rates(network), rates(baseline)).p
-            tests += [] if np.isnan(p) else [f"against {baseline} p = {p:.2g}"]
+        tests = [(baseline, difference(rates(network), rates(baseline)).p) for baseline in baselines if baseline != network]
         with artifacts.read(trained[network][0]) as file:
             how = file["converged"].attrs["meaning"]
-        notes.append(f"{network}: {'; '.join([how, *tests])}.")
+        tested = [f"against {baseline} p = {p:.2g}" for baseline, p in tests if not np.isnan(p)]
+        notes.append(f"{network}: {'; '.join([how, *tested])}.")
+    for baseline in baselines:  # a column each, in their order
+        for network in networks:
+            if network != baseline:
+                ones, others = (sources(name, last) for name in (network, baseline))
+                cells.append(table.difference(network, f"less_{baseline}", ones, others))
 
     labels = {f"error_{part}": f"Error on {part}" for part in settings["errors_on"]}
     labels |= {f"less_{name}": f"Less {name}" for name in baselines}
