@@ -1,0 +1,213 @@
+"""Which settings suit each way of training a 100-100-10 network? python benchmarks/settings_search.py --units relu
+
+Trains hundreds of networks side by side on 50,000 of the training images, each with settings of its own, drawn at random,
+and judges them by the other 10,000; then the best of each method once more, from eight seeds. No test image decides a thing.
+The methods are those of `adversarial_training` in config/config.yaml, but for pools, in whose place steps go towards the
+nearest other class. On an H100 250 networks take a minute and a half; on a CPU, try a few: --candidates 2 --seeds 1.
+Needs results/data.h5 (snakemake --cores 1 results/data.h5).
+"""
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from blindspots import datasets, splits
+
+LAYERS = ((784, 100), (100, 100), (100, 10))
+VALIDATION = {"training": [0, 50_000], "validation": [50_000, 60_000]}
+MINIBATCH = 128
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ALL = ("pixels", "first", "second")  # what is moved, layer by layer
+METHODS = {  # what each moves, and whether it drops units out
+    "decay": ((), False),
+    "dropout": ((), True),
+    "input": (ALL[:1], False),
+    "hidden": (ALL[1:], False),
+    "steps": (ALL, False),
+    "nearest": (ALL, False),
+    "steps_dropout": (ALL, True),
+}
+RANGES = {  # of what is drawn, evenly on a logarithmic scale
+    "relu": {"rate": (1e-3, 1e-2), "decay": (1e-6, 3e-4), "pixels": (0.5, 2.5), "hidden": (0.1, 2.0)},
+    "sigmoid": {"rate": (3e-3, 3e-2), "decay": (1e-6, 3e-4), "pixels": (0.5, 2.5), "hidden": (0.03, 0.6)},
+}
+DROPOUT = {"pixels": (0.02, 0.3), "hidden": (0.01, 0.3)}
+
+
+def drawn(method: str, units: str, count: int, random: np.random.Generator) -> pd.DataFrame:
+    """Candidates: learning rate, weight decay, the norms of the three outputs, and the dropout of pixels and of units."""
+    moved, drops = METHODS[method]
+    ranges = RANGES[units]
+
+    def evenly(low: float, high: float, wanted: bool = True) -> np.ndarray:
+        return np.exp(random.uniform(np.log(low), np.log(high), count)) * wanted
+
+    return pd.DataFrame(
+        {
+            "method": method,
+            "rate": evenly(*ranges["rate"]),
+            "decay": evenly(*ranges["decay"]),
+            **{place: evenly(*ranges.get(place, ranges["hidden"]), wanted=place in moved) for place in ALL},
+            "drop_pixels": evenly(*DROPOUT["pixels"], wanted=drops),
+            "drop_units": evenly(*DROPOUT["hidden"], wanted=drops),
+        }
+    )
+
+
+class Networks:
+    """n networks, each with its own settings: every tensor has them as its first dimension."""
+
+    def __init__(self, settings: pd.DataFrame, units: str, seed: int):
+        self.n, self.units = len(settings), units
+        self.moved = [place for place, name in enumerate(ALL) if settings[name].any()]
+        self.drops = bool(settings["drop_pixels"].any())
+        values = {
+            key: torch.tensor(settings[key].to_numpy(np.float32)).view(-1, 1, 1).to(DEVICE) for key in settings.columns[1:]
+        }
+        self.norms, self.decay, self.rate = [values[name] for name in ALL], values["decay"], values["rate"]
+        self.dropout = [values["drop_pixels"], values["drop_units"], values["drop_units"]]
+        self.nearest = torch.tensor((settings["method"] == "nearest").to_numpy(np.float32)).to(DEVICE)
+        generator = torch.Generator().manual_seed(seed)
+        bounds = [math.sqrt(6 / (i + o)) for i, o in LAYERS]  # Glorot's
+        shapes = [(self.n, i, o) for i, o in LAYERS]
+        weights = [
+            bound * (2 * torch.rand(shape, generator=generator) - 1) for bound, shape in zip(bounds, shapes, strict=True)
+        ]
+        self.weights = [weight.to(DEVICE).requires_grad_() for weight in weights]
+        self.biases = [torch.zeros(self.n, 1, o, device=DEVICE, requires_grad=True) for _, o in LAYERS]
+        self.parameters = [*self.weights, *self.biases]
+        self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    def outputs(self, h: Tensor, place: int = 0, drops: bool = False) -> list[Tensor]:
+        """What follows the output h (n, b, units) of a place: h itself, the outputs above it, the logits (n, b, 10)."""
+        found = [h]
+        for layer in range(place, len(LAYERS)):
+            if drops:
+                rate = self.dropout[layer]
+                h = h * (torch.rand_like(h) >= rate) / (1 - rate)
+            h = torch.baddbmm(self.biases[layer], h, self.weights[layer])
+            if layer < len(LAYERS) - 1:
+                h = torch.relu(h) if self.units == "relu" else torch.sigmoid(h)
+            found.append(h)
+        return found
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The sum over the networks of what each minimises, for images (b, 784) with their labels (b, 10)."""
+        outputs = self.outputs(images.expand(self.n, -1, -1).detach().requires_grad_(), drops=self.drops)
+        logits = outputs[-1]
+        total = cross_entropy(logits, labels)
+        if self.moved:
+            most = (logits - 1e9 * labels).amax(2) - (logits * labels).sum(2)  # the lead over the label
+            uphill = torch.where(self.nearest > 0, most.sum(1), len(images) * total).sum()
+            gradients = torch.autograd.grad(uphill, [outputs[place] for place in self.moved], retain_graph=True)
+            for place, gradient in zip(self.moved, gradients, strict=True):
+                norm, high = self.norms[place], 1.0 if place == 0 or self.units == "sigmoid" else math.inf
+                moved = (outputs[place].detach() + norm * normalize(gradient, dim=2)).clamp(0, high)
+                added = cross_entropy(self.outputs(moved, place, self.drops)[-1], labels)
+                total = total + torch.where(norm.view(-1) > 0, added, 0)
+        penalty = sum(weight.square().sum((1, 2)) for weight in self.weights)
+        return (total + self.decay.view(-1) / 2 * penalty).sum()
+
+    @torch.no_grad()
+    def step(self, gradients: tuple[Tensor, ...], done: Tensor, steps: int) -> None:
+        """A step of Adam, its learning rate falling to 0 along a cosine; done: how many there were."""
+        rate = self.rate * (1 + torch.cos(math.pi * done / steps)) / 2
+        corrections = [1 - beta ** (done + 1) for beta in BETAS]
+        for parameter, gradient, mean, square in zip(self.parameters, gradients, self.means, self.squares, strict=True):
+            mean.lerp_(gradient, 1 - BETAS[0])
+            square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+            parameter -= rate / corrections[0] * mean / ((square / corrections[1]).sqrt() + EPSILON)
+
+    @torch.no_grad()
+    def errors(self, images: Tensor, labels: Tensor) -> np.ndarray:
+        """The percentage (n,) of images (m, 784) misclassified."""
+        wrong = torch.zeros(self.n, device=DEVICE)
+        for x, y in zip(images.split(2000), labels.split(2000), strict=True):
+            wrong += (self.outputs(x.expand(self.n, -1, -1))[-1].argmax(2) != y).sum(1)
+        return (100 * wrong / len(images)).cpu().numpy()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of each network (n,), the mean over the images."""
+    return -(logits.log_softmax(2) * labels).sum(2).mean(1)
+
+
+def validated(
+    settings: pd.DataFrame, units: str, epochs: int, seed: int, images: Mapping[str, tuple[Tensor, Tensor]]
+) -> np.ndarray:
+    """The validation errors in % of networks that are trained with these settings."""
+    torch.manual_seed(seed)
+    networks = Networks(settings, units, seed)
+    x, labels = images["training"]
+    y = one_hot(labels, 10).float()
+    whole = len(x) // MINIBATCH
+    steps = epochs * whole
+    order = torch.zeros(whole * MINIBATCH, dtype=torch.long, device=DEVICE)
+    within = torch.arange(MINIBATCH, device=DEVICE)
+    done = torch.zeros((), dtype=torch.long, device=DEVICE)
+
+    def step() -> None:
+        rows = order[done % whole * MINIBATCH + within]
+        networks.step(torch.autograd.grad(networks.loss(x[rows], y[rows]), networks.parameters), done, steps)
+        done.add_(1)
+
+    def shuffle() -> None:
+        order.copy_(torch.randperm(len(x))[: len(order)])
+
+    shuffle()
+    first = 0
+    if DEVICE == "cuda":  # a step of so small networks is hundreds of short kernels, which one graph starts at once
+        torch.cuda.synchronize()
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(first := 3):
+                step()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        step = graph.replay
+    for epoch in range(epochs):
+        for _ in range(whole - first * (epoch == 0)):
+            step()
+        shuffle()
+    return networks.errors(*images["validation"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--units", choices=RANGES, default="relu")
+    parser.add_argument("--candidates", type=int, default=64, help="of each method")
+    parser.add_argument("--kept", type=int, default=6, help="of each method, for the second round")
+    parser.add_argument("--seeds", type=int, default=8, help="of that round")
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--data", type=Path, default=Path("results/data.h5"))
+    arguments = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = True  # what rounding it costs is less than another seed
+    pixels, labels = datasets.read(arguments.data, "train")
+    images = {
+        part: (torch.from_numpy(pixels[rows]).flatten(1).to(DEVICE), torch.from_numpy(labels[rows]).long().to(DEVICE))
+        for part, rows in splits.split(len(pixels), VALIDATION, seed=0).items()
+    }
+    random = np.random.default_rng(0)
+    for number, method in enumerate(METHODS):
+        candidates = drawn(method, arguments.units, arguments.candidates, random)
+        errors = validated(candidates, arguments.units, arguments.epochs, 100 + number, images)
+        best = candidates.iloc[errors.argsort()[: arguments.kept]]
+        again = best.loc[best.index.repeat(arguments.seeds)]
+        errors = validated(again, arguments.units, arguments.epochs, 200 + number, images).reshape(-1, arguments.seeds)
+        spread = errors.std(1, ddof=1) if arguments.seeds > 1 else np.nan
+        found = best.assign(mean=errors.mean(1), std=spread).sort_values("mean")
+        print(found.to_string(index=False, float_format=lambda value: f"{value:.3g}"), flush=True)
+
+
+if __name__ == "__main__":
+    main()
