@@ -189,10 +189,7 @@ def trained_below(cells: Cells) -> Finding:
 
 def dropout_helps(cells: Cells) -> Finding:
     """A network of this size gets to 1.6 % by weight decay alone, and to around 1.3 % by dropout (4.2)."""
-    pairs = {
-        units: [cells.trainings("adversarial_training", f"{units}_{how}", "error_test") for how in ("decay", "dropout")]
-        for units in ("sigmoid", "relu")
-    }
+    pairs = _trained_both_ways(cells, "decay", "dropout")
     lower = {units: dropout.below(decay) for units, (decay, dropout) in pairs.items()}
     helped = {units for units, p in lower.items() if p < SIGNIFICANCE / len(lower)}
     near = {
@@ -208,10 +205,7 @@ def dropout_helps(cells: Cells) -> Finding:
 
 def higher_layers(cells: Cells) -> Finding:
     """Adversarial examples of the higher layers are more useful than those of the input (4.2)."""
-    pairs = {
-        units: [cells.trainings("adversarial_training", f"{units}_{place}", "error_test") for place in ("hidden", "input")]
-        for units in ("sigmoid", "relu")
-    }
+    pairs = _trained_both_ways(cells, "hidden", "input")
     lower = {units: hidden.below(given) for units, (hidden, given) in pairs.items()}
     held = sum(p < SIGNIFICANCE / len(lower) for p in lower.values())
     numbers = "; ".join(f"{units}: hidden layers {hidden}, input {given}" for units, (hidden, given) in pairs.items())
@@ -399,6 +393,14 @@ def _found(claim: Callable[[Cells], Finding], cells: Cells) -> Finding:
         return Finding("–", f"there is no cell {missing.args[0]}", NOT_TESTED)
     except OneTrainingError as reason:
         return Finding("–", str(reason), NOT_TESTED)
+
+
+def _trained_both_ways(cells: Cells, *ways: str) -> dict[str, list[Trainings]]:
+    """The test errors of networks with either kind of units, trained in two ways."""
+    return {
+        units: [cells.trainings("adversarial_training", f"{units}_{way}", "error_test") for way in ways]
+        for units in ("sigmoid", "relu")
+    }
 
 
 def _first_layers(cells: Cells, table: str) -> pd.DataFrame:

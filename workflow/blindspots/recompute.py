@@ -33,25 +33,21 @@ class Tolerance(NamedTuple):
     """How far a cell may be off where other arithmetic computed it."""
 
     rate: float  # percentage points, or one image if that is more
-    distortion: float  # of the distortion itself,
-    jumps: float  # and this over √n of a mean of n, as some attacks end in another local minimum
+    distortion: float  # of the distortion itself
     reason: str
 
 
 # Measured on Tables 3 and 4, with AVX2 where they were made with AVX-512: one level moves no rate, and distortions by 1e-6;
-# from the raw bytes, up to 1.0 points and 0.6 %. A GPU adds up in quite another order: half of the distortions stay the same
-# to 1e-5, some few move by per cents, and so did means of 1,000 images by 2e-4, of 200 by 4e-4.
+# from the raw bytes, up to 1.0 points and 0.6 %.
 ONE_LEVEL = Tolerance(
     rate=0.1,
     distortion=1e-4,
-    jumps=0.02,
     reason="the order of float32 additions moves logits by some 1e-6, which decides only for images that near to a "
     "boundary, and ends few attacks elsewhere",
 )
 DEEP = Tolerance(
     rate=3.0,
     distortion=0.02,
-    jumps=0.0,
     reason="training multiplies the rounding of its first iterations, so that it ends at other weights, as it would from "
     "another seed",
 )
@@ -106,9 +102,7 @@ def allowed(cell: Mapping[str, Any], tolerance: Tolerance) -> float:
     """By how much a cell may be off, in its unit. Both rates of a difference may be, in opposite directions."""
     if cell["unit"] == "%":
         return max(tolerance.rate, 100 / cell["n"])
-    if cell["unit"] == "points":
-        return 2 * tolerance.rate
-    return (tolerance.distortion + tolerance.jumps / cell["n"] ** 0.5) * cell["value"]
+    return 2 * tolerance.rate if cell["unit"] == "points" else tolerance.distortion * cell["value"]
 
 
 def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) -> list[Job]:
