@@ -2,10 +2,19 @@
 
 from types import SimpleNamespace
 
+import pytest
 import scipy.optimize  # noqa: F401 (SciPy brings a BLAS of its own)
+import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from blindspots.device import prepare
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    yield
+    torch.set_flush_denormal(False)
+    torch.use_deterministic_algorithms(False)
 
 
 def test_every_library_computes_with_the_steps_threads_and_no_others():
@@ -14,3 +23,9 @@ def test_every_library_computes_with_the_steps_threads_and_no_others():
     prepare(step, "cpu")
     assert {library["num_threads"] for library in threadpool_info()} == {1}
     assert step.device.startswith("cpu with ")
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this CPU has no such mode")
+def test_numbers_too_small_to_be_normal_are_zero():
+    prepare(SimpleNamespace(threads=1), "cpu")
+    assert torch.tensor([1e-38]).mul(0.1).item() == 0.0

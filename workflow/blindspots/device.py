@@ -18,6 +18,7 @@ def prepare(step: Step, name: str) -> torch.device:
         raise StepError(f"threads: {step.threads} are asked for, but this machine has {os.cpu_count()} cores: ask for fewer")
     torch.set_num_threads(step.threads)
     threadpool_limits(step.threads)  # of NumPy's and SciPy's BLAS, whose sums depend on it too
+    torch.set_flush_denormal(True)  # weights of dark pixels decay to these, which some CPUs multiply 10 times slower
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.allow_tf32 = False  # its rounding is larger than the margin of an adversarial example
     available = torch.cuda.is_available()

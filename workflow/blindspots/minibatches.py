@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from blindspots.checkpoints import Checkpoint
-from blindspots.training import Iteration, Report, Trained, decay, in_parts, no_report, tell, total_loss
+from blindspots.training import Iteration, Report, Trained, decaying, in_parts, no_report, tell, total_loss
 
 
 class Term(Protocol):
@@ -68,7 +68,7 @@ def fit(
     watched:    other images and labels, whose error is on record too; nothing depends on it.
     checkpoint: from which a training that was killed goes on, to the same end as if it had not been.
     """
-    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    optimiser = _adam(network, weight_decay, decay_convention, learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs * -(-len(images) // size))
     term = term or Ordinary(network)
     parts = {"network": network, "optimiser": optimiser, "schedule": schedule, "term": term}
@@ -88,8 +88,7 @@ def fit(
             network.train()
             for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
                 optimiser.zero_grad()
-                penalty = decay(network, weight_decay, decay_convention)
-                (term.loss(images[rows], labels[rows]) + penalty).backward()
+                term.loss(images[rows], labels[rows]).backward()
                 optimiser.step()
                 schedule.step()
             state = total_loss(network.eval(), images, labels, weight_decay, decay_convention)
@@ -102,6 +101,15 @@ def fit(
                 drawn = {"order": order.get_state(), "dropout": _dropout()}
                 checkpoint.save(kept | drawn | {"states": [tuple(state) for state in states], "errors": errors})
     return Fitted(Trained(states, False, f"{epochs} epochs of minibatches of {size}"), errors)
+
+
+def _adam(network: nn.Module, weight_decay: Sequence[float], convention: str, rate: float) -> torch.optim.Adam:
+    """Adam, which adds the gradient of the decay by itself, sooner than autograd does."""
+    decays = decaying(network, weight_decay, convention)
+    groups = [{"params": [weight], "weight_decay": 2 * factor} for weight, factor in decays]
+    decayed = {id(weight) for weight, _ in decays}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in decayed]
+    return torch.optim.Adam([*groups, {"params": rest}], lr=rate, fused=True)
 
 
 @torch.no_grad()

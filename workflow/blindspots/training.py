@@ -58,14 +58,16 @@ def decay(network: nn.Module, weights: Sequence[float], convention: str) -> Tens
 
     Biases do not decay. weights: one λ for each layer with connection weights; raises ValueError if the count differs.
     """
+    return sum(factor * weight.square().sum() for weight, factor in decaying(network, weights, convention))
+
+
+def decaying(network: nn.Module, weights: Sequence[float], convention: str) -> list[tuple[nn.Parameter, float]]:
+    """The weights w of each layer with the factor that Σ w² has in `decay`."""
     layers = weight_layers(network)
     if len(layers) != len(weights):
         raise ValueError(f"{len(weights)} weight decays for {len(layers)} layers with weights: give one for each")
     divisor = DECAY_DIVISORS[convention]
-    return sum(
-        rate / divisor(layer.weight.shape[0]) * layer.weight.square().sum()
-        for rate, layer in zip(weights, layers, strict=True)
-    )
+    return [(layer.weight, rate / divisor(len(layer.weight))) for rate, layer in zip(weights, layers, strict=True)]
 
 
 def fit(
