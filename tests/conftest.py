@@ -33,6 +33,13 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=3, help="how often a run is killed at random moments")
 
 
+@pytest.fixture(autouse=True)
+def numbers_of_any_size():
+    """As they were before a program made those too small to be normal zero, which Hypothesis does not go on with."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 def copy_code(destination: Path) -> Path:
     """A copy of the project, without what is made from it."""
     destination.mkdir(parents=True, exist_ok=True)

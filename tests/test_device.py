@@ -10,13 +10,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from blindspots.device import prepare
 
 
-@pytest.fixture(autouse=True)
-def as_it_was():
-    yield
-    torch.set_flush_denormal(False)
-    torch.use_deterministic_algorithms(False)
-
-
 def test_every_library_computes_with_the_steps_threads_and_no_others():
     threadpool_limits(2)
     step = SimpleNamespace(threads=1)
