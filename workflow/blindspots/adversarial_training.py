@@ -21,13 +21,13 @@ from torch.nn.functional import cross_entropy, normalize
 
 from blindspots.problem import Problem
 from blindspots.rows import where
-from blindspots.sqp import SQP, descend, reach
+from blindspots.sqp import SQP, explore
 from blindspots.targets import second_targets
 
 _RANGES = {nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0), nn.ReLU: (0.0, float("inf"))}
 _PIXELS = (0.0, 1.0)
-_QUICK = SQP(competitors=1, max_rounds=1)  # the pools' examples serve for a while only
-_MARGIN = 1e-4  # logits
+_QUICK = SQP(exploration=4, noise=0.0, momentum=0.0)  # the pools' examples serve for a while only
+_MARGIN = 4e-3  # logits
 
 
 class Stage(NamedTuple):
@@ -187,13 +187,13 @@ class Pools(_Layerwise):
     def _adversarial(self, place: int, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest outputs (m, ...) of another class, or those at the norm in their directions, with their labels (m,).
 
-        Quicker than a whole attack: without exploration, and what a few steps do not reach is left out.
+        Quicker than a whole attack: the attack's exploration alone, by a few steps, and what they do not reach is left out.
         """
         above = self.above(place)
         problem = Problem(above, output, second_targets(above(output), labels), self.stages[place].bounds, _MARGIN)
-        points = reach(problem, _QUICK.competitors)
-        found = descend(problem, points, problem.holds(points, problem.rows), _QUICK)
-        output, nearest, labels = (values[found.reached] for values in (output, found.points.view_as(output), labels))
+        there = problem.holds(problem.x, problem.rows)  # as it is misclassified
+        points, reached = explore(problem, problem.x, there, _QUICK)
+        output, nearest, labels = (values[there | reached] for values in (output, points.view_as(output), labels))
         moved = _moved(self.stages[place], output, nearest - output, self.norms[place])
         if not self.amplified:
             near = (nearest - output).flatten(1).norm(dim=1) <= self.norms[place]
