@@ -105,11 +105,9 @@ def fit(
 
 def _adam(network: nn.Module, weight_decay: Sequence[float], convention: str, rate: float) -> torch.optim.Adam:
     """Adam, which adds the gradient of the decay by itself, sooner than autograd does."""
-    decays = decaying(network, weight_decay, convention)
-    groups = [{"params": [weight], "weight_decay": 2 * factor} for weight, factor in decays]
-    decayed = {id(weight) for weight, _ in decays}
-    rest = [parameter for parameter in network.parameters() if id(parameter) not in decayed]
-    return torch.optim.Adam([*groups, {"params": rest}], lr=rate, fused=True)
+    factors = dict(decaying(network, weight_decay, convention))
+    groups = [{"params": [values], "weight_decay": 2 * factors.get(values, 0.0)} for values in network.parameters()]
+    return torch.optim.Adam(groups, lr=rate, fused=True)
 
 
 @torch.no_grad()
