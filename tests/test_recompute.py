@@ -22,11 +22,11 @@ def made_elsewhere(path):
     altered(path, lambda datasets, record: record.update(cpu="another processor"))
 
 
-def edit_cell(run, value, changed):
-    path = run.folder / "results/table4.cells.csv"
-    text = path.read_text()
-    assert f"table4,M1,M2,{value:g},%" in text
-    replace(path, text.replace(f"table4,M1,M2,{value:g},%", f"table4,M1,M2,{changed:g},%").encode())
+def edit_cell(run, table, row, column, changed):
+    path = run.folder / f"results/{table}.cells.csv"
+    text, edited = re.subn(rf"(?m)^({table},{row},{column}),[^,]+", rf"\g<1>,{changed!r}", path.read_text())
+    assert edited == 1
+    replace(path, text.encode())
 
 
 def test_a_cell_is_computed_again_from_its_parents_and_nothing_of_the_run_is_changed(run, jobs):
@@ -63,7 +63,7 @@ def test_the_whole_chain_is_computed_from_the_raw_bytes_without_any_source(run, 
 
 def test_a_cell_that_was_edited_does_not_hold(run, jobs):
     value = run.cell("table4", "M1", "M2")["value"]
-    edit_cell(run, value, value + 2)
+    edit_cell(run, "table4", "M1", "M2", value + 2)
     found, _ = again(run, jobs, "table4", "M1", "M2")
     assert (found.value, found.again) == (value + 2, value)
     assert not found.holds
@@ -91,7 +91,7 @@ def test_what_was_computed_elsewhere_may_differ_by_the_tolerance_and_no_more(run
     assert found.tolerance == pytest.approx(100 / run.cell("table4", "M1", "M2")["n"])
     assert found.reason
     assert [change.split(":")[0] for change in found.files[0].environment] == ["cpu"]
-    edit_cell(run, value, value + 1.5 * found.tolerance)
+    edit_cell(run, "table4", "M1", "M2", value + 1.5 * found.tolerance)
     assert not again(Run(run.folder), jobs, "table4", "M1", "M2")[0].holds
     made_elsewhere(run.folder / "results/refined/test/M1/1-of-1.h5")
     distortion, _ = again(Run(run.folder), jobs, "table3", "M1", "refined")
@@ -125,8 +125,7 @@ def test_the_command_says_it_to_people_and_to_programs_and_by_its_status(run, co
     found = json.loads(capsys.readouterr().out)
     assert found["holds"]
     assert found["files"][0]["path"] == "results/evaluation/table3.h5"
-    path = run.folder / "results/table3.cells.csv"
-    replace(path, re.sub(r"(table3,M2,error_test,)[\d.]+", r"\g<1>77", path.read_text()).encode())
+    edit_cell(run, "table3", "M2", "error_test", 77)
     assert audit.main(arguments) == 1
     told = capsys.readouterr().out
     assert "results/evaluation/table3.h5: the same bits" in told
