@@ -448,6 +448,10 @@ def work(wildcards):
     return CONFIG.networks[wildcards.network].multiplications(CONFIG.data.image_shape)
 
 
+def perturbed_work(wildcards):
+    return work(wildcards) * CONFIG.networks[wildcards.network].perturbed.passes(CONFIG.data.train_size)
+
+
 def attack_of(wildcards):
     return config_of(wildcards).attack_on(wildcards.images)
 

@@ -44,7 +44,7 @@ rule train_perturbed:
         "results/benchmarks/train/{variant}{network}.tsv"
     wildcard_constraints:
         network=any_of(PERTURBED_NETWORKS),
-    priority: work
+    priority: perturbed_work
     conda:
         "../envs/environment.yaml"
     threads: CONFIG.training.threads

@@ -681,3 +681,11 @@ def test_a_table_of_methods_has_its_own_number_of_trainings(replicates, seeds, n
     assert config.trainings(config.tables["some"]) == max(replicates, seeds)
     other = validated(changed(("replicates", replicates)))
     assert other.trainings(other.tables["table1"]) == replicates
+
+
+def test_trainings_are_ordered_by_how_long_they_take():
+    config = validated(DEFAULT)
+    methods = ["relu_input", "relu_hidden", "relu_steps", "relu_pools"]
+    passes = [config.networks[name].perturbed.passes(config.data.train_size) for name in methods]
+    assert passes == sorted(passes)
+    assert 2 * passes[-2] < passes[-1]

@@ -241,6 +241,10 @@ class Perturbed(Section):
             )
         return self
 
+    def passes(self, images: int) -> int:
+        """Through the network, for one over so many images; about, as it only tells which jobs are long."""
+        return 1 + sum(norm > 0 for norm in self.norms)
+
 
 class Steps(Perturbed):
     kind: Literal["steps"]
@@ -262,6 +266,10 @@ class Pools(Perturbed):
         if self.batch > self.size:
             raise ValueError(f"batch: {self.batch} examples at a time do not fit in a pool of {self.size}")
         return self
+
+    def passes(self, images: int) -> int:
+        gradients = 5 * self.replaced * self.size / images  # to make the examples of a layer, for an image
+        return round(super().passes(images) * (1 + gradients))
 
 
 class FullyConnected(Trained):
