@@ -107,6 +107,16 @@ def test_attacks_agree(network, method):
 
 
 @needs_gpu
+def test_refinements_agree(network):
+    def refined(network, images, labels, targets):
+        found = minimum_distortion(network, images, targets, method="lbfgs")
+        return refine(network, images, found.images, targets)
+
+    here, there = on("cpu", network, refined), on("cuda", network, refined)
+    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+
+
+@needs_gpu
 def test_refinements_of_the_same_examples_agree(network):
     start = minimum_distortion(network, IMAGES, TARGETS, method="lbfgs").images
 
