@@ -468,7 +468,7 @@ def shard_settings(wildcards):
 
 def search_settings(wildcards):
     attack = attack_of(wildcards)
-    return {"margin": attack.margin, "batch": attack.batch, **machine(attack)}
+    return {"margin": attack.margin, "precision": attack.precision, "batch": attack.batch, **machine(attack)}
 
 
 def attack_settings(wildcards):

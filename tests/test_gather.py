@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from blindspots import artifacts, datasets, networks
+from blindspots import attack as attacks
 from blindspots.artifacts import Dataset
 from blindspots.evaluation import classify
-from scripts import attack, evaluate_distorted, gather, noise
+from blindspots.penalty import LBFGS
+from blindspots.sqp import SQP
+from scripts import attack, evaluate_distorted, gather, noise, refine
 
 WORDS = h5py.enum_dtype({"not found": 0, "converged": 1, "stopped": 7}, basetype=np.uint8)
 RNG = np.random.default_rng(0)
@@ -223,6 +226,7 @@ ATTACK = {
     "classes": 3,
     "seed": 5,
     "margin": 1e-4,
+    "precision": "single",
     "batch": 500,
     "lbfgs": {
         "norm": "l2",
@@ -262,6 +266,30 @@ def test_attacks_on_shards_have_the_targets_of_the_whole_set_whatever_the_sample
     assert (whole["target"] != LABELS).all()
     if policy == "given":
         assert whole["target"].tolist() == [(label + 1 + k % 2) % 3 for k, label in enumerate(LABELS.tolist())]
+
+
+def test_an_attack_and_its_refinement_are_made_in_the_precision_that_is_asked_for(tmp_path, data):
+    network = network_artifact(tmp_path / "network.h5", 1)
+    asked = ATTACK | {"target": "second", "shard": "1-of-1", "sample": {"size": "all", "seed": 3}}
+    options = {"exploration": 10, "noise": 1.0, "smoothing": 0.0, "momentum": 0.5, "competitors": 2, "tolerance": 1e-3}
+    originals = datasets.read(data, "test")
+    for precision, dtype in (("single", torch.float32), ("double", torch.float64)):
+        settings = asked | {"precision": precision}
+        made, near = tmp_path / f"{precision}.h5", tmp_path / f"refined_{precision}.h5"
+        assert called(attack.main, settings, data=data, network=network, targets=[], output=made) == 0
+        settings |= {"sqp": options | {"max_rounds": 4}}
+        assert called(refine.main, settings, data=data, network=network, adversarial=made, output=near) == 0
+
+        model = networks.read(network).to(dtype)
+        pixels, labels = torch.from_numpy(originals.pixels).to(dtype), torch.from_numpy(originals.labels).long()
+        method = LBFGS(**ATTACK["lbfgs"], rounded=True)
+        found = attacks.minimum_distortion(model, pixels, "second", labels=labels, method=method, batch=500)
+        minima = attacks.refine(model, pixels, found.images, found.targets, method=SQP(**settings["sqp"]), batch=500)
+        for path, wanted in ((made, found), (near, minima)):
+            images = contents(path)["images"]
+            assert images.dtype == np.float32
+            assert np.array_equal(images, wanted.images.float().numpy())
+            assert np.array_equal(contents(path)["success"], wanted.success.numpy())
 
 
 @pytest.mark.parametrize("target", ["random", 1])

@@ -8,7 +8,9 @@ from torch import nn
 
 from blindspots import networks, training
 from blindspots.attack import minimum_distortion, refine
+from blindspots.penalty import LBFGS
 from blindspots.recompute import ONE_LEVEL
+from blindspots.sqp import SQP
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
@@ -67,16 +69,16 @@ class Mirrored(nn.Module):
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
-def test_in_double_precision_every_example_is_the_same_whatever_the_order_of_sums(network, device):
-    """So what differs in single precision is its rounding. (Not of L-BFGS: over kinks its paths part from any.)"""
+@pytest.mark.parametrize("method", [LBFGS(rounded=True), LBFGS(norm="squared_l2", rounded=True), SQP()])
+def test_in_double_precision_every_example_is_the_same_whatever_the_order_of_sums(network, method, device):
+    """So what differs in single precision is its rounding."""
 
     def distortions(network, images, labels, targets):
-        found = minimum_distortion(network, images.double(), targets, method="sqp")
-        refined = refine(network, images.double(), start.to(images.device), targets)
+        found = minimum_distortion(network, images.double(), targets, method=method)
+        refined = refine(network, images.double(), found.images, targets)
         return torch.stack([found.distortion, refined.distortion]).cpu()
 
     network = copy.deepcopy(network).double()
-    start = minimum_distortion(network, IMAGES.double(), TARGETS, method="lbfgs").images
     here = on("cpu", network, distortions)
     there = on(device, networks.frozen(Mirrored(network)), distortions)
     assert here.isfinite().all()
@@ -95,25 +97,37 @@ def test_gradients_of_training_agree(network):
     assert (here - there).norm() < 1e-5 * here.norm()
 
 
+def agree(network, here, there):
+    """That the means of distortions (b,) do, within the tolerance that is stated for a cell of a table.
+
+    In single precision rounding decides at a network's kinks in which of several near minima an attack ends: by so much as
+    such draws let a mean of so few images vary, by three standard errors, it may be off besides.
+    """
+    here, there = here.double(), there.cpu().double()
+    assert (here.isnan() == there.isnan()).all()
+    both = ~here.isnan()
+    difference = (there - here)[both]
+    kinks = any(isinstance(layer, nn.ReLU | nn.MaxPool2d) for layer in network.modules())
+    chance = 3 * difference.std() / len(difference) ** 0.5 if kinks else 0.0
+    return difference.mean().abs() <= ONE_LEVEL.distortion * here[both].mean() + chance
+
+
 @needs_gpu
 @pytest.mark.parametrize("method", ["lbfgs", "sqp"])
 def test_attacks_agree(network, method):
     def attack(network, images, labels, targets):
-        return minimum_distortion(network, images, targets, method=method)
+        return minimum_distortion(network, images, targets, method=method).distortion
 
-    here, there = on("cpu", network, attack), on("cuda", network, attack)
-    assert (there.success.cpu() == here.success).all()
-    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+    assert agree(network, on("cpu", network, attack), on("cuda", network, attack))
 
 
 @needs_gpu
 def test_refinements_agree(network):
     def refined(network, images, labels, targets):
         found = minimum_distortion(network, images, targets, method="lbfgs")
-        return refine(network, images, found.images, targets)
+        return refine(network, images, found.images, targets).distortion
 
-    here, there = on("cpu", network, refined), on("cuda", network, refined)
-    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+    assert agree(network, on("cpu", network, refined), on("cuda", network, refined))
 
 
 @needs_gpu
@@ -121,10 +135,10 @@ def test_refinements_of_the_same_examples_agree(network):
     start = minimum_distortion(network, IMAGES, TARGETS, method="lbfgs").images
 
     def refined(network, images, labels, targets):
-        return refine(network, images, start.to(images.device), targets)
+        return refine(network, images, start.to(images.device), targets).distortion
 
     here, there = on("cpu", network, refined), on("cuda", network, refined)
-    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+    assert there.nanmean().item() == pytest.approx(here.nanmean().item(), rel=ONE_LEVEL.distortion)
 
 
 @needs_gpu

@@ -39,8 +39,8 @@ def other_targets(network, images):
     return (logits.argmax(1) + 1 + torch.arange(len(images)) % (logits.shape[1] - 1)) % logits.shape[1]
 
 
-def problem(images=4, seed=0):
-    network, drawn = small_network(seed), random_images(images, PIXELS, seed=seed + 1)
+def problem(images=4, seed=0, activation="sigmoid"):
+    network, drawn = small_network(seed, activation=activation), random_images(images, PIXELS, seed=seed + 1)
     return Problem(network, drawn, other_targets(network, drawn), (0.0, 1.0), 1e-4)
 
 
@@ -236,6 +236,23 @@ def test_no_more_than_the_allowed_gradients_are_used():
     asked = problem(images=6)
     search(asked, LBFGS(max_searches=3, max_evaluations=5))
     assert (asked.gradient_evaluations <= 1 + 3 * 5).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_rounded_examples_are_the_same_whatever_the_order_of_the_pixels(norm):
+    asked = problem(images=20, activation="relu")
+    shuffled = torch.randperm(PIXELS, generator=torch.Generator().manual_seed(3))
+    again = problem(images=20, activation="relu")
+    again.x = again.x[:, shuffled]
+    first = networks.weight_layers(again.model)[0]
+    first.weight.data = first.weight[:, shuffled]
+
+    def same(rounded):
+        points, others = (search(these, LBFGS(norm=norm, rounded=rounded)).points for these in (asked, again))
+        return (points[:, shuffled] == others).all(dim=1)
+
+    assert same(True).all()
+    assert not same(False).any()  # by a last digit at least
 
 
 # Wrong options

@@ -378,6 +378,7 @@ class Attack(Section):
     lbfgs: LBFGS
     sqp: SQP
     margin: NonNegative
+    precision: Literal["single", "double"]
     batch: Count
     images_per_job: Count
     device: Device

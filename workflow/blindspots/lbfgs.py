@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from blindspots.rows import where
+from blindspots.sums import AS_THEY_ARE, Sums
 
 CONVERGED, OUT_OF_EVALUATIONS, NO_DESCENT = 0, 1, 2
 
@@ -52,6 +53,7 @@ def minimize_in_box(
     tolerance: float,
     min_decrease: float,
     max_evaluations: int,
+    sums: Sums = AS_THEY_ARE,
 ) -> Minimum:
     """Minimise each row of `start` (b, n) over the box [lower, upper]^n.
 
@@ -61,6 +63,7 @@ def minimize_in_box(
     tolerance:         a row has converged when the projected gradient ‖clip(x - g) - x‖₂ is at most this times its scale.
     min_decrease:      a row is given up when ten passes lower its value by no more than this times its scale, as happens at
                        kinks, where the gradient never becomes small.
+    sums:              rounded, as the trial points then are too, or not; those within the objective are its own affair.
     """
     rows = torch.arange(len(start), device=start.device)
     x = start.clamp(lower, upper)
@@ -79,7 +82,7 @@ def minimize_in_box(
     finished = torch.zeros_like(step, dtype=torch.bool)
 
     for evaluations in range(1, max_evaluations + 1):
-        residual = projected.norm(dim=1) / scale
+        residual = sums.norm(projected) / scale
         converged, stuck = residual <= tolerance, step < _SMALLEST_STEP
         if evaluations % _WINDOW == 0:
             stuck |= reference - value <= min_decrease * value_scale
@@ -104,16 +107,16 @@ def minimize_in_box(
                 pairs_s, pairs_y, rho = pairs_s[:, going], pairs_y[:, going], rho[:, going]
                 finished = finished[going]
 
-        trial = (x + step[:, None] * direction).clamp_(lower, upper)
+        trial = sums.rounded(x + step[:, None] * direction).clamp_(lower, upper)
         new_value, new_gradient, new_value_scale, new_scale = objective(trial, rows)
         s = trial - x
-        predicted = torch.linalg.vecdot(gradient, s).clamp_max(0)
+        predicted = sums.dot(gradient, s).clamp_max(0)
         rounding = 4 * torch.finfo(x.dtype).eps * value.abs()
         accepted = new_value <= value + _SUFFICIENT_DECREASE * predicted + rounding
 
         y = (new_gradient - gradient) * free
-        s_y, y_y = torch.linalg.vecdot(s, y), torch.linalg.vecdot(y, y)
-        curved = accepted & (s_y > 1e-8 * y_y.sqrt() * s.norm(dim=1))
+        s_y, y_y = sums.dot(s, y), sums.dot(y, y)
+        curved = accepted & (s_y > 1e-8 * y_y.sqrt() * sums.norm(s))
         slot = (evaluations - 1) % history
         pairs_s[slot], pairs_y[slot] = s, y * curved[:, None]
         rho[slot] = torch.where(curved, 1 / s_y, 0)
@@ -129,8 +132,8 @@ def minimize_in_box(
         free = _free(projected)
         reduced = gradient * free
         newest_first = [(slot - age) % history for age in range(min(evaluations, history))]
-        quasi_newton = _inverse_hessian_times(reduced, pairs_s, pairs_y, rho, gamma, newest_first).mul_(free)
-        downhill = torch.linalg.vecdot(quasi_newton, reduced) > 0
+        quasi_newton = _inverse_hessian_times(sums, reduced, pairs_s, pairs_y, rho, gamma, newest_first).mul_(free)
+        downhill = sums.dot(quasi_newton, reduced) > 0
         direction = where(accepted, where(downhill, quasi_newton, gamma[:, None] * reduced).neg_(), direction)
     return result
 
@@ -150,16 +153,16 @@ def _interpolated(predicted: Tensor, change: Tensor) -> Tensor:
     return (-0.5 * predicted / (change - predicted)).nan_to_num(0.5).clamp(0.1, 0.5)
 
 
-def _inverse_hessian_times(vector, pairs_s, pairs_y, rho, gamma, newest_first) -> Tensor:
+def _inverse_hessian_times(sums, vector, pairs_s, pairs_y, rho, gamma, newest_first) -> Tensor:
     """The two-loop recursion, row by row (Nocedal and Wright, Algorithm 7.4)."""
     q = vector.clone()
     alphas = []
     for slot in newest_first:
-        alpha = rho[slot] * torch.linalg.vecdot(pairs_s[slot], q)
+        alpha = rho[slot] * sums.dot(pairs_s[slot], q)
         q.addcmul_(alpha[:, None], pairs_y[slot], value=-1)
         alphas.append(alpha)
     q *= gamma[:, None]
     for slot, alpha in zip(reversed(newest_first), reversed(alphas), strict=True):
-        beta = rho[slot] * torch.linalg.vecdot(pairs_y[slot], q)
+        beta = rho[slot] * sums.dot(pairs_y[slot], q)
         q.addcmul_((alpha - beta)[:, None], pairs_s[slot])
     return q

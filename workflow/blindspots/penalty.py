@@ -13,6 +13,7 @@ from torch import Tensor
 
 from blindspots.lbfgs import Evaluation, minimize_in_box
 from blindspots.problem import Found, Problem
+from blindspots.sums import AS_THEY_ARE, SINGLE, Sums
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class LBFGS:
                     this fraction, or after `max_searches` values of c; until both exist, c moves by `c_growth`, its
                     square, its cube, and so on.
     tolerance, min_decrease, max_evaluations, history: of the minimisation at each c (see `minimize_in_box`).
+    rounded:        to single precision, every sum and what the network says: of a network and images in double precision
+                    the examples are then the same on every device. In single precision it does nothing.
     """
 
     norm: str = "l2"
@@ -34,6 +37,7 @@ class LBFGS:
     min_decrease: float = 3e-4
     max_evaluations: int = 200
     history: int = 6
+    rounded: bool = False
 
     def __post_init__(self):
         if self.norm not in ("l2", "squared_l2"):
@@ -54,8 +58,9 @@ def search(problem: Problem, options: LBFGS) -> Found:
     """The line search over c, for every image at once: move c until it is bracketed, then close in on where it fails."""
     x, rows = problem.x, problem.rows
     l2 = options.norm == "l2"
-    loss, gradient = problem.loss(x, rows)
-    slope = _positive(gradient.norm(dim=1))
+    sums = SINGLE if options.rounded else AS_THEY_ARE
+    loss, gradient = map(sums.rounded, problem.loss(x, rows))
+    slope = _positive(sums.norm(gradient))
     reach = _positive(loss) / slope  # how far away the loss would be zero if it went on like this
 
     best, distance = x.clone(), torch.full_like(slope, torch.inf)
@@ -67,10 +72,10 @@ def search(problem: Problem, options: LBFGS) -> Found:
     for _ in range(options.max_searches):
         if not len(rows):
             break
-        c, warm = bracket.c[rows], reached[rows]
+        c, warm = sums.rounded(bracket.c[rows]), reached[rows]
         curvature = distance[rows] / c if l2 else 0.5 / c
         minimum = minimize_in_box(
-            _objective(problem, rows, c, l2),
+            _objective(problem, rows, c, l2, sums),
             best[rows],
             torch.where(warm, curvature, reach[rows] / slope[rows]),
             lower=problem.lower,
@@ -79,9 +84,10 @@ def search(problem: Problem, options: LBFGS) -> Found:
             tolerance=options.tolerance,
             min_decrease=options.min_decrease,
             max_evaluations=options.max_evaluations,
+            sums=sums,
         )
-        lead = problem.leads(minimum.x, rows).amin(1) - problem.margin[rows]
-        far = problem.distance(minimum.x, rows)
+        lead = sums.rounded(problem.leads(minimum.x, rows).amin(1) - problem.margin[rows])
+        far = sums.norm(minimum.x - x[rows])
         nearer = (lead >= 0) & (far < distance[rows])
         better = rows[nearer]
         best[better], distance[better], best_c[better] = minimum.x[nearer], far[nearer], c[nearer]
@@ -130,30 +136,32 @@ class _Bracket:
         return high - low > tolerance
 
 
-def _objective(problem: Problem, rows: Tensor, c: Tensor, l2: bool) -> Callable[[Tensor, Tensor], Evaluation]:
+def _objective(
+    problem: Problem, rows: Tensor, c: Tensor, l2: bool, sums: Sums = AS_THEY_ARE
+) -> Callable[[Tensor, Tensor], Evaluation]:
     """c|r| + loss(x + r, l) as a function of x + r, for one c a row; it is measured by c|r| and the norm of its gradient."""
 
     def penalised(points: Tensor, some: Tensor) -> Evaluation:
-        losses, gradient = problem.loss(points, rows[some])
+        losses, gradient = map(sums.rounded, problem.loss(points, rows[some]))
         r, weight = points - problem.x[rows[some]], c[some]
-        size = r.norm(dim=1)
+        size = sums.norm(r)
         if not l2:
             slope = _positive(2 * weight * size)
             penalty = weight * size**2
             return Evaluation(losses + penalty, gradient.addcmul_(2 * weight[:, None], r), penalty, slope)
         kink = size == 0
         if kink.any():
-            gradient[kink] = _smallest_subgradient(problem, points[kink], gradient[kink], weight[kink])
+            gradient[kink] = _smallest_subgradient(problem, sums, points[kink], gradient[kink], weight[kink])
         gradient.addcmul_(torch.where(kink, 0, weight / size)[:, None], r)
         return Evaluation(losses + weight * size, gradient, weight * size, weight)
 
     return penalised
 
 
-def _smallest_subgradient(problem: Problem, points: Tensor, gradient: Tensor, c: Tensor) -> Tensor:
+def _smallest_subgradient(problem: Problem, sums: Sums, points: Tensor, gradient: Tensor, c: Tensor) -> Tensor:
     """At r = 0, where ‖r‖₂ has a kink: the loss's gradient shortened by c, or 0 where r = 0 is the minimum."""
     outwards = ((points <= problem.lower) & (gradient > 0)) | ((points >= problem.upper) & (gradient < 0))
-    size = (gradient * ~outwards).norm(dim=1)
+    size = sums.norm(gradient * ~outwards)
     return gradient * (1 - c / _positive(size)).clamp_min(0)[:, None]
 
 

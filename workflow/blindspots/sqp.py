@@ -29,7 +29,7 @@ _ROUGH, _EXACT = 1e-2, 0.02  # tolerances of the projections, the latter relativ
 
 _SHARE = (0.6, 0.06)  # of the way to x that a step of the exploration goes, the first one and the last
 
-_LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100)
+_LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100, rounded=True)
 
 _BISECTIONS = 8
 _PATIENCE = 4  # rounds after which more competitors are linearised

@@ -1,5 +1,7 @@
 """Make the nearest adversarial example for each image of a shard against one network, by the paper's procedure."""
 
+import copy
+
 import numpy as np
 import torch
 
@@ -8,7 +10,7 @@ from blindspots.artifacts import Dataset
 from blindspots.attack import minimum_distortion
 from blindspots.device import prepare
 from blindspots.evaluation import classify
-from blindspots.examples import layout
+from blindspots.examples import PRECISIONS, layout
 from blindspots.penalty import LBFGS
 from blindspots.step import Progress, Step, StepError, log, run
 
@@ -35,12 +37,13 @@ def body(step: Step) -> None:
             target = torch.full((len(index),), one, device=device)
         case policy:
             target = policy
+    precision = PRECISIONS[settings["precision"]]
     result = minimum_distortion(
-        network,
-        torch.from_numpy(originals.pixels).to(device),
+        copy.deepcopy(network).to(precision),
+        torch.from_numpy(originals.pixels).to(device, precision),
         target,
         labels=torch.from_numpy(originals.labels).long().to(device),
-        method=LBFGS(**settings["lbfgs"]),
+        method=LBFGS(**settings["lbfgs"], rounded=True),
         margin=settings["margin"],
         batch=settings["batch"] if device.type == "cpu" else None,
         report=Progress(),

@@ -1,11 +1,13 @@
 """From the adversarial examples against one network on to the local minima of the distortion that they lead to."""
 
+import copy
+
 import torch
 
 from blindspots import artifacts, datasets, networks
 from blindspots.attack import refine
 from blindspots.device import prepare
-from blindspots.examples import layout
+from blindspots.examples import PRECISIONS, layout
 from blindspots.sqp import SQP
 from blindspots.step import Progress, Step, run
 
@@ -17,10 +19,11 @@ def body(step: Step) -> None:
     with artifacts.read(step.input("adversarial")) as file:
         index, images, target = file["index"][()], file["images"][()], file["target"][()]
     originals = datasets.read(step.input("data"), settings["images"], index)
+    precision = PRECISIONS[settings["precision"]]
     result = refine(
-        network,
-        torch.from_numpy(originals.pixels).to(device),
-        torch.from_numpy(images).to(device),
+        copy.deepcopy(network).to(precision),
+        torch.from_numpy(originals.pixels).to(device, precision),
+        torch.from_numpy(images).to(device, precision),
         torch.from_numpy(target).long().to(device),
         method=SQP(**settings["sqp"]),
         margin=settings["margin"],
