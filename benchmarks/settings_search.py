@@ -3,7 +3,8 @@
 Trains hundreds of networks side by side on 50,000 of the training images, each with settings of its own, drawn at random,
 and judges them by the other 10,000; then the best of each method once more, from eight seeds. No test image decides a thing.
 The methods are those of `adversarial_training` in config/config.yaml, but for pools, in whose place steps go towards the
-nearest other class. On an H100 250 networks take a minute and a half; on a CPU, try a few: --candidates 2 --seeds 1.
+nearest other class. With --configured the settings are those of that file too; with --epochs, how many they need is seen.
+On an H100 250 networks take a minute and a half; on a CPU, try a few: --candidates 2 --seeds 1.
 Needs results/data.h5 (snakemake --cores 1 results/data.h5).
 """
 
@@ -15,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from blindspots import datasets, splits
+from blindspots.config import validated
 
 LAYERS = ((784, 100), (100, 100), (100, 10))
 VALIDATION = {"training": [0, 50_000], "validation": [50_000, 60_000]}
@@ -60,6 +63,19 @@ def drawn(method: str, units: str, count: int, random: np.random.Generator) -> p
             "drop_units": evenly(*DROPOUT["hidden"], wanted=drops),
         }
     )
+
+
+def configured(units: str) -> pd.DataFrame:
+    """What config/config.yaml has for each method; steps towards the nearest other class have what pools have."""
+    networks = validated(yaml.safe_load(Path("config/config.yaml").read_text())).networks
+    rows = []
+    for method in METHODS:
+        network = networks[f"{units}_{'pools' if method == 'nearest' else method}"]
+        norms = network.perturbed.norms if network.perturbed else [0.0] * len(ALL)
+        drop_pixels, drop_units = network.dropout[:2] if network.dropout else (0.0, 0.0)
+        rate, decay = network.minibatches.learning_rate, network.weight_decay[0]
+        rows.append([method, rate, decay, *norms, drop_pixels, drop_units])
+    return pd.DataFrame(rows, columns=["method", "rate", "decay", *ALL, "drop_pixels", "drop_units"])
 
 
 class Networks:
@@ -141,7 +157,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return -(logits.log_softmax(2) * labels).sum(2).mean(1)
 
 
-def validated(
+def judged(
     settings: pd.DataFrame, units: str, epochs: int, seed: int, images: Mapping[str, tuple[Tensor, Tensor]]
 ) -> np.ndarray:
     """The validation errors in % of networks that are trained with these settings."""
@@ -185,6 +201,7 @@ def validated(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", choices=RANGES, default="relu")
+    parser.add_argument("--configured", action="store_true", help="judge the settings of config/config.yaml")
     parser.add_argument("--candidates", type=int, default=64, help="of each method")
     parser.add_argument("--kept", type=int, default=6, help="of each method, for the second round")
     parser.add_argument("--seeds", type=int, default=8, help="of that round")
@@ -197,16 +214,24 @@ def main() -> None:
         part: (torch.from_numpy(pixels[rows]).flatten(1).to(DEVICE), torch.from_numpy(labels[rows]).long().to(DEVICE))
         for part, rows in splits.split(len(pixels), VALIDATION, seed=0).items()
     }
+    if arguments.configured:
+        print(from_seeds(configured(arguments.units), arguments, 300, images), flush=True)
+        return
     random = np.random.default_rng(0)
     for number, method in enumerate(METHODS):
         candidates = drawn(method, arguments.units, arguments.candidates, random)
-        errors = validated(candidates, arguments.units, arguments.epochs, 100 + number, images)
+        errors = judged(candidates, arguments.units, arguments.epochs, 100 + number, images)
         best = candidates.iloc[errors.argsort()[: arguments.kept]]
-        again = best.loc[best.index.repeat(arguments.seeds)]
-        errors = validated(again, arguments.units, arguments.epochs, 200 + number, images).reshape(-1, arguments.seeds)
-        spread = errors.std(1, ddof=1) if arguments.seeds > 1 else np.nan
-        found = best.assign(mean=errors.mean(1), std=spread).sort_values("mean")
-        print(found.to_string(index=False, float_format=lambda value: f"{value:.3g}"), flush=True)
+        print(from_seeds(best, arguments, 200 + number, images), flush=True)
+
+
+def from_seeds(settings: pd.DataFrame, arguments: argparse.Namespace, seed: int, images: Mapping) -> str:
+    """The settings with the mean and the standard deviation of their validation errors, the best first."""
+    each = settings.loc[settings.index.repeat(arguments.seeds)]
+    errors = judged(each, arguments.units, arguments.epochs, seed, images).reshape(-1, arguments.seeds)
+    spread = errors.std(1, ddof=1) if arguments.seeds > 1 else np.nan
+    found = settings.assign(mean=errors.mean(1), std=spread).sort_values("mean")
+    return found.to_string(index=False, float_format=lambda value: f"{value:.3g}")
 
 
 if __name__ == "__main__":

@@ -449,7 +449,8 @@ def work(wildcards):
 
 
 def perturbed_work(wildcards):
-    return work(wildcards) * CONFIG.networks[wildcards.network].perturbed.passes(CONFIG.data.train_size)
+    network = CONFIG.networks[wildcards.network]
+    return work(wildcards) * network.perturbed.passes(CONFIG.data.train_size) * network.minibatches.epochs
 
 
 def attack_of(wildcards):
