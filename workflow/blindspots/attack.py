@@ -72,7 +72,8 @@ def minimum_distortion(
     """The nearest images that `model` classifies as `targets`.
 
     model:   returns logits (b, k); in evaluation mode, on the images' device and of their dtype.
-    images:  (b, ...), float32 or float64, within the bounds.
+    images:  (b, ...), float32 or float64, within the bounds. In float64 the results are the same on every device, by the
+             paper's procedure if it is LBFGS(rounded=True).
     targets: (b,) class labels; or a policy: "random" (uniformly, by the seed), "second" (the most likely other class), or
              "nearest" (the other class with the smallest distortion, for k - 1 times the work).
     method:  "sqp", the nearest minimum that we know how to find; "lbfgs", the paper's procedure; or either with options of

@@ -111,7 +111,7 @@ def minimize_in_box(
         new_value, new_gradient, new_value_scale, new_scale = objective(trial, rows)
         s = trial - x
         predicted = sums.dot(gradient, s).clamp_max(0)
-        rounding = 4 * torch.finfo(x.dtype).eps * value.abs()
+        rounding = 4 * sums.rounding(value)
         accepted = new_value <= value + _SUFFICIENT_DECREASE * predicted + rounding
 
         y = (new_gradient - gradient) * free
