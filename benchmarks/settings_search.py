@@ -215,7 +215,7 @@ def main() -> None:
         for part, rows in splits.split(len(pixels), VALIDATION, seed=0).items()
     }
     if arguments.configured:
-        print(from_seeds(configured(arguments.units), arguments, 300, images), flush=True)
+        print(from_seeds(configured(arguments.units), arguments, 7, images), flush=True)
         return
     random = np.random.default_rng(0)
     for number, method in enumerate(METHODS):
