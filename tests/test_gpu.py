@@ -97,37 +97,25 @@ def test_gradients_of_training_agree(network):
     assert (here - there).norm() < 1e-5 * here.norm()
 
 
-def agree(network, here, there):
-    """That the means of distortions (b,) do, within the tolerance that is stated for a cell of a table.
-
-    In single precision rounding decides at a network's kinks in which of several near minima an attack ends: by so much as
-    such draws let a mean of so few images vary, by three standard errors, it may be off besides.
-    """
-    here, there = here.double(), there.cpu().double()
-    assert (here.isnan() == there.isnan()).all()
-    both = ~here.isnan()
-    difference = (there - here)[both]
-    kinks = any(isinstance(layer, nn.ReLU | nn.MaxPool2d) for layer in network.modules())
-    chance = 3 * difference.std() / len(difference) ** 0.5 if kinks else 0.0
-    return difference.mean().abs() <= ONE_LEVEL.distortion * here[both].mean() + chance
-
-
 @needs_gpu
 @pytest.mark.parametrize("method", ["lbfgs", "sqp"])
 def test_attacks_agree(network, method):
     def attack(network, images, labels, targets):
-        return minimum_distortion(network, images, targets, method=method).distortion
+        return minimum_distortion(network, images, targets, method=method)
 
-    assert agree(network, on("cpu", network, attack), on("cuda", network, attack))
+    here, there = on("cpu", network, attack), on("cuda", network, attack)
+    assert (there.success.cpu() == here.success).all()
+    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
 
 
 @needs_gpu
 def test_refinements_agree(network):
     def refined(network, images, labels, targets):
         found = minimum_distortion(network, images, targets, method="lbfgs")
-        return refine(network, images, found.images, targets).distortion
+        return refine(network, images, found.images, targets)
 
-    assert agree(network, on("cpu", network, refined), on("cuda", network, refined))
+    here, there = on("cpu", network, refined), on("cuda", network, refined)
+    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
 
 
 @needs_gpu
@@ -135,10 +123,24 @@ def test_refinements_of_the_same_examples_agree(network):
     start = minimum_distortion(network, IMAGES, TARGETS, method="lbfgs").images
 
     def refined(network, images, labels, targets):
-        return refine(network, images, start.to(images.device), targets).distortion
+        return refine(network, images, start.to(images.device), targets)
 
     here, there = on("cpu", network, refined), on("cuda", network, refined)
-    assert there.nanmean().item() == pytest.approx(here.nanmean().item(), rel=ONE_LEVEL.distortion)
+    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+
+
+@needs_gpu
+@pytest.mark.parametrize("method", ["lbfgs", "sqp"])
+def test_means_are_off_by_no_more_than_chance_lets_a_mean_of_so_few_images_vary(network, method):
+    """Beyond that tolerance: at kinks single precision's rounding decides in which of several near minima an attack ends."""
+
+    def attack(network, images, labels, targets):
+        return minimum_distortion(network, images, targets, method=method).distortion.cpu().double()
+
+    here, there = on("cpu", network, attack), on("cuda", network, attack)
+    difference = (there - here)[~here.isnan()]
+    chance = 3 * difference.std() / len(difference) ** 0.5
+    assert difference.mean().abs() <= ONE_LEVEL.distortion * here.nanmean() + chance
 
 
 @needs_gpu
