@@ -73,9 +73,17 @@ class _Layerwise:
         """What follows an output."""
         return nn.Sequential(*(stage.layers for stage in self.stages[place:]))
 
-    def added(self, place: int, perturbed: Tensor, labels: Tensor) -> Tensor:
-        """The term of perturbed outputs (m, ...) with their labels (m,)."""
-        return self.weight * cross_entropy(self.above(place)(perturbed), labels)
+    def added(self, perturbed: Mapping[int, tuple[Tensor, Tensor]]) -> Tensor:
+        """The term of perturbed outputs (m, ...) with their labels (m,), from the lowest place up, of each as many.
+
+        Those of lower places join those of higher ones on their way, as a layer is quicker with all of them at once.
+        """
+        joined: list[Tensor] = []
+        for place, stage in enumerate(self.stages):
+            joined += [perturbed[place][0]] if place in perturbed else []
+            joined = [stage.layers(torch.cat(joined))] if joined else []
+        labels = torch.cat([truth for _, truth in perturbed.values()])
+        return self.weight * len(perturbed) * cross_entropy(joined[0], labels)
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
@@ -92,9 +100,11 @@ class Steps(_Layerwise):
         loss = cross_entropy(outputs[-1], labels)
         places = list(self.places())
         gradients = torch.autograd.grad(loss, [outputs[place] for place in places], retain_graph=True)
-        for place, gradient in zip(places, gradients, strict=True):
-            loss = loss + self.added(place, _moved(self.stages[place], outputs[place], gradient, self.norms[place]), labels)
-        return loss
+        moved = {
+            place: (_moved(self.stages[place], outputs[place], gradient, self.norms[place]), labels)
+            for place, gradient in zip(places, gradients, strict=True)
+        }
+        return loss + self.added(moved)
 
 
 class Noise(_Layerwise):
@@ -102,12 +112,12 @@ class Noise(_Layerwise):
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         outputs = self.outputs(images)
-        loss = cross_entropy(outputs[-1], labels)
+        moved = {}
         for place in self.places():
             output = outputs[place]
             direction = torch.randn(output.shape, generator=self.generator, dtype=output.dtype).to(output.device)
-            loss = loss + self.added(place, _moved(self.stages[place], output, direction, self.norms[place]), labels)
-        return loss
+            moved[place] = _moved(self.stages[place], output, direction, self.norms[place]), labels
+        return cross_entropy(outputs[-1], labels) + self.added(moved)
 
 
 def _moved(stage: Stage, output: Tensor, direction: Tensor, norm: float) -> Tensor:
@@ -154,13 +164,13 @@ class Pools(_Layerwise):
         while self.owed >= self.batch:
             self.owed -= self.batch
             self._renew()
-        loss = cross_entropy(self.outputs(images)[-1], labels)
+        loss = cross_entropy(self.network(images), labels)
+        drawn = {}
         for place, (examples, truth) in self.pools.items():
-            if not len(examples):
-                continue
-            rows = self._draw(len(examples), len(images)).to(truth.device)
-            loss = loss + self.added(place, examples[rows], truth[rows])
-        return loss
+            if len(examples):
+                rows = self._draw(len(examples), len(images)).to(truth.device)
+                drawn[place] = examples[rows], truth[rows]
+        return loss + self.added(drawn) if drawn else loss
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"owed": self.owed, "pools": dict(self.pools)}

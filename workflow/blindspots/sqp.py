@@ -142,8 +142,10 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
             break
         first, last = _SHARE
         cooled = (last / first) ** (step / steps)
-        noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
-        around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
+        around = points
+        if options.noise:
+            noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
+            around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
         lead, gradient = problem.smallest_lead(around, rows, options.smoothing * cooled**2)
         average = gradient if average is None else average + (1 - options.momentum) * (gradient - average)
 
