@@ -1,5 +1,7 @@
 """Where a step computes, and with how many threads."""
 
+import platform
+import resource
 from types import SimpleNamespace
 
 import pytest
@@ -22,3 +24,18 @@ def test_every_library_computes_with_the_steps_threads_and_no_others():
 def test_numbers_too_small_to_be_normal_are_zero():
     prepare(SimpleNamespace(threads=1), "cpu")
     assert torch.tensor([1e-38]).mul(0.1).item() == 0.0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this is glibc's")
+def test_what_tensors_leave_is_kept_for_the_next_ones():
+    prepare(SimpleNamespace(threads=1), "cpu")
+    image = torch.rand(500, 784)  # 383 pages of 4 KiB
+
+    def new_pages():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            [image + 1 for _ in range(5)]  # all five are there at once, and then none
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    new_pages()
+    assert new_pages() < 1000  # of 38,300

@@ -1,11 +1,15 @@
 """The torch device of a step, with its threads and determinism."""
 
+import ctypes
 import os
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from blindspots.step import Step, StepError
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+_AT_MOST = 2**25  # bytes; the most that glibc takes
 
 
 def prepare(step: Step, name: str) -> torch.device:
@@ -18,6 +22,7 @@ def prepare(step: Step, name: str) -> torch.device:
         raise StepError(f"threads: {step.threads} are asked for, but this machine has {os.cpu_count()} cores: ask for fewer")
     torch.set_num_threads(step.threads)
     threadpool_limits(step.threads)  # of NumPy's and SciPy's BLAS, whose sums depend on it too
+    _keep_freed_memory()
     torch.set_flush_denormal(True)  # weights of dark pixels decay to these, which some CPUs multiply 10 times slower
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.allow_tf32 = False  # its rounding is larger than the margin of an adversarial example
@@ -28,3 +33,12 @@ def prepare(step: Step, name: str) -> torch.device:
     on_cpu = f"cpu with {torch.backends.cpu.get_cpu_capability()}"
     step.device = torch.cuda.get_device_name(device) if device.type == "cuda" else on_cpu
     return device
+
+
+def _keep_freed_memory() -> None:
+    """Let the process keep what tensors leave, for the next ones: pages out of the kernel's hands, above all on a virtual
+    machine, cost many times what an elementwise operation does with them."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # as glibc has
+        libc.mallopt(_MMAP_THRESHOLD, _AT_MOST)
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
