@@ -69,10 +69,6 @@ class _Layerwise:
             found.append(stage.layers(found[-1]))
         return found
 
-    def above(self, place: int) -> nn.Sequential:
-        """What follows an output."""
-        return nn.Sequential(*(stage.layers for stage in self.stages[place:]))
-
     def added(self, perturbed: Mapping[int, tuple[Tensor, Tensor]]) -> Tensor:
         """The term of perturbed outputs (m, ...) with their labels (m,), from the lowest place up, of each as many.
 
@@ -80,8 +76,10 @@ class _Layerwise:
         """
         joined: list[Tensor] = []
         for place, stage in enumerate(self.stages):
-            joined += [perturbed[place][0]] if place in perturbed else []
-            joined = [stage.layers(torch.cat(joined))] if joined else []
+            if place in perturbed:
+                joined.append(perturbed[place][0])
+            if joined:
+                joined = [stage.layers(torch.cat(joined))]
         labels = torch.cat([truth for _, truth in perturbed.values()])
         return self.weight * len(perturbed) * cross_entropy(joined[0], labels)
 
@@ -200,7 +198,7 @@ class Pools(_Layerwise):
         Quicker than a whole attack: the attack's exploration alone, by a few steps. What they do not reach is left out,
         about a sixth of the images of a rectified network, and of its hidden outputs less than a hundredth.
         """
-        above = self.above(place)
+        above = nn.Sequential(*(stage.layers for stage in self.stages[place:]))
         problem = Problem(above, output, second_targets(above(output), labels), self.stages[place].bounds, _MARGIN)
         there = problem.holds(problem.x, problem.rows)  # as it is misclassified
         points, reached = explore(problem, problem.x, there, _QUICK)
