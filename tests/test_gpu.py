@@ -46,6 +46,12 @@ def network(request):
     return networks.frozen(network)
 
 
+@pytest.fixture
+def attacked(network):
+    """In the precision in which the workflow attacks it."""
+    return copy.deepcopy(network).to(PRECISIONS[ATTACK["precision"]])
+
+
 def on(device, network, act):
     """The same on the CPU or the GPU, with the result on the CPU."""
     network.to(device)
@@ -75,17 +81,14 @@ class Mirrored(nn.Module):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("method", [LBFGS(rounded=True), LBFGS(norm="squared_l2", rounded=True), SQP()])
-def test_every_example_is_the_same_whatever_the_order_of_sums(network, method, device):
-    """In the precision in which the workflow makes them."""
-
+def test_every_example_is_the_same_whatever_the_order_of_sums(attacked, method, device):
     def distortions(network, images, labels, targets):
         found = minimum_distortion(network, images, targets, method=method)
         refined = refine(network, images, found.images, targets)
         return torch.stack([found.distortion, refined.distortion]).cpu()
 
-    network = copy.deepcopy(network).to(PRECISIONS[ATTACK["precision"]])
-    here = on("cpu", network, distortions)
-    there = on(device, networks.frozen(Mirrored(network)), distortions)
+    here = on("cpu", attacked, distortions)
+    there = on(device, networks.frozen(Mirrored(attacked)), distortions)
     assert here.isfinite().all()
     assert ((there - here).abs() <= 1e-9 * here).all()
 
@@ -100,6 +103,27 @@ def test_gradients_of_training_agree(network):
     here, there = on("cpu", network, gradient), on("cuda", network, gradient)
     networks.frozen(network)
     assert (here - there).norm() < 1e-5 * here.norm()
+
+
+@needs_gpu
+@pytest.mark.parametrize("method", [LBFGS(rounded=True), SQP()])
+def test_attacks_agree(attacked, method):
+    def attack(network, images, labels, targets):
+        return minimum_distortion(network, images, targets, method=method)
+
+    here, there = on("cpu", attacked, attack), on("cuda", attacked, attack)
+    assert (there.success.cpu() == here.success).all()
+    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+
+
+@needs_gpu
+def test_refinements_agree(attacked):
+    def refined(network, images, labels, targets):
+        found = minimum_distortion(network, images, targets, method=LBFGS(rounded=True))
+        return refine(network, images, found.images, targets)
+
+    here, there = on("cpu", attacked, refined), on("cuda", attacked, refined)
+    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
 
 
 @needs_gpu

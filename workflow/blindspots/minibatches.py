@@ -108,12 +108,11 @@ def fit(
 def _adam(network: nn.Module, weight_decay: Sequence[float], convention: str, learning_rate: float) -> torch.optim.Adam:
     """Adam, which adds the gradient of the decay by itself, sooner than autograd does; the fewer groups, the sooner."""
     factors = dict(decaying(network, weight_decay, convention))
-    groups = defaultdict(list)
+    alike = defaultdict(list)
     for values in network.parameters():
-        groups[2 * factors.get(values, 0.0)].append(values)
-    return torch.optim.Adam(
-        [{"params": alike, "weight_decay": rate} for rate, alike in groups.items()], lr=learning_rate, fused=True
-    )
+        alike[2 * factors.get(values, 0.0)].append(values)
+    groups = [{"params": parameters, "weight_decay": rate} for rate, parameters in alike.items()]
+    return torch.optim.Adam(groups, lr=learning_rate, fused=True)
 
 
 @torch.no_grad()
