@@ -90,7 +90,8 @@ def fit(
             network.train()
             for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
                 optimiser.zero_grad()
-                term.loss(images[rows], labels[rows]).backward(inputs=parameters)  # and not of images that have a gradient
+                batch = images.index_select(0, rows)  # in half the time of images[rows]
+                term.loss(batch, labels[rows]).backward(inputs=parameters)  # and not of images that have a gradient
                 optimiser.step()
                 schedule.step()
             state = total_loss(network.eval(), images, labels, weight_decay, decay_convention)

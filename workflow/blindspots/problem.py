@@ -89,15 +89,13 @@ class Problem:
     def smallest_lead(self, points: Tensor, rows: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """The smallest lead at (r, n) points, (r,), and its gradients (r, n); or a smooth function below it, over all
         competitors: -t log Σ exp(-lead / t), where t is the smoothing, in logits."""
-        if not smoothing:
-            linear = self.linearised(points, rows, 1)
-            return linear.leads[:, 0], linear.gradients[:, 0]
         with torch.enable_grad():
             points = points.detach().requires_grad_()
-            leads = -smoothing * torch.logsumexp(-self.leads(points, rows) / smoothing, dim=1)
-            (gradients,) = torch.autograd.grad(leads.sum(), points)
+            leads = self.leads(points, rows)
+            smallest = -smoothing * torch.logsumexp(-leads / smoothing, dim=1) if smoothing else leads.amin(1)
+            (gradients,) = torch.autograd.grad(smallest.sum(), points)
         self.gradient_evaluations[rows] += 1
-        return leads.detach(), gradients
+        return smallest.detach(), gradients
 
     def loss(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """loss(x + r, l), the cross-entropy towards the target at (r, n) points, (r,), and its gradients (r, n)."""

@@ -21,7 +21,7 @@ from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS
 from blindspots.penalty import LBFGS, search
 from blindspots.problem import Found, Problem
 from blindspots.projection import project
-from blindspots.rows import inside, where
+from blindspots.rows import only_inside, where
 
 _OVERSHOOT = 1.05  # of steps towards the target's class, which the curvature tends to cut short
 _REACHING_ROUNDS = 10
@@ -130,16 +130,19 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     is just positive. The noise at a step is the same for all images: an image's result does not depend on the others.
     """
     rows, pixels, steps = problem.rows, problem.x.shape[1], options.exploration
+    exact = not (options.noise or options.smoothing)  # the lead that a step linearises is the path's own
     generator = torch.Generator().manual_seed(0)
     nearest, distance = points.clone(), torch.where(reached, problem.distance(points, rows), torch.inf)
     improved = torch.zeros_like(reached)
-    average = None
-    for step in range(steps + 1):
-        away = problem.distance(points, rows)
-        better = (away < distance) & problem.holds(points, rows)
+
+    def keep(points: Tensor, away: Tensor, holds: Tensor) -> None:
+        better = (away < distance) & holds
         nearest[better], distance[better], improved[better] = points[better], away[better], True
-        if step == steps:
-            break
+
+    average = None
+    for step in range(steps):
+        r = points - problem.x
+        away = r.norm(dim=1)
         first, last = _SHARE
         cooled = (last / first) ** (step / steps)
         around = points
@@ -147,23 +150,26 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
             noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
             around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
         lead, gradient = problem.smallest_lead(around, rows, options.smoothing * cooled**2)
-        average = gradient if average is None else average + (1 - options.momentum) * (gradient - average)
+        keep(points, away, lead >= problem.margin if exact else problem.holds(points, rows))
+        average = gradient if average is None else gradient.sub_(average).mul_(1 - options.momentum).add_(average)
 
-        goal = points + first * cooled * (problem.x - points)
+        goal = r.mul_(-first * cooled).add_(points)
         offsets = torch.linalg.vecdot(average, around) - lead + 10 * problem.margin
         points = _onto_half_space(goal, average, offsets, problem.lower, problem.upper)
+    keep(points, problem.distance(points, rows), problem.holds(points, rows))
     return nearest, improved
 
 
 def _onto_half_space(goal: Tensor, normal: Tensor, offset: Tensor, lower: float, upper: float) -> Tensor:
     """As `project` for a single inequality, by two steps of Newton's method: near enough on a path of many points."""
-    multiplier = torch.zeros_like(offset)
+    multiplier, point = torch.zeros_like(offset), goal
+    moved, product = torch.empty_like(goal), torch.empty_like(goal)  # new memory at every turn would take most of the time
     for _ in range(2):
-        point = torch.addcmul(goal, multiplier[:, None], normal).clamp_(lower, upper)
-        slope = torch.linalg.vecdot(normal * inside(point, lower, upper), normal)
-        newton = (multiplier + (offset - torch.linalg.vecdot(normal, point)) / slope).clamp_min(0)
+        slope = only_inside(normal, point, lower, upper, out=product).mul_(normal).sum(1)
+        newton = (multiplier + (offset - torch.mul(normal, point, out=product).sum(1)) / slope).clamp_min(0)
         multiplier = torch.where(newton.isfinite(), newton, multiplier)  # no slope: no way on
-    return torch.addcmul(goal, multiplier[:, None], normal).clamp_(lower, upper)
+        point = torch.addcmul(goal, multiplier[:, None], normal, out=moved).clamp_(lower, upper)
+    return point
 
 
 def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> Found:
