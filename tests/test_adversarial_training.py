@@ -139,7 +139,10 @@ def test_a_pool_has_the_nearest_outputs_of_another_class(activation):
         above, (low, high) = network[cut:], stages(network)[place].bounds
         examples, truth = made.pools[place]
         assert ((examples >= low) & (examples <= high)).all()
-        assert (above(examples).argmax(1) != truth).all()
+        said = above(examples)
+        first, second = said.topk(2, dim=1).values.unbind(1)
+        assert (said.argmax(1) != truth).all()
+        assert (first - second).max() < 0.05
         assert len(truth) >= 6  # of 8: what is not found is left out
         origins = outputs(network)[place].detach()
         minima = minimum_distortion(frozen(above), origins, "second", labels=labels, bounds=(low, high))
