@@ -49,11 +49,13 @@ ADDED = adversarial_training._Layerwise.added
 def seen(monkeypatch, made):
     """What is perturbed in a term's loss, by the place of the output."""
     found = {}
-    monkeypatch.setattr(
-        adversarial_training._Layerwise,
-        "added",
-        lambda self, perturbed, labels: found.update(perturbed) or ADDED(self, perturbed, labels),
-    )
+
+    def added(self, perturbed, labels):
+        assert torch.equal(labels, LABELS)
+        found.update(perturbed)
+        return ADDED(self, perturbed, labels)
+
+    monkeypatch.setattr(adversarial_training._Layerwise, "added", added)
     return made.loss(IMAGES, LABELS), found
 
 
@@ -96,6 +98,21 @@ def test_the_loss_is_the_images_and_that_of_the_layers_above_what_is_perturbed(m
     expected = cross_entropy(network(IMAGES), LABELS)
     for place, cut in enumerate((0, 3, 5)):
         expected = expected + 0.7 * cross_entropy(network[cut:](found[place]), LABELS)
+    assert loss.item() == pytest.approx(expected.item())
+
+
+def test_the_loss_with_pools_is_the_images_and_as_many_examples_of_each_pool_with_their_own_labels(monkeypatch):
+    network = network_of().eval()
+    labels = network(IMAGES).argmax(1)
+    made = term_of("pools", [0.3, 0.0, 0.1], network, weight=0.7, labels=labels)
+    monkeypatch.setattr(made, "_draw", lambda among, count: (5 * torch.arange(count)) % among)
+    loss = made.loss(IMAGES, labels)
+    expected = cross_entropy(network(IMAGES), labels)
+    assert sorted(made.pools) == [0, 2]
+    for place, cut in ((0, 0), (2, 5)):
+        examples, truth = made.pools[place]
+        rows = (5 * torch.arange(40)) % len(truth)
+        expected = expected + 0.7 * cross_entropy(network[cut:](examples[rows]), truth[rows])
     assert loss.item() == pytest.approx(expected.item())
 
 
