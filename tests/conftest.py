@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import h5py
+import hypothesis
 import numpy as np
 import psutil
 import pytest
@@ -21,6 +22,9 @@ from blindspots import artifacts, plan
 from blindspots.provenance import Run
 
 torch.set_num_threads(1)  # the tests' networks are so small that threads only wait for each other
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # machines pause, and disks do
+hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml")

@@ -84,7 +84,7 @@ def overshoot(method, w, pixels):
 
 
 @BY_EITHER_METHOD
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([0.3, 1.0, 5.0]))
 @example(seed=182, size=0.3)  # an image at a hundredth of the usual distance
 def test_a_linear_classifier_gives_the_distance_to_the_hyperplane(method, seed, size):
@@ -445,7 +445,7 @@ INVARIANT = [
     pytest.param(SQP(exploration=0), (PIXELS, 12, 4), 2e-4, id="SQP without exploration"),
 ]
 UNCHANGED = pytest.mark.parametrize(("method", "shape", "tolerance"), INVARIANT)
-EXAMPLES = settings(max_examples=4, deadline=None)
+EXAMPLES = settings(max_examples=4)
 SEEDS = given(seed=st.integers(0, 10**6))
 
 

@@ -110,7 +110,7 @@ KINDS = ("on bounds", "black and white")
 
 @pytest.mark.parametrize("method", [SQP(), SQP(exploration=0)], ids=["SQP", "SQP without exploration"])
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([0.3, 1.0, 30.0]))
 def test_quadratic_steps_come_within_a_thousandth_of_the_exact_minimum(kind, method, seed, size):
     network, images = classifier(seed, size), pictures(seed, 10, kind)
@@ -124,7 +124,7 @@ def test_quadratic_steps_come_within_a_thousandth_of_the_exact_minimum(kind, met
 
 @pytest.mark.parametrize("norm", ["l2", "squared_l2"])
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 10**6))
 def test_the_papers_procedure_is_never_below_the_exact_minimum_and_comes_within_a_few_percent(kind, norm, seed):
     # The larger the weights, the more the cross-entropy is like the margin to the nearest class alone.
@@ -143,7 +143,7 @@ def test_the_papers_procedure_is_never_below_the_exact_minimum_and_comes_within_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([0.3, 1.0, 30.0]))
 def test_the_nearest_class_is_that_of_the_exact_minimum_without_targets(kind, seed, size):
     network, images = classifier(seed, size), pictures(seed, 8, kind)

@@ -41,7 +41,7 @@ class Quadratics:
         return minimize_in_box(self, self.start, changes.pop("inverse_curvature", ones), **OPTIONS | changes)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), rows=st.integers(1, 6), size=st.integers(1, 12))
 def test_box_constrained_quadratics_end_where_scipy_ends(seed, rows, size):
     problem = Quadratics(seed, rows, size)
@@ -58,7 +58,7 @@ def test_some_variables_of_these_problems_are_at_bounds_and_some_are_not():
     assert ((x > 0) & (x < 1)).any()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), step=st.sampled_from([1e-6, 1e-2, 1.0, 1e4]))
 def test_the_first_step_length_does_not_change_the_minimum(seed, step):
     problem = Quadratics(seed, 3, 6)
@@ -67,7 +67,7 @@ def test_the_first_step_length_does_not_change_the_minimum(seed, step):
         assert result.x[row].numpy() == pytest.approx(problem.reference(row), abs=1e-6)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), history=st.integers(1, 5))
 def test_no_point_outside_the_box_is_ever_evaluated_or_returned(seed, history):
     problem = Quadratics(seed, 4, 8)
@@ -84,7 +84,7 @@ def test_a_start_outside_the_box_is_projected_first():
     assert (result.status == CONVERGED).all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_a_row_ends_the_same_alone_and_among_others(seed):
     together = Quadratics(seed, 7, 9)

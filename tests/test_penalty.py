@@ -48,7 +48,7 @@ def problem(images=4, seed=0, activation="sigmoid"):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 10**6), strength=st.sampled_from([0.03, 0.3]))
 def test_the_penalised_objective_at_fixed_c_ends_where_scipy_ends(norm, seed, strength):
     asked = problem(seed=seed)

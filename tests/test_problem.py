@@ -29,7 +29,7 @@ def problem(images=5, seed=0, margin=0.0, bounds=(0.0, 1.0)):
     return Problem(smooth_network(seed), drawn(images, *SHAPE, seed=seed), targets, bounds, margin)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_the_lead_is_the_targets_logit_less_the_others_and_infinite_over_itself(seed):
     asked, points = problem(seed=seed), drawn(5, PIXELS, seed=seed + 1)
@@ -69,7 +69,7 @@ def test_the_margin_is_what_was_asked_for_and_what_the_rounding_of_an_images_log
     assert (added <= 100 * logits.abs().amax(1)).all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), competitors=st.integers(1, CLASSES - 1))
 def test_the_linearisation_is_that_of_the_smallest_leads_in_their_order(seed, competitors):
     asked, points = problem(seed=seed), drawn(5, PIXELS, seed=seed + 1)
@@ -102,7 +102,7 @@ def test_more_competitors_than_there_are_means_all():
     assert asked.gradient_evaluations.tolist() == [CLASSES - 1] * 5
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_the_loss_is_the_cross_entropy_towards_the_target_and_its_gradient_the_derivative(seed):
     asked, points = problem(seed=seed), drawn(5, PIXELS, seed=seed + 1)

@@ -24,7 +24,7 @@ KINDS = ("within", "on bounds", "black and white")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), inequalities=st.integers(1, 9))
 @example(seed=0, inequalities=8)
 def test_the_solution_satisfies_the_optimality_conditions(kind, seed, inequalities):
@@ -92,7 +92,7 @@ def alone(row, x, normals, offsets, **options):
     return project(x[[row]], normals[[row]], offsets[[row]], 0, 1, **options)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([1e-3, 0.1, 1.0, 100.0]), inequalities=st.integers(1, 9))
 @example(seed=3, size=100.0, inequalities=4)
 def test_multipliers_to_begin_with_do_not_change_the_point(seed, size, inequalities):
@@ -162,7 +162,7 @@ def test_single_precision_comes_to_the_same_point(inequalities, kind):
     assert (single.violation <= 1e-4).all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), tolerance=st.sampled_from([1e-1, 1e-3]))
 def test_a_tolerance_bounds_what_is_left_of_the_violation(seed, tolerance):
     x, normals, offsets = problem(seed)

@@ -94,7 +94,7 @@ def test_single_precision_weights_are_taken_in_double():
     assert_bounds(convolution(weight[:, :, None, None], (1, 1)), weight.double())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), **pairs, **channels)
 @example(seed=0, kernel=(11, 11), stride=(4, 4), dilation=(1, 1), periods=(3, 3), groups=1, inputs=2, outputs=3)
 @example(seed=0, kernel=(11, 5), stride=(1, 1), dilation=(2, 3), periods=(3, 2), groups=2, inputs=1, outputs=1)  # wraps
@@ -141,7 +141,7 @@ def test_a_grid_of_no_multiples_is_refused(grid, stride):
 margins = st.one_of(st.tuples(st.integers(0, 6), st.integers(0, 6)), st.sampled_from(["same", "valid"]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     kernel=pairs["kernel"],
