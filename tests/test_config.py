@@ -683,12 +683,20 @@ def test_a_table_of_methods_has_its_own_number_of_trainings(replicates, seeds, n
     assert other.trainings(other.tables["table1"]) == replicates
 
 
-def test_trainings_are_ordered_by_how_long_they_take():
+@pytest.mark.parametrize("units", ["sigmoid", "relu"])
+def test_trainings_are_ordered_by_how_long_they_take(units):
     config = validated(DEFAULT)
-    methods = ["relu_input", "relu_hidden", "relu_steps", "relu_pools"]
-    networks = [config.networks[name] for name in methods]
+    networks = [config.networks[f"{units}_{method}"] for method in ("input", "hidden", "steps", "pools")]
     passes = [network.perturbed.passes(config.data.train_size) for network in networks]
     assert passes == sorted(passes)
-    assert passes[-2] < passes[-1]  # as many examples trained on, and their making
     lengths = [count * network.minibatches.epochs for count, network in zip(passes, networks, strict=True)]
     assert 4 * lengths[-2] < lengths[-1]
+
+
+def test_a_pass_of_pools_is_as_long_as_the_examples_that_it_makes():
+    config = validated(DEFAULT)
+    steps, pools = (config.networks[f"sigmoid_{method}"].perturbed for method in ("steps", "pools"))
+    images = config.data.train_size
+    assert 2 * steps.passes(images) < pools.passes(images)
+    fewer = pools.model_copy(update={"replaced": pools.replaced / 3})
+    assert steps.passes(images) < fewer.passes(images) < pools.passes(images)
