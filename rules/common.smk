@@ -58,9 +58,9 @@ DRAWN_NETWORKS = [
     if any(network in table.networks for name, table in CONFIG.tables.items() if name not in METHODS_TABLES)
 ]
 
-# What of the project an archive has. The tests and benchmarks are there because the README speaks of them.
+# What of the project an archive has. Tests and benchmarks are there because the README and docs speak of them.
 ARCHIVED_FILES = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml")
-ARCHIVED_FOLDERS = ("benchmarks", "config", "envs", "profiles", "rules", "tests", "workflow")
+ARCHIVED_FOLDERS = ("benchmarks", "config", "docs", "envs", "profiles", "rules", "tests", "workflow")
 MADE = r"(^|/)(\.|__pycache__/|[^/]+\.egg-info/)"
 
 

@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml")
-PROJECT += ("benchmarks", "config", "envs", "profiles", "rules", "tests", "workflow")
+PROJECT += ("benchmarks", "config", "docs", "envs", "profiles", "rules", "tests", "workflow")
 TABLES = ("results/table3.csv", "results/table4.csv")
 SMALL = ("--configfile=config/small.yaml",)
 

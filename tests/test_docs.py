@@ -1,0 +1,25 @@
+"""What the README and the other pages name is there: the files that they link to, the results that the workflow makes."""
+
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT, copy_code, snakemake
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "config").rglob("*.md"))]
+LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]+)?\)")
+RESULT = re.compile(r"\bresults/(?:figures/)?[\w.{},]+\.(?:csv|h5|html|md|png|zip)\b")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_of_the_project(page):
+    links = [path for path in LINK.findall(page.read_text()) if not path.startswith("https://")]
+    assert [path for path in links if not (page.parent / path).exists()] == []
+
+
+def test_the_workflow_makes_all_results_that_are_named(tmp_path):
+    named = {name for page in PAGES for name in RESULT.findall(page.read_text())} - {"results/report.html"}  # --report's
+    assert len(named) > 20
+    targets = subprocess.run(["bash", "-c", f"echo {' '.join(sorted(named))}"], capture_output=True, text=True, check=True)
+    planned = snakemake(copy_code(tmp_path / "clone"), "-n", *targets.stdout.split())
+    assert planned.returncode == 0, planned.stdout
