@@ -19,7 +19,6 @@ report: all
 	@echo "Open results/report.html."
 
 small: .venv/ready
-	mkdir -p results/small
 	snakemake --cores all --configfile config/small.yaml --directory results/small
 	@echo "Read results/small/results/table3.md and table4.md."
 

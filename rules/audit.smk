@@ -67,7 +67,7 @@ rule audit:
         cpu=cpu,
         mem_mb=2000,
     params:
-        config=json.dumps(config),
+        config=configuration,
     message:
         "Auditing what the finished run has made"
     shell:

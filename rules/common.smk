@@ -422,6 +422,21 @@ def sources_of(section):
     return sources
 
 
+# Functions, though they have no wildcards: in a plain parameter Snakemake would take the {8} of a pattern for one.
+
+
+def fetch_settings(wildcards):
+    return settings("fetch", **plain(CONFIG.data, "sources"))
+
+
+def fetch_pictures_settings(wildcards):
+    return settings("fetch_pictures", **plain(CONFIG.pictures, "sources", "attack"))
+
+
+def configuration(wildcards):
+    return json.dumps(config)
+
+
 def load_settings(wildcards):
     network = CONFIG.networks[wildcards.network]
     shape = CONFIG.pictures.image_shape

@@ -15,7 +15,7 @@ rule fetch:
         cpu=cpu,
         mem_mb=1000,
     params:
-        settings=settings("fetch", **plain(CONFIG.data, "sources")),
+        settings=fetch_settings,
         sources=sources_of(lambda wildcards: CONFIG.data),
     message:
         "Obtaining and verifying the data set"
@@ -60,7 +60,7 @@ rule fetch_pictures:
         cpu=cpu,
         mem_mb=2000,
     params:
-        settings=settings("fetch_pictures", **plain(CONFIG.pictures, "sources", "attack")),
+        settings=fetch_pictures_settings,
         sources=sources_of(lambda wildcards: CONFIG.pictures),
     message:
         "Obtaining the pictures"
