@@ -167,6 +167,50 @@ def test_results_lie_in_other_boxes_in_single_precision(method, bounds):
     assert ((result.images >= bounds[0]) & (result.images <= bounds[1])).all()
 
 
+@BY_EITHER_METHOD
+@pytest.mark.parametrize("bounds", [(0.0, 255.0), (-1.0, 1.0), (0.0, 1e-4)], ids=str)
+def test_the_scale_of_the_pixels_makes_no_difference_in_single_precision(method, bounds):
+    low, width = bounds[0], bounds[1] - bounds[0]
+    network, images = small_network(dtype=torch.float32), pictures(10).float()
+    scaled = Answers(lambda logits: logits, nn.Sequential(Scaled(low, width), network)).eval()
+    others = (low + width * images).clamp(*bounds)
+    classes = other_targets(network, images)
+    one = minimum_distortion(network, images, classes, method=method)
+    other = minimum_distortion(scaled, others, classes, method=method, bounds=bounds)
+    assert one.success.all()
+    assert other.success.all()
+    assert (other.distortion / width).mean().item() == pytest.approx(one.distortion.mean().item(), rel=0.02)
+    assert torch.equal(other.images[other.images == others], others[other.images == others])
+    again = refine(scaled, others, other.images, classes, bounds=bounds)
+    assert again.success.all()
+    assert (again.distortion <= other.distortion * (1 + 1e-5)).all()
+    if isinstance(method, LBFGS):
+        power = 1 if method.norm == "l2" else 2
+        assert (other.c * width**power).log().mean().item() == pytest.approx(one.c.log().mean().item(), abs=0.1)
+
+
+@BY_SQP
+@pytest.mark.parametrize("margin", [0.01, 0.5])
+def test_a_larger_margin_costs_no_more_than_it_has_to(method, margin):
+    w, network = linear(3)
+    images = 0.4 + 0.2 * random_images(6, PIXELS)
+    offset = (images - 0.5) @ w
+    result = minimum_distortion(network, images, (offset < 0).long(), method=method, margin=margin)
+    wanted = (offset.abs() + margin) / w.norm() / PIXELS**0.5
+    assert (result.distortion <= 1.001 * wanted + 4.1e-3 / w.norm().item() / PIXELS**0.5).all()
+
+
+@BY_EITHER_METHOD
+@pytest.mark.parametrize("masked", [-1e4, -1e9])
+def test_a_class_out_of_the_question_makes_no_difference(method, masked):
+    network, images = small_network(dtype=torch.float32), pictures(10).float()
+    with_it = Answers(lambda logits: torch.cat([logits, torch.full((len(logits), 1), masked)], 1), network).eval()
+    classes = other_targets(network, images)
+    one, two = (minimum_distortion(model, images, classes, method=method) for model in (network, with_it))
+    assert two.success.all()
+    assert two.distortion.mean().item() == pytest.approx(one.distortion.mean().item(), rel=1e-2)
+
+
 def test_the_distortion_is_that_of_the_returned_images(attacked):
     _, images, _, result = attacked
     wanted = (result.images - images).square().mean(1).sqrt()
@@ -753,6 +797,27 @@ class Answers(nn.Module):
         return self.answer(self.network(images))
 
 
+class Scaled(nn.Module):
+    """Pixels of a box that begins at `low` and is `width` wide, as pixels from 0 to 1."""
+
+    def __init__(self, low, width):
+        super().__init__()
+        self.low, self.width = low, width
+
+    def forward(self, images):
+        return (images - self.low) / self.width
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = small_network()
+
+    def forward(self, images):
+        images -= 0.5
+        return self.network(images)
+
+
 class Fails(nn.Module):
     def forward(self, images):
         raise RuntimeError
@@ -815,8 +880,7 @@ WRONG_FOR_BOTH = {
     "a part in training mode": ({"model": with_a_part_in_training_mode()}, r"training mode: call model.eval\(\) first"),
     "a NaN weight": ({"model": with_a_wrong_weight(NAN)}, "the model's 1.weight has a value that is NaN or infinite"),
     "an infinite weight": ({"model": with_a_wrong_weight(-INF)}, "the model's 1.weight has a value that is NaN or infinite"),
-    "a NaN buffer": ({"model": with_a_wrong_buffer(NAN)}, "the model's 0.running_mean has a value that is NaN or infinite"),
-    "an infinite buffer": ({"model": with_a_wrong_buffer(INF)}, "the model's 0.running_mean has a value that is NaN or inf"),
+    "a NaN buffer": ({"model": with_a_wrong_buffer(NAN)}, "the model's 0.running_mean has a value that is NaN"),
     "probabilities": ({"model": Answers(lambda logits: logits.softmax(1)).eval()}, "returns probabilities, which sum to 1"),
     "NaN logits": ({"model": Answers(lambda logits: logits * NAN).eval()}, "returns NaN or infinite logits"),
     "infinite logits": ({"model": Answers(lambda logits: logits.exp() / 0).eval()}, "returns NaN or infinite logits"),
@@ -829,6 +893,15 @@ WRONG_FOR_BOTH = {
     "a map": ({"model": Answers(lambda logits: logits[..., None]).eval()}, r"returns \(3, 4, 1\) for 3 images"),
     "fewer rows": ({"model": Answers(lambda logits: logits[:2]).eval()}, r"returns \(2, 4\) for 3 images"),
     "no gradients": ({"model": Answers(torch.detach).eval()}, "gradient"),
+    "changes in place": ({"model": InPlace().eval()}, "the model changes the images that it is given"),
+    "logits of another precision": (
+        {"model": Answers(torch.Tensor.float).eval()},
+        r"returns torch.float32 for torch.float64 images: it has to compute in their precision",
+    ),
+    "images of inference mode": (
+        {"images": torch.inference_mode()(IMAGES.clone)()},
+        r"torch.inference_mode\(\) has no gradients",
+    ),
     "a failure without a reason": ({"model": Fails().eval()}, "does not take torch.float64 images"),
 }
 
@@ -841,6 +914,60 @@ def test_wrong_input_is_refused_with_the_reason(attempt, changes, message):
         given_["adversarial"] = given_["images"]
     with pytest.raises(ValueError, match=message):
         getattr(attack, attempt)(**given_)
+
+
+def test_a_model_that_changes_images_in_place_leaves_those_of_the_caller_alone():
+    images = IMAGES.clone()
+    with pytest.raises(ValueError, match="in place"):
+        minimum_distortion(InPlace().eval(), images, CLASSES)
+    assert torch.equal(images, IMAGES)
+
+
+def test_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"torch.inference_mode\(\) has no gradients"):
+        minimum_distortion(small_network(), IMAGES, CLASSES)
+
+
+class Masked(nn.Module):
+    """With an infinite buffer that does no harm, and state that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = small_network()
+        self.register_buffer("mask", torch.tensor([0.0, -INF]))
+
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def forward(self, images):
+        return self.network(images) + self.mask[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+@BY_EITHER_METHOD
+@pytest.mark.parametrize("kind", ["traced", "masked"])
+def test_models_of_other_kinds_are_attacked(kind, method):
+    model = torch.jit.trace(small_network(), IMAGES) if kind == "traced" else Masked().eval()
+    classes = other_targets(model, IMAGES)
+    result = minimum_distortion(model, IMAGES, classes, method=method)
+    assert result.success.all()
+    assert result.distortion.numpy() == pytest.approx(
+        minimum_distortion(small_network(), IMAGES, classes, method=method).distortion.numpy(), rel=1e-6
+    )
+
+
+@BY_EITHER_METHOD
+def test_an_image_for_which_the_model_says_nan_is_no_success(method):
+    images = random_images(101, PIXELS)
+    images[100] = 1
+    classes = torch.zeros(101, dtype=torch.long)
+    network = small_network()
+    model = Answers(lambda logits: logits, network).eval()
+    model.forward = lambda images: torch.where((images.amin(1) == 1)[:, None], NAN, network(images))
+    result = minimum_distortion(model, images, classes, method=method)
+    assert result.success[:100].all()
+    assert not result.success[100]
+    assert result.distortion[100].isnan()
 
 
 WRONG_FOR_ATTACKS = {
@@ -945,6 +1072,15 @@ def test_little_memory_gives_the_same_results_in_smaller_parts(monkeypatch):
     lines.clear()
     refine(network, images, whole.images, classes, report=lambda text, *values: lines.append(text % values))
     assert len(lines) == 5
+
+
+@pytest.mark.parametrize("targets", ["random", "nearest", CLASSES])
+def test_no_more_images_than_a_batch_are_given_to_the_model_at_once(targets):
+    network, seen = small_network(), []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    result = minimum_distortion(network, IMAGES, targets, batch=2)
+    assert result.success.all()
+    assert max(seen) <= 2
 
 
 def test_progress_is_reported_with_what_is_done():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from blindspots import networks
 from blindspots.attack import minimum_distortion
@@ -71,6 +72,19 @@ def test_a_class_out_of_reach_is_told(softmax, images):
 def test_a_network_with_hidden_layers_is_refused():
     with pytest.raises(ValueError, match="2 layers with weights: an exact minimum needs a single linear one"):
         exact_linear(networks.fully_connected(PIXELS, [5, 3], "sigmoid"), torch.rand(1, *PIXELS))
+
+
+@pytest.mark.parametrize("more", ["before", "after"])
+def test_a_network_that_is_more_than_its_linear_layer_is_refused(more, images):
+    layer = nn.Linear(images[0].numel(), 3).double()
+    parts = (nn.Flatten(), nn.Hardtanh(0.4, 0.6), layer) if more == "before" else (nn.Flatten(), layer, nn.ReLU())
+    with pytest.raises(ValueError, match="the model is more than its linear layer on the pixels"):
+        exact_linear(nn.Sequential(*parts).eval(), images)
+
+
+def test_a_target_that_the_model_has_not_is_refused(softmax, images):
+    with pytest.raises(ValueError, match="a target is none of the model's"):
+        exact_linear(softmax, images, torch.full((len(images),), 99))
 
 
 # The attacks

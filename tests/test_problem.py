@@ -143,7 +143,7 @@ def test_a_subset_has_the_same_problems_and_a_count_of_its_own():
     assert torch.equal(rest.x, asked.x[some])
     assert torch.equal(rest.targets, asked.targets[some])
     assert rest.leads(rest.x, rest.rows).numpy() == pytest.approx(asked.leads(asked.x, asked.rows)[some].numpy())
-    assert (rest.lower, rest.upper, rest.shape) == (-1.0, 2.0, SHAPE)
+    assert (rest.bounds, rest.shape) == ((-1.0, 2.0), SHAPE)
     assert torch.equal(rest.margin, asked.margin[some])
     assert rest.gradient_evaluations.tolist() == [0, 0]
     rest.loss(rest.x, rest.rows)

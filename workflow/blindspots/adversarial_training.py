@@ -206,7 +206,7 @@ class Pools(_Layerwise):
         problem = Problem(above, output, second_targets(logits, labels), self.stages[place].bounds, _MARGIN)
         there = problem.holds(problem.x, problem.rows)  # as it is misclassified
         points, reached = explore(problem, problem.x, there, _QUICK)
-        output, nearest, labels = (values[there | reached] for values in (output, points.view_as(output), labels))
+        output, nearest, labels = (values[there | reached] for values in (output, problem.images(points), labels))
         moved = _moved(self.stages[place], output, nearest - output, self.norms[place])
         if not self.amplified:
             near = (nearest - output).flatten(1).norm(dim=1) <= self.norms[place]

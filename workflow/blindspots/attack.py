@@ -99,17 +99,17 @@ def minimum_distortion(
         _check_classes("target", targets, images, classes)
         targets, allowed = targets.long(), None
 
-    def attacked(part: slice) -> Adversarial:
-        problem = Problem(model, images[part], targets[part], bounds, margin)
-        return _result(problem, lambda rest, rows: _search(rest, options))
+    def attacked(images: Tensor, targets: Tensor) -> Adversarial:
+        problem = Problem(model, images, targets, bounds, margin)
+        return _result(problem, images, lambda rest, rows: _search(rest, options))
 
     def nearest(part: slice) -> Adversarial:
-        image, target = allowed[part].nonzero().unbind(1)  # every pair of an image and a class that it may become
-        problem = Problem(model, images[part][image], target, bounds, margin)
-        return _nearest_of(_result(problem, lambda rest, rows: _search(rest, options)), allowed[part])
+        pairs = allowed[part].nonzero().split(batch)  # of an image and a class that it may become
+        every = [attacked(images[part][some[:, 0]], some[:, 1]) for some in pairs]
+        return _nearest_of(_joined(every), allowed[part])
 
     if allowed is None:
-        return _in_batches(attacked, len(images), batch, report)
+        return _in_batches(lambda part: attacked(images[part], targets[part]), len(images), batch, report)
     return _in_batches(nearest, len(images), max(1, batch // (classes - 1)), report)
 
 
@@ -141,13 +141,13 @@ def refine(
 
     def refined(part: slice) -> Adversarial:
         problem = Problem(model, images[part], targets[part].long(), bounds, margin)
-        start = adversarial[part].flatten(1)
+        start = problem.points(adversarial[part])
         of_the_target = problem.leads(start, problem.rows).amin(1) > 0
 
         def search(rest: Problem, rows: Tensor) -> Found:
             return sqp.minima(rest, start[rows], torch.ones_like(rows, dtype=torch.bool), options)
 
-        return _result(problem, search, of_the_target)
+        return _result(problem, images[part], search, of_the_target)
 
     return _in_batches(refined, len(images), batch or _images_at_once(model, images), report)
 
@@ -192,11 +192,17 @@ def _in_batches(attacked: Callable[[slice], Adversarial], total: int, batch: int
             parts.append(attacked(slice(first, first + batch)))
         distortions = torch.cat([part.distortion for part in parts])
         report("%d of %d images, mean distortion %.4f", len(distortions), total, distortions.nanmean().item())
+    return _joined(parts)
+
+
+def _joined(parts: list[Adversarial]) -> Adversarial:
     return Adversarial(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def _result(problem: Problem, search: Callable[[Problem, Tensor], Found], todo: Tensor | None = None) -> Adversarial:
-    """What `search` finds for the images that are not of their target's class before, among those to do, (b,) bool."""
+def _result(
+    problem: Problem, original: Tensor, search: Callable[[Problem, Tensor], Found], todo: Tensor | None = None
+) -> Adversarial:
+    """What `search` finds for the originals (b, ...) that are not of their target's class before, if to do, (b,) bool."""
     already = problem.leads(problem.x, problem.rows).amin(1) > 0
     points, unknown = problem.x.clone(), torch.full_like(problem.x[:, 0], torch.nan)
     c, residual = unknown.clone(), unknown.clone()
@@ -208,8 +214,9 @@ def _result(problem: Problem, search: Callable[[Problem, Tensor], Found], todo: 
         points[rows], c[rows], residual[rows], status[rows] = found.points, found.c, found.residual, found.status
         problem.gradient_evaluations[rows] += rest.gradient_evaluations
 
-    original, adversarial = problem.x.view(-1, *problem.shape), points.view(-1, *problem.shape)
-    success, distortion = outcome(problem.model, original, adversarial, problem.targets, (problem.lower, problem.upper))
+    moved = (points != problem.x).view(-1, *problem.shape)
+    adversarial = torch.where(moved, problem.images(points).clamp(*problem.bounds), original)
+    success, distortion = outcome(problem.model, original, adversarial, problem.targets, problem.bounds)
     kept = success.view(-1, *[1] * len(problem.shape))
     return Adversarial(
         torch.where(kept, adversarial, original),
@@ -259,9 +266,12 @@ def _checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], marg
         raise ValueError(f"batch is {batch}: it has to be 1 at least")
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode: call model.eval() first")
-    for name, values in model.state_dict().items():
-        if values.is_floating_point() and not values.isfinite().all():
+    for name, values in model.named_parameters():
+        if not values.isfinite().all():
             raise ValueError(f"the model's {name} has a value that is NaN or infinite")
+    for name, values in model.named_buffers():
+        if values.isnan().any():  # an infinite one may be a mask
+            raise ValueError(f"the model's {name} has a value that is NaN")
     if not isinstance(images, Tensor):
         raise ValueError(f"the images are {type(images).__name__}: give a tensor")
     if images.ndim < 2:
@@ -272,24 +282,35 @@ def _checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], marg
         raise ValueError(
             f"the images are {images.dtype}: give float32 or float64 within the bounds, and a model that takes it"
         )
+    if torch.is_inference_mode_enabled() or images.is_inference():
+        raise ValueError(
+            "torch.inference_mode() has no gradients: attack outside of it, and clone images that were made in it"
+        )
     _check_bounds("an image", images, bounds)
+    few = images[: min(batch or 100, 100)].detach()
+    shown = few.clone()
     with torch.no_grad():
         try:
-            said = model(images[:100])
+            said = model(shown)
         except (RuntimeError, ValueError, TypeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"the model does not take {images.dtype} images {tuple(images.shape[1:])}: {reason}") from error
-    if not isinstance(said, Tensor) or said.ndim != 2 or len(said) != len(images[:100]) or said.shape[1] < 2:
+    if not isinstance(said, Tensor) or said.ndim != 2 or len(said) != len(few) or said.shape[1] < 2:
         shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
-        raise ValueError(f"the model returns {shape} for {len(images[:100])} images: it has to return (b, k) logits, k ≥ 2")
+        raise ValueError(f"the model returns {shape} for {len(few)} images: it has to return (b, k) logits, k ≥ 2")
+    if said.dtype != images.dtype:
+        raise ValueError(f"the model returns {said.dtype} for {images.dtype} images: it has to compute in their precision")
+    if not torch.equal(shown, few):
+        raise ValueError("the model changes the images that it is given: leave out its operations in place on them")
     if not said.isfinite().all():
         raise ValueError("the model returns NaN or infinite logits: no attack can be made on it")
     if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
         raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     with torch.enable_grad():
-        answer = torch.func.functional_call(model, parameters, images[:1].detach().clone().requires_grad_())
-    if not answer.requires_grad:
+        image = few[:1].clone().requires_grad_()
+        answer = model(image).sum()
+        gradient = torch.autograd.grad(answer, image, allow_unused=True)[0] if answer.requires_grad else None
+    if gradient is None:
         raise ValueError("the model has no gradient with respect to its images: the attack needs it")
     return said.shape[1]
 

@@ -40,13 +40,19 @@ def exact_linear(
     images, targets: (b, ...) within the bounds; (b,) class labels.
     margin:          logits by which the target has to lead.
 
-    Raises ValueError if the model is not one linear layer.
+    Raises ValueError if the model is not one linear layer, or a target none of its classes.
     """
     layers = weight_layers(model)
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
         raise ValueError(f"the model has {len(layers)} layers with weights: an exact minimum needs a single linear one")
     weight = layers[0].weight.double()
     bias = torch.zeros(len(weight)).to(weight) if layers[0].bias is None else layers[0].bias.double()
+    few = images[:100]
+    said, linear = model(few).double(), few.flatten(1).double() @ weight.mT + bias
+    if said.shape != linear.shape or not torch.allclose(said, linear, rtol=1e-4, atol=1e-4 * linear.abs().max().item()):
+        raise ValueError("the model is more than its linear layer on the pixels: there is no exact minimum for it")
+    if targets is not None and not ((targets >= 0) & (targets < len(weight))).all():
+        raise ValueError(f"a target is none of the model's {len(weight)} classes, 0 to {len(weight) - 1}")
     parts = []
     for start in range(0, len(images), batch):
         x = images[start : start + batch].flatten(1).double()

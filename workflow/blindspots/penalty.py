@@ -94,7 +94,7 @@ def search(problem: Problem, options: LBFGS) -> Found:
         residual[better], status[better] = minimum.residual[nearer], minimum.status[nearer]
         reached[better] = True
         rows = rows[bracket.narrowed(rows, lead)]
-    return Found(best, reached, best_c, residual, status)
+    return Found(best, reached, best_c / problem.width ** (1 if l2 else 2), residual, status)
 
 
 class _Bracket:

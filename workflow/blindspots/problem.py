@@ -1,9 +1,11 @@
 """The problem D(x, l) (Section 4.1): minimise ‖r‖ subject to f(x + r) = l and x + r in the box, for a batch of images.
 
-f(x + r) = l where the target's logit leads all others. Images are rows of n pixels here, (b, n).
+f(x + r) = l where the target's logit leads all others. Images are points here, rows of n pixels (b, n), whose box is from 0
+to 1 whatever the images' own is, so that no tolerance depends on the scale of the pixels.
 """
 
 from copy import copy
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 _ROUNDINGS = 16
+_OUT_OF_THE_QUESTION = 1e3  # logits below the largest one
+_LARGEST_SLACK = 4e-3  # logits
 
 
 class Linearised(NamedTuple):
@@ -39,30 +43,55 @@ class Found(NamedTuple):
 class Problem:
     """D(x, l) for (b, ...) images; counts the gradients that each has cost.
 
+    bounds: the images' box; where one of them is infinite, points are the pixels as they are.
     margin: logits by which the target has to lead, so that rounding, which differs between batch sizes and devices, does
     not undo a success; for each image (b,) what its logits' rounding may come to is added.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, targets: Tensor, bounds: tuple[float, float], margin: float):
         self.model, self.targets = model, targets
-        self.lower, self.upper = bounds
-        self.shape = images.shape[1:]
-        self.x = images.detach().flatten(1)
+        self.bounds, self.shape = bounds, images.shape[1:]
+        lower, upper = bounds
+        bounded = isfinite(upper - lower)
+        self.origin, self.width = (lower, upper - lower) if bounded else (0.0, 1.0)
+        self.lower, self.upper = (0.0, 1.0) if bounded else bounds
+        self.x = self.points(images.detach())
         self.rows = torch.arange(len(images), device=images.device)
         self.gradient_evaluations = torch.zeros_like(self.rows)
-        self.margin = margin + _ROUNDINGS * torch.finfo(images.dtype).eps * self.logits(self.x).detach().abs().amax(1)
+        said = self.logits(self.x).detach()
+        matter = said >= said.amax(1, keepdim=True) - _OUT_OF_THE_QUESTION
+        matter.scatter_(1, targets[:, None], True)
+        rounding = _ROUNDINGS * torch.finfo(images.dtype).eps * (said.abs() * matter).amax(1)
+        self.margin = margin + rounding
+        self._slack = min(margin, _LARGEST_SLACK) + rounding
 
     def subset(self, rows: Tensor) -> "Problem":
         """The problems `rows` alone, with a count of their own."""
         part = copy(self)
-        part.x, part.targets, part.margin = self.x[rows], self.targets[rows], self.margin[rows]
+        part.x, part.targets = self.x[rows], self.targets[rows]
+        part.margin, part._slack = self.margin[rows], self._slack[rows]
         part.rows = torch.arange(len(rows), device=rows.device)
         part.gradient_evaluations = torch.zeros_like(part.rows)
         return part
 
+    def points(self, images: Tensor) -> Tensor:
+        """(r, ...) images as points (r, n)."""
+        flat = images.flatten(1)
+        return flat if self.width == 1 and self.origin == 0 else ((flat - self.origin) / self.width).clamp(0, 1)
+
+    def images(self, points: Tensor) -> Tensor:
+        """(r, n) points as images (r, ...), which by rounding may lie a little outside of their box."""
+        if self.width != 1 or self.origin != 0:
+            points = points * self.width + self.origin
+        return points.view(-1, *self.shape)
+
+    def beyond(self, times: int) -> Tensor:
+        """The lead that a step aims at, as its linearisation may be wrong: for a small margin that many times it, (b,)."""
+        return self.margin - self._slack + times * self._slack
+
     def logits(self, points: Tensor) -> Tensor:
         """f at (r, n) points: (r, k)."""
-        return self.model(points.view(-1, *self.shape))
+        return self.model(self.images(points))
 
     def leads(self, points: Tensor, rows: Tensor) -> Tensor:
         """The target's lead over each class at (r, n) points of the problems `rows`: (r, k), infinite over itself."""

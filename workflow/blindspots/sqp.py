@@ -116,7 +116,7 @@ def reach(problem: Problem, competitors: int) -> Tensor:
             break
         here = points[rows]
         linear = problem.linearised(here, rows, competitors)
-        offsets = linear.offsets(here) + 2 * problem.margin[rows][:, None]
+        offsets = linear.offsets(here) + problem.beyond(2)[rows][:, None]
         there = project(here, linear.gradients, offsets, problem.lower, problem.upper, tolerance=_ROUGH).point
         points[rows] = (here + _OVERSHOOT * (there - here)).clamp_(problem.lower, problem.upper)
     return points
@@ -139,7 +139,7 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         better = (away < distance) & holds
         nearest[better], distance[better], improved[better] = points[better], away[better], True
 
-    average = None
+    average, beyond = None, problem.beyond(10)
     for step in range(steps):
         r = points - problem.x
         away = r.norm(dim=1)
@@ -154,7 +154,7 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         average = gradient if average is None else gradient.sub_(average).mul_(1 - options.momentum).add_(average)
 
         goal = r.mul_(-first * cooled).add_(points)
-        offsets = torch.linalg.vecdot(average, around) - lead + 10 * problem.margin
+        offsets = torch.linalg.vecdot(average, around) - lead + beyond
         points = _onto_half_space(goal, average, offsets, problem.lower, problem.upper)
     keep(points, problem.distance(points, rows), problem.holds(points, rows))
     return nearest, improved
@@ -195,15 +195,14 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
             break
         here, damped = points[rows], damping[rows][:, None]
         linear = problem.linearised(here, rows, options.competitors * 2 ** (completed // _PATIENCE))
-        # Twice the margin, of which the linearisation may be wrong by half.
-        margin = problem.margin[rows][:, None]
-        offsets = linear.offsets(here) + 2 * margin
+        margin = problem.beyond(2)[rows][:, None]  # of which the linearisation may be wrong by half
+        offsets = linear.offsets(here) + margin
         goal = here + damped * (problem.x[rows] - here)
         warm = multipliers[rows].gather(1, linear.classes) * damped
         quadratic = project(goal, linear.gradients, offsets, lower, upper, start=warm, tolerance=exact)
         residual[rows] = (quadratic.point - here).norm(dim=1) / (damping[rows] * distance[rows])
 
-        missing = 2 * margin - problem.leads(quadratic.point, rows).gather(1, linear.classes)
+        missing = margin - problem.leads(quadratic.point, rows).gather(1, linear.classes)
         offsets = offsets + missing.clamp_min(0)
         start = quadratic.multipliers
         corrected = project(goal, linear.gradients, offsets, lower, upper, start=start, tolerance=exact)
