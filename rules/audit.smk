@@ -58,11 +58,10 @@ rule render_audit:
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+# Without an environment of its own, as it asks Snakemake for the plan.
 rule audit:
     log:
         "results/logs/audit.log",
-    conda:
-        "../envs/environment.yaml"
     resources:
         cpu=cpu,
         mem_mb=2000,

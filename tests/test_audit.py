@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import pytest
 from conftest import SMALL, altered, replace, snakemake
 
 from blindspots import artifacts, audit, plan, provenance
+from blindspots.plan import PlanError
 from blindspots.provenance import CellError, Run
 
 FLIPS = 200
@@ -48,6 +50,7 @@ def test_every_cell_of_every_table_answers(finished):
                 assert source["shape"] == list(values.shape)
             assert {"results/data.h5", "results/pictures.h5"} & found["files"].keys()
             assert not any(link["broken"] for link in found["files"].values())
+            assert not found["broken"]
             assert f"{cell.row} × {cell.column}" in audit.told(found)
             answered += 1
     assert answered > 100
@@ -224,6 +227,43 @@ def test_the_rule_passes_on_a_finished_run_and_fails_on_a_broken_one(clone):
     assert broken.returncode != 0
     assert "BROKEN results/table3.csv" in broken.stdout
     assert "INVALID table3: all" in broken.stdout
+
+
+def test_what_no_rule_makes_is_named_and_the_rest_is_checked(run, config, capsys):
+    (run.folder / "results/mine.png").write_bytes(b"a picture")
+    (run.folder / "results/ablations/old").mkdir(parents=True)
+    (run.folder / "results/ablations/old/table3.cells.csv").write_text("of a choice that was dropped")
+    arguments = ["--directory", str(run.folder), "--config", json.dumps(config)]
+    assert audit.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "UNKNOWN results/mine.png is made by no rule" in said
+    assert "UNKNOWN results/ablations/old/table3.cells.csv" in said
+    assert "every link holds" in said
+    replace(run.folder / "results/table4.csv", b"broken")
+    assert audit.main(arguments) == 1
+    assert "BROKEN results/table4.csv" in capsys.readouterr().out
+
+
+def test_a_quiet_profile_hides_nothing(run, config, tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text("quiet: [rules]\n")
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", str(tmp_path))
+    assert plan.plan(["results/table4.cells.csv"], run.folder, config)
+
+
+def test_a_plan_without_what_was_asked_for_is_none(run, config, monkeypatch):
+    real = plan.subprocess.run
+    monkeypatch.setattr(plan.subprocess, "run", lambda command, **options: real([*command, "--quiet", "all"], **options))
+    with pytest.raises(PlanError, match="printed no command that makes results/table4"):
+        plan.plan(["results/table4.cells.csv"], run.folder, config)
+
+
+def test_an_edited_number_is_told_when_it_is_asked_for(run, capsys):
+    path = run.folder / "results/table4.cells.csv"
+    text, edited = re.subn("(?m)^(table4,M1,M2),[^,]+", r"\g<1>,77.7", path.read_text())
+    assert edited == 1
+    replace(path, text.encode())
+    assert audit.main(["table4", "M1", "M2", "--directory", str(run.folder)]) == 1
+    assert "BROKEN: is 77.7, but its dataset gives" in capsys.readouterr().out
 
 
 def test_the_command_tells_one_cell_to_people_and_to_programs(finished, capsys):

@@ -189,6 +189,21 @@ def test_units_that_differ_from_directions_are_told():
     assert "mnist purity 0.90" in finding.numbers
 
 
+def test_so_few_units_that_nothing_can_be_told_of_them_are_not_taken_for_alike():
+    frame = cells().assign(ci_low=0.02, ci_high=0.98)
+    assert verdict(claims.no_distinction, frame) == REFUTED
+
+
+@pytest.mark.parametrize("networks", [("M1", "M1_prime"), ("M1", "M2"), ("M1",)])
+def test_what_other_networks_leave_untested_is_told(networks):
+    frame = cells()
+    others = set(TABLE4) - set(networks)
+    frame = frame[~((frame["table"] == "table4") & (frame["row"].isin(others) | frame["column"].isin(others)))]
+    untested = findings(frame)[claims.less_across_training_sets.__doc__]
+    assert untested.verdict == NOT_TESTED
+    assert "no networks to compare" in untested.test
+
+
 def test_the_first_layer_of_a_network_with_convolutions_is_one():
     finding = claims.from_the_first_layer(Cells(cells()))
     assert "AlexNet 2, M1 2" in finding.numbers

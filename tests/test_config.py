@@ -430,8 +430,29 @@ def test_every_ablation_differs_from_the_reference_in_the_keys_of_its_choice_alo
     assert settings_of(reference).items() >= every.items()
     for name, choice in choices.items():
         variant = found[f"ablations/{name}"]
-        assert differing(reference, variant) == flat(choice).keys(), name
+        changes = {key for key, value in flat(choice).items() if settings_of(reference)[key] != value}
+        assert differing(reference, variant) == changes != set(), name
         assert settings_of(variant).items() >= (every | flat(choice)).items()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"splits": {"seed": 1}}, "splits"),
+        ({"data": {"train_size": 10}}, "data"),
+        ({"replicates": 3}, "replicates"),
+        ({"pictures": {"sample": 10}}, "pictures.sample"),
+    ],
+)
+def test_what_all_variants_share_is_no_choice(change, key):
+    for wrong in (ablated({}, other=change), ablated(change)):
+        with pytest.raises(ConfigError, match=rf"ablations.*{key}: not ablated; use a configuration of its own"):
+            variants(wrong)
+
+
+def test_targets_may_be_given_without_being_so_for_the_ablations():
+    found = variants(changed(("attack.target", "given"), ("attack.given_targets", "targets.txt")))
+    assert found["ablations/target_second"].attack.given_targets is None
 
 
 def test_a_choice_has_its_way_over_what_all_ablations_share():

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blindspots.fingerprint import DISTRIBUTIONS, LOCK, WORKFLOW, fingerprint, normalised
+from blindspots.fingerprint import DISTRIBUTIONS, LOCK, WORKFLOW, _plain, fingerprint, normalised
 
 SOURCE = '''"""Module."""
 import math  # why
@@ -96,6 +96,15 @@ def test_normalised_code_is_the_same_in_every_version_of_python():
         hashlib.sha256(normalised(source).encode()).hexdigest()
         == "9e2ae357af376f27a9469c67f3efcada0597d23e0fce36384927bfd394066b64"
     )
+
+
+def test_empty_texts_that_some_versions_put_into_strings_make_no_difference():
+    tree = ast.parse('f"{x:{y}} it is"')
+    plain = _plain(tree)
+    assert "it is" in str(plain)
+    for node in [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]:
+        node.values.append(ast.Constant(""))
+    assert _plain(tree) == plain
 
 
 # The project's own programs

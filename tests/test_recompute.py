@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import altered, replace
+from conftest import ROOT, altered, replace
 
 from blindspots import audit, plan
 from blindspots.provenance import Run
@@ -59,6 +59,21 @@ def test_the_whole_chain_is_computed_from_the_raw_bytes_without_any_source(run, 
         *("results/adversarial/test/M1/1-of-1.h5", EVALUATION),
     }
     assert not any(file.differences for file in found.files)
+
+
+def test_a_cell_of_photographs_is_computed_from_the_raw_bytes_too(run, jobs):
+    found, _ = again(run, jobs, "figure5", "EfficientNetLite0", "EfficientNetLite0", deep=True)
+    assert found.holds
+    assert {"results/pictures.h5", "results/networks/EfficientNetLite0.h5"} <= {file.path for file in found.files}
+    assert not any(file.differences for file in found.files)
+
+
+def test_a_run_with_other_settings_is_told_before_anything_is_computed(run, jobs):
+    other = [job._replace(settings=job.settings | {"rows": []}) if EVALUATION in job.outputs else job for job in jobs]
+    with pytest.raises(
+        RecomputationError, match=rf"{EVALUATION} was made with other settings .* \(rows\): give .* --config"
+    ):
+        again(run, other, "table4", "M1", "M2")
 
 
 def test_a_cell_that_was_edited_does_not_hold(run, jobs):
@@ -130,6 +145,11 @@ def test_the_command_says_it_to_people_and_to_programs_and_by_its_status(run, co
     told = capsys.readouterr().out
     assert "results/evaluation/table3.h5: the same bits" in told
     assert "DOES NOT HOLD" in told
+
+
+def test_a_configuration_may_be_a_file(run, capsys):
+    arguments = ["table3", "M2", "error_test", "--recompute", "--directory", str(run.folder)]
+    assert audit.main([*arguments, "--config", str(ROOT / "config/small.yaml")]) == 0
 
 
 @pytest.mark.parametrize("arguments", [["--recompute"], ["table4", "M1", "M2", "--deep"]])

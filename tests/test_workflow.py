@@ -458,6 +458,7 @@ def test_the_report_holds_tables_and_figures(clone):
         (("P2: [30000, 60000]", "P2: [29999, 60000]"), "splits.parts: the split P2 = [29999, 60000] overlaps another"),
         (("networks: [M1, M1_prime, M2]", "networks: [M1, M3, M2]"), "tables.table3.networks: 'M3' is not known"),
         (("seed: 2", "seed: two"), "networks.M1_prime.seed"),
+        (("images_per_job: 10000", "images_per_job: 300"), "table2 comes from 1800 files, more than a command can name"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_before_any_job(tmp_path, change, message):

@@ -1,11 +1,12 @@
 """What a cell answers when it is asked where it comes from: its datasets, and the chain from there to the raw data."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from blindspots.artifacts import ArtifactError
-from blindspots.provenance import Run, code_changes
+from blindspots.provenance import Run, code_changes, value
 
 
 def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
@@ -16,7 +17,13 @@ def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
     for source in origin["sources"]:
         for path, inputs in run.chain(source["artifact"], source["dataset"]).items():
             links[path] = {"inputs": inputs, **_described(run, path)}
-    return {"cell": cell, **origin, "files": links}
+    given = value(cell["unit"], [run.artifact(of["artifact"]).datasets()[of["dataset"]] for of in origin["sources"]])
+    broken = (
+        []
+        if math.isclose(given, cell["value"], rel_tol=1e-6)
+        else [f"is {cell['value']:.6g}, but its dataset gives {given:.6g}"]
+    )
+    return {"cell": cell, "broken": broken, **origin, "files": links}
 
 
 def _described(run: Run, path: str) -> dict[str, Any]:
@@ -43,6 +50,7 @@ def told(found: Mapping[str, Any]) -> str:
     lines = [
         f"{cell['table']}, {cell['row']} × {cell['column']}: {cell['value']:.6g}{unit} (n = {cell['n']}{interval}; "
         f"the paper: {cell['paper'] or '–'}, {cell['verdict']})",
+        *(f"  BROKEN: {reason}" for reason in found["broken"]),
         f"  = {found['formula']}, of",
     ]
     shown: set[str] = set()

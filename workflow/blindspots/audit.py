@@ -16,13 +16,15 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from blindspots import artifacts, idx
 from blindspots.answer import answer, told
 from blindspots.artifacts import ArtifactError
-from blindspots.plan import Job, PlanError, plan
-from blindspots.provenance import CellError, Run, code_changes
+from blindspots.plan import Job, PlanError, UnknownTargetError, plan
+from blindspots.provenance import CellError, Run, code_changes, other_settings
 from blindspots.recompute import RecomputationError, compared, recompute
 
 # What people ask a run for; all that it is made from is checked with it.
@@ -65,10 +67,7 @@ def _artifact(run: Run, job: Job) -> Iterator[str]:
         yield "has datasets or a record that are not those that it was written with"
     if record["program"] != job.program:
         yield f"was made by {record['program']}; the workflow says {job.program}"
-    settings = {key: value for key, value in job.settings.items() if key != "code"}
-    if other := sorted(
-        key for key in settings.keys() | record["settings"] if settings.get(key) != record["settings"].get(key)
-    ):
+    if other := other_settings(record, job.settings):
         yield f"was made with other settings than the configuration says: {', '.join(other)}"
     yield from code_changes(record)
     for role, paths in job.inputs.items():
@@ -137,7 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--deep", action="store_true", help="all the way from the raw bytes (with --recompute)")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--directory", type=Path, default=Path(), help="of the run (default: here)")
-    parser.add_argument("--config", type=json.loads, help="the run's configuration as JSON (default: config/config.yaml)")
+    parser.add_argument(
+        "--config", type=_configuration, help="the run's, as JSON or as a file (default: config/config.yaml)"
+    )
     options = parser.parse_args(argv)
     if len(options.cell) not in (0, 3):
         parser.error("a cell is a table, a row and a column, for instance: table4 M1 M2")
@@ -153,10 +154,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _configuration(text: str) -> dict[str, Any]:
+    """JSON, or the path of a file in it or in YAML, which then is all that differs from config/config.yaml."""
+    return yaml.safe_load(text if text.lstrip().startswith("{") else Path(text).read_text())
+
+
 def _cell(run: Run, options: argparse.Namespace) -> int:
     found = answer(run, *options.cell)
     print(json.dumps(found, indent=2) if options.json else told(found))
-    return int(any(link["broken"] for link in found["files"].values()))
+    return int(bool(found["broken"]) or any(link["broken"] for link in found["files"].values()))
 
 
 def _recomputed(run: Run, options: argparse.Namespace) -> int:
@@ -181,13 +187,19 @@ def _everything(run: Run, options: argparse.Namespace) -> int:
     if not made:
         print(f"Error: there is no finished table in {results}", file=sys.stderr)
         return 2
-    jobs = plan(made, run.folder, options.config)
+    jobs, unknown = _planned(made, run.folder, options.config)
     found = list(breaks(run, jobs))
     cells = invalidated(run, jobs, {broken.path for broken in found})
     if options.json:
         print(
             json.dumps(
-                {"files": len(jobs), "broken": [broken._asdict() for broken in found], "invalidated": cells}, indent=2
+                {
+                    "files": len(jobs),
+                    "broken": [broken._asdict() for broken in found],
+                    "invalidated": cells,
+                    "not_of_this_workflow": unknown,
+                },
+                indent=2,
             )
         )
         return int(bool(found))
@@ -195,12 +207,27 @@ def _everything(run: Run, options: argparse.Namespace) -> int:
         print(f"BROKEN {broken.path} {broken.reason}")
     for table, names in cells.items():
         print(f"INVALID {table}: {', '.join(names)}")
+    for path in unknown:
+        print(f"UNKNOWN {path} is made by no rule of this workflow, as it is configured: not checked")
     files = sum(len(job.outputs) for job in jobs)
     print(
-        f"{files} files behind {len(made)} results checked: "
+        f"{files} files behind {len(made) - len(unknown)} results checked: "
         + (f"{len(found)} broken links" if found else "every link holds")
     )
     return int(bool(found))
+
+
+def _planned(made: Sequence[str], folder: Path, config: Mapping[str, Any] | None) -> tuple[list[Job], list[str]]:
+    """The plan of what is made, and what of it is in no plan, as a picture of somebody's own or an old table."""
+    unknown: list[str] = []
+    while known := [path for path in made if path not in unknown]:
+        try:
+            return plan(known, folder, config), unknown
+        except UnknownTargetError as error:
+            if error.path not in known:
+                raise
+            unknown.append(error.path)
+    return [], unknown
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from blindspots.statistics import SIGNIFICANCE
 SUPPORTED, PARTLY, REFUTED, NOT_TESTED = "supported", "supported in part", "not supported", "not tested"
 
 
-class OneTrainingError(Exception):
-    """A network has been trained but once, which makes no test; the message says what to do."""
+class UntestableError(Exception):
+    """There is too little to test a claim on; the message says what."""
 
 
 class Finding(NamedTuple):
@@ -69,7 +69,7 @@ class Cells:
         cell = self.frame.loc[(table, row, column)]
         seeds = len(cell["artifact"].split(";"))
         if seeds < 2:
-            raise OneTrainingError(f"{table} has one training of {row}: give the table two seeds at least")
+            raise UntestableError(f"{table} has one training of {row}: give the table two seeds at least")
         return Trainings(float(cell["value"]), float(cell["std_over_seeds"]), seeds)
 
     def value(self, table: str, row: str, column: str) -> float:
@@ -111,6 +111,8 @@ def _verdict(held: int, total: int) -> str:
 
 def _range(values: Iterable[float], digits: int = 1, unit: str = " %") -> str:
     values = list(values)
+    if not values:
+        raise UntestableError("the tables have no networks to compare in this")
     return f"{min(values):.{digits}f} to {max(values):.{digits}f}{unit}"
 
 
@@ -122,13 +124,14 @@ def no_distinction(cells: Cells) -> Finding:
     """Images that have most of a random direction are as alike as those that have most of a single unit (3)."""
     effects = cells.rows("units", r"\w+_trained_units_against_directions")
     alike = (effects["ci_low"] <= 0.5) & (effects["ci_high"] >= 0.5)
+    alike &= (effects["ci_low"] >= 1 / 3) & (effects["ci_high"] <= 2 / 3)  # from too few rows an interval holds everything
     numbers = ", ".join(
         f"{row.removesuffix('_trained_units_against_directions')} {column} {cell['value']:.2f}"
         for (row, column), cell in effects.iterrows()
     )
     return Finding(
         f"the probability that a unit's number is larger than a direction's: {numbers}",
-        f"the 95 % interval has ½ in it for {alike.sum()} of {len(alike)} comparisons",
+        f"the 95 % interval has ½ in it, and lies between ⅓ and ⅔, for {alike.sum()} of {len(alike)} comparisons",
         _verdict(alike.sum(), len(alike)),
     )
 
@@ -391,7 +394,7 @@ def _found(claim: Callable[[Cells], Finding], cells: Cells) -> Finding:
         return claim(cells)
     except KeyError as missing:
         return Finding("–", f"there is no cell {missing.args[0]}", NOT_TESTED)
-    except OneTrainingError as reason:
+    except UntestableError as reason:
         return Finding("–", str(reason), NOT_TESTED)
 
 

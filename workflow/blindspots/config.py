@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from blindspots.splits import split
 
@@ -501,12 +501,24 @@ class Units(Section):
     of: dict[Name, UnitsOf]
 
 
+# What all variants share, so that another choice of it would change nothing.
+_SHARED = ("data", "splits", "evaluation", "units", "replicates", "ablations")
+
+
+def _choice(change: dict[str, Any]) -> dict[str, Any]:
+    wrong = [key for key in change if key in _SHARED]
+    wrong += [f"pictures.{key}" for key in change.get("pictures", {}) if key != "attack"]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not ablated; use a configuration of its own, with --directory")
+    return change
+
+
 class Ablations(Section):
     """The experiment with one choice changed at a time: settings by a choice's name."""
 
     tables: list[str]
-    every: dict[str, Any]
-    choices: dict[Name, dict[str, Any]]
+    every: Annotated[dict[str, Any], AfterValidator(_choice)]
+    choices: dict[Name, Annotated[dict[str, Any], AfterValidator(_choice)]]
 
     def names(self) -> list[str]:
         """Of the choices, first that of the experiment."""

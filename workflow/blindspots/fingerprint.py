@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 PACKAGES = ("blindspots", "scripts")
 WORKFLOW = Path(__file__).parents[1]
-DISTRIBUTIONS = {"PIL": "pillow"}  # that are imported under another name
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}  # that are imported under another name
 LOCK = WORKFLOW.parent / "envs" / "constraints.txt"
 
 
@@ -53,6 +53,8 @@ def normalised(source: str) -> str:
 
 def _plain(node: Any) -> Any:
     """A syntax tree as lists. Empty fields are left out: newer versions of Python have more of them."""
+    if isinstance(node, ast.JoinedStr):  # some versions have empty texts between its values
+        node = ast.JoinedStr([part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")])
     if isinstance(node, ast.AST):
         fields = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value is not None and value != []]
         return [type(node).__name__, *fields]

@@ -1,6 +1,8 @@
 """What the checked-out workflow and a configuration say is to be made, and how: Snakemake's own plan, from a dry run."""
 
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,8 +16,20 @@ from blindspots.fingerprint import WORKFLOW
 _COMMAND = "exec python -m "  # how every rule of the workflow begins
 
 
+_NO_RULE = re.compile(r"No rule to produce (\S+)")
+_ERROR = re.compile(r"\w*(Error|Exception)\b|Error in")
+
+
 class PlanError(Exception):
     """There is no plan; the message is what Snakemake said."""
+
+
+class UnknownTargetError(PlanError):
+    """The workflow, so configured, does not make a target; its path."""
+
+    def __init__(self, path: str):
+        super().__init__(f"the workflow, as it is configured, does not make {path}")
+        self.path = path
 
 
 class Job(NamedTuple):
@@ -25,6 +39,7 @@ class Job(NamedTuple):
     inputs: dict[str, list[str]]
     outputs: list[str]
     settings: dict[str, Any]
+    unrecorded: dict[str, Any]  # settings that change nothing of what it makes: where files may come from
 
     def arguments(self, outputs: Sequence[str]) -> list[str]:
         """The program's arguments, but with other outputs."""
@@ -44,11 +59,22 @@ def plan(targets: Sequence[str], folder: Path, config: Mapping[str, Any] | None 
             path = Path(scratch, "config.json")
             path.write_text(json.dumps(config))
             command += ["--configfile", str(path)]
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        environment = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
+        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if unknown := _NO_RULE.search(run.stdout):
+        raise UnknownTargetError(unknown[1])
     if run.returncode:
-        raise PlanError(run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "snakemake has no plan")
+        said = [line.strip() for line in (run.stdout + run.stderr).splitlines() if line.strip()]
+        errors = [place for place, line in enumerate(said) if _ERROR.match(line)]
+        raise PlanError(" ".join(said[errors[0] : errors[0] + 3]) if errors else "snakemake has no plan")
     commands = [line.partition(_COMMAND)[2] for line in run.stdout.splitlines() if _COMMAND in line]
-    return [_job(shlex.split(command)) for command in commands]
+    jobs = [_job(shlex.split(command)) for command in commands]
+    unplanned = set(targets) - {path for job in jobs for path in job.outputs}
+    if unplanned or not jobs:
+        raise PlanError(
+            f"snakemake printed no command that makes {min(unplanned, default='anything')}: is a profile `quiet`?"
+        )
+    return jobs
 
 
 def _job(words: Sequence[str]) -> Job:
@@ -60,8 +86,7 @@ def _job(words: Sequence[str]) -> Job:
             values = options.setdefault(word.removeprefix("--"), [])
         else:
             values.append(word)
-    settings = json.loads(options.pop("settings")[0])
-    for unrecorded in ("log", "unrecorded"):
-        options.pop(unrecorded, None)
+    settings, unrecorded = (json.loads(options.pop(name, ["{}"])[0]) for name in ("settings", "unrecorded"))
+    options.pop("log", None)
     outputs = options.pop("output")
-    return Job(program, options, outputs, settings)
+    return Job(program, options, outputs, settings, unrecorded)

@@ -165,6 +165,25 @@ class Run:
         return found
 
 
+def other_settings(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """The settings in which an artifact's record differs from those of the job that is to make it, without its code."""
+    recorded, planned = record["settings"], {key: value for key, value in settings.items() if key != "code"}
+    return sorted(key for key in planned.keys() | recorded if planned.get(key) != recorded.get(key))
+
+
+def value(unit: str, datasets: Sequence[np.ndarray]) -> float:
+    """A number of a table in one of the `UNITS`, from its datasets, of which there is one for each replicate."""
+    if unit == "probability":
+        one, other = datasets
+        return float(((one[:, None] > other) + (one[:, None] == other) / 2).mean())
+    if unit == "points":
+        means = [100 * values.mean() for values in datasets]
+        half = len(means) // 2
+        return float(np.mean(means[:half]) - np.mean(means[half:]))
+    of_one = {"%": lambda values: 100 * values.mean(), "rms": np.nanmean, "share": np.mean, "norm": np.ndarray.item}
+    return float(np.mean([of_one.get(unit, np.nanmax)(values) for values in datasets]))
+
+
 def export(run: Run, tables: Sequence[str]) -> dict[str, Any]:
     """All that is known of the tables' numbers, for programs: every cell with its origin, and every file behind them."""
     described, files = {}, {}

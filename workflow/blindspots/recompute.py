@@ -20,7 +20,7 @@ import numpy as np
 from blindspots import artifacts, idx
 from blindspots.fingerprint import WORKFLOW
 from blindspots.plan import Job
-from blindspots.provenance import Artifact, Run
+from blindspots.provenance import Artifact, Run, other_settings
 
 ENVIRONMENT = ("cpu", "device", "packages")  # what may round otherwise
 
@@ -81,6 +81,12 @@ def recompute(
     """Compute a cell of a run again, whose plan `jobs` makes the cell's table. Raises CellError, RecomputationError."""
     cell = run.cell(table, row, column)
     chosen = _chosen(run, jobs, cell, deep)
+    for job in chosen:
+        if other := other_settings(run.artifact(job.outputs[0]).record, job.settings):
+            raise RecomputationError(
+                f"{job.outputs[0]} was made with other settings than the configuration says ({', '.join(other)}): "
+                "give the run's own with --config"
+            )
     (tabulation,) = [job for job in jobs if f"results/{table}.cells.csv" in job.outputs]
     with tempfile.TemporaryDirectory() as scratch:
         again = Run(Path(scratch, *run.folder.parts[1:]))  # as deep as the run, since paths may go up from there
@@ -88,7 +94,7 @@ def recompute(
         remade = []
         for number, job in enumerate(chosen, start=1):
             report(f"{number} of {len(chosen)}: {job.outputs[0]}")
-            _run(job, again.folder, _raw_data(run, job, Path(scratch, "raw")))
+            _run(job, again.folder, _sources(run, job, Path(scratch, "raw")))
             remade += [_compared(run.artifact(path), again.artifact(path)) for path in job.outputs]
         _run(tabulation, again.folder, {})
         value = again.cell(table, row, column)["value"]
@@ -130,11 +136,11 @@ def _link(inputs: set[str], chosen: Sequence[Job], run: Run, again: Run) -> None
             place.symlink_to(Path(os.path.normpath(run.folder / path)))
 
 
-def _raw_data(run: Run, job: Job, folder: Path) -> dict[str, Any]:
-    """For the program that fetches the data: the raw files as the run has them, whose hashes it checks, so that no network
-    is needed."""
+def _sources(run: Run, job: Job, folder: Path) -> dict[str, Any]:
+    """Where a program's files come from. For the one that fetches the data: the raw files as the run has them, whose hashes
+    it checks, so that no network is needed."""
     if job.program != "scripts.fetch":
-        return {}
+        return job.unrecorded
     folder.mkdir()
     with artifacts.read(run.folder / job.outputs[0]) as file:
         for role, wanted in job.settings["files"].items():
