@@ -313,6 +313,12 @@ def test_training_is_on_record_iteration_by_iteration(finished):
     assert network["history/error"][-1] == 0
 
 
+def test_a_training_that_ended_early_is_told_with_where(finished):
+    last = datasets(finished / "results/networks/M1.h5")["history/gradient_max"][-1]
+    note = rf"- M1 was not trained to convergence: .*, where no component of the gradient exceeds {last:.1e}\."
+    assert re.search(note, (finished / "results/table3.md").read_text())
+
+
 def test_every_artifact_carries_its_provenance(finished):
     for path in every_artifact(finished):
         with artifacts.read(path) as file:

@@ -36,7 +36,7 @@ def body(step: Step) -> None:
         for path in trained[network]:
             with artifacts.read(path) as file:
                 if not file["converged"][()]:
-                    notes.append(f"{network} was not trained to convergence: {file['converged'].attrs['meaning']}.")
+                    notes.append(f"{network} was not trained to convergence: {_ended(file)}.")
 
     labels = {f"error_{part}": f"Error on {part}" for part in settings["errors_on"]}
     labels |= {"distortion": "Min. av. distortion", "refined": "Refined", "exact": "Exact"}
@@ -82,6 +82,12 @@ def _outcome(path: Path, target: str) -> str:
         if count and text != "converged":
             note += f"; {count} {text}"
     return note + "."
+
+
+def _ended(network: h5py.File) -> str:
+    """Why its training ended, and where."""
+    why = network["converged"].attrs["meaning"].strip(" :")
+    return f"{why}, where no component of the gradient exceeds {network['history/gradient_max'][-1]:.1e}"
 
 
 def main(argv=None) -> int:
