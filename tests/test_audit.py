@@ -252,7 +252,7 @@ def test_a_quiet_profile_hides_nothing(run, config, tmp_path, monkeypatch):
 
 def test_a_plan_without_what_was_asked_for_is_none(run, config, monkeypatch):
     real = plan.subprocess.run
-    monkeypatch.setattr(plan.subprocess, "run", lambda command, **options: real([*command, "--quiet", "all"], **options))
+    monkeypatch.setattr(plan.subprocess, "run", lambda command, **options: real([*command, "--quiet", "rules"], **options))
     with pytest.raises(PlanError, match="printed no command that makes results/table4"):
         plan.plan(["results/table4.cells.csv"], run.folder, config)
 
