@@ -152,6 +152,14 @@ def test_a_configuration_may_be_a_file(run, capsys):
     assert audit.main([*arguments, "--config", str(ROOT / "config/small.yaml")]) == 0
 
 
+@pytest.mark.parametrize("wrong", ["no/such.yaml", "{no: [json"])
+def test_a_configuration_that_cannot_be_read_is_refused(wrong, capsys):
+    with pytest.raises(SystemExit) as stop:
+        audit.main(["--config", wrong])
+    assert stop.value.code == 2
+    assert f"{wrong} is neither JSON nor a readable file of it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--recompute"], ["table4", "M1", "M2", "--deep"]])
 def test_options_that_say_nothing_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

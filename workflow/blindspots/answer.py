@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from blindspots.artifacts import ArtifactError
 from blindspots.provenance import Run, code_changes, value
+from blindspots.tables import Source
 
 
 def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
@@ -17,13 +18,14 @@ def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
     for source in origin["sources"]:
         for path, inputs in run.chain(source["artifact"], source["dataset"]).items():
             links[path] = {"inputs": inputs, **_described(run, path)}
-    given = value(cell["unit"], [run.artifact(of["artifact"]).datasets()[of["dataset"]] for of in origin["sources"]])
-    broken = (
-        []
-        if math.isclose(given, cell["value"], rel_tol=1e-6)
-        else [f"is {cell['value']:.6g}, but its dataset gives {given:.6g}"]
-    )
-    return {"cell": cell, "broken": broken, **origin, "files": links}
+    return {"cell": cell, "broken": list(_contradicted(run, cell, origin["sources"])), **origin, "files": links}
+
+
+def _contradicted(run: Run, cell: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """By its datasets, where its table was edited."""
+    given = value(cell["unit"], [Source(run.folder / of["artifact"], of["dataset"]).values() for of in sources])
+    if not math.isclose(given, cell["value"], rel_tol=1e-6):
+        yield f"is {cell['value']:.6g}, but its dataset gives {given:.6g}"
 
 
 def _described(run: Run, path: str) -> dict[str, Any]:

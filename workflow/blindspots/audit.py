@@ -156,7 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _configuration(text: str) -> dict[str, Any]:
     """JSON, or the path of a file in it or in YAML, which then is all that differs from config/config.yaml."""
-    return yaml.safe_load(text if text.lstrip().startswith("{") else Path(text).read_text())
+    try:
+        return yaml.safe_load(text if text.lstrip().startswith("{") else Path(text).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is neither JSON nor a readable file of it: {error}") from None
 
 
 def _cell(run: Run, options: argparse.Namespace) -> int:

@@ -172,7 +172,7 @@ def other_settings(record: Mapping[str, Any], settings: Mapping[str, Any]) -> li
 
 
 def value(unit: str, datasets: Sequence[np.ndarray]) -> float:
-    """A number of a table in one of the `UNITS`, from its datasets, of which there is one for each replicate."""
+    """A number of a table in one of the `UNITS`, from its datasets without what is missing, one for each replicate."""
     if unit == "probability":
         one, other = datasets
         return float(((one[:, None] > other) + (one[:, None] == other) / 2).mean())
@@ -180,8 +180,8 @@ def value(unit: str, datasets: Sequence[np.ndarray]) -> float:
         means = [100 * values.mean() for values in datasets]
         half = len(means) // 2
         return float(np.mean(means[:half]) - np.mean(means[half:]))
-    of_one = {"%": lambda values: 100 * values.mean(), "rms": np.nanmean, "share": np.mean, "norm": np.ndarray.item}
-    return float(np.mean([of_one.get(unit, np.nanmax)(values) for values in datasets]))
+    factor = 100 if unit == "%" else 1
+    return float(factor * np.mean([values.max() if unit == "ratio" else values.mean() for values in datasets]))
 
 
 def export(run: Run, tables: Sequence[str]) -> dict[str, Any]:
