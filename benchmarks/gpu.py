@@ -33,7 +33,7 @@ def main() -> int:
         print(f"This needs a CUDA device and {DATA}: see the top of this program.", file=sys.stderr)
         return 1
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.allow_tf32 = False
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
     config = validated(yaml.safe_load(Path("config/config.yaml").read_text()))

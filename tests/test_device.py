@@ -2,11 +2,14 @@
 
 import platform
 import resource
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import scipy.optimize  # noqa: F401 (SciPy brings a BLAS of its own)
 import torch
+from conftest import ROOT
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from blindspots.device import prepare
@@ -39,3 +42,20 @@ def test_what_tensors_leave_is_kept_for_the_next_ones():
 
     new_pages()
     assert new_pages() < 1000  # of 38,300
+
+
+def test_what_has_no_deterministic_form_is_an_error():
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    prepare(SimpleNamespace(threads=1), "cpu")
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_deterministic_debug_mode(before)
+
+
+def test_a_job_does_not_wait_for_libraries_that_it_does_not_use():
+    program = "import sys; from types import SimpleNamespace; import scripts.attack; from blindspots.device import prepare; "
+    program += "prepare(SimpleNamespace(threads=1), 'cpu'); "
+    program += "print({'torchvision', 'torch._dynamo', 'pandas', 'scipy', 'matplotlib'} & sys.modules.keys())"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "workflow", capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"

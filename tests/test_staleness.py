@@ -65,8 +65,8 @@ SETTINGS = {
     "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack"} | AFTER_ATTACK),
     "attack.sqp.exploration": ("exploration: 100", "exploration: 0", {"refine"} | AFTER_REFINEMENT),
     "pictures.attack": (
-        "exploration: 300",
-        "exploration: 301",
+        "momentum: 0.8, competitors: 1",
+        "momentum: 0.7, competitors: 1",
         {"refine", "gather", "tabulate_transfer"} | SPECTRA | AFTER_TABLES,
     ),
     "noise.clip": ("seed: 0\n  clip: false # to [0, 1]", "seed: 0\n  clip: true # to [0, 1]", {"noise"} | AFTER_EXAMPLES),

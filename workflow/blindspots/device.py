@@ -24,7 +24,7 @@ def prepare(step: Step, name: str) -> torch.device:
     threadpool_limits(step.threads)  # of NumPy's and SciPy's BLAS, whose sums depend on it too
     _keep_freed_memory()
     torch.set_flush_denormal(True)  # weights of dark pixels decay to these, which some CPUs multiply 10 times slower
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # for use_deterministic_algorithms imports a compiler, for over a second
     torch.backends.cudnn.allow_tf32 = False  # its rounding is larger than the margin of an adversarial example
     available = torch.cuda.is_available()
     if name == "cuda" and not available:

@@ -23,25 +23,13 @@ TITLE, LABEL, NOTE = 11, 9, 7  # sizes of type, in points
 Examples = tuple[np.ndarray, np.ndarray, Sequence[str]]  # originals, what was made of them, what is written under each
 
 
-def image_pairs(blocks: Mapping[str, Examples], columns: int = 6) -> Figure:
-    """Originals beside their distorted images, as in the paper's Figure 7: odd columns original, even columns distorted.
+def image_pairs(blocks: Mapping[str, Examples], title: str, columns: int = 6) -> Figure:
+    """Originals beside what was made of them, as in the paper's Figure 7; `columns` pairs stand side by side.
 
-    blocks: caption -> (originals, distorted, what is written under each distorted image), (n, height, width) pixels.
+    blocks: caption -> examples, (n, height, width) pixels in [0, 1], one size for all.
     """
-    rows = max(1, max(-(-len(originals) // columns) for originals, _, _ in blocks.values()))
-    figure = plt.figure(figsize=(1.0 * 2 * columns, (1.12 * rows + 0.4) * len(blocks)), layout="constrained")
-    parts = np.atleast_1d(figure.subfigures(len(blocks), 1))
-    for part, (caption, (originals, distorted, notes)) in zip(parts, blocks.items(), strict=True):
-        part.suptitle(caption, fontsize=TITLE)
-        axes = part.subplots(rows, 2 * columns, squeeze=False)
-        for axis in axes.flat:
-            axis.set_axis_off()
-        pairs = zip(axes[:, 0::2].flat, axes[:, 1::2].flat, originals, distorted, notes, strict=False)
-        for left, right, original, image, note in pairs:
-            left.imshow(original, cmap="gray", vmin=0, vmax=1)
-            right.imshow(image, cmap="gray", vmin=0, vmax=1)
-            right.set_title(note, fontsize=NOTE, pad=2)
-    return figure
+    pairs = {caption: ((originals, distorted), notes) for caption, (originals, distorted, notes) in blocks.items()}
+    return _groups(pairs, ("original", "distorted"), title, columns, small=0.75)
 
 
 def image_rows(rows: Mapping[str, np.ndarray], title: str, columns: int = 1) -> Figure:
@@ -68,33 +56,65 @@ def image_rows(rows: Mapping[str, np.ndarray], title: str, columns: int = 1) -> 
     return _sheet(columns * (block + _WIDE_GAP) - _WIDE_GAP, title, bands[:-1])
 
 
-def magnified(blocks: Mapping[str, Examples], title: str, factor: float, columns: int = 2) -> Figure:
+def filters(weights: np.ndarray, title: str, columns: int = 20) -> Figure:
+    """The (units, height, width) weights of a layer's units, each scaled by its own largest; 0 is gray."""
+    width, height = _cell(weights, 0.45)
+    largest = np.abs(weights).max(axis=(1, 2), keepdims=True)
+    scaled = 0.5 + weights / np.where(largest > 0, 2 * largest, 1)
+    bands = [
+        [
+            _Picture(place * (width + _GAP), width, height, pixels)
+            for place, pixels in enumerate(scaled[start : start + columns])
+        ]
+        for start in range(0, len(scaled), columns)
+    ]
+    return _sheet(columns * (width + _GAP) - _GAP, title, bands)
+
+
+def magnified(blocks: Mapping[str, Examples], title: str, factor: float, columns: int = 4) -> Figure:
     """The paper's Figure 5: original, magnified difference and what was made of it; `columns` examples stand side by side.
 
     blocks: caption -> examples, (n, height, width) or (n, 3, height, width) pixels in [0, 1], one size for all.
     """
-    cell = _cell(next(iter(blocks.values()))[0], 0.85)  # as wide as the words above it
-    block = 3 * cell[0] + 2 * _GAP
-    columns = max(1, min(columns, *(len(originals) for originals, _, _ in blocks.values())))
+    triples = {
+        caption: ((originals, magnify(originals, adversarial, factor), adversarial), notes)
+        for caption, (originals, adversarial, notes) in blocks.items()
+    }
+    return _groups(triples, ("original", f"difference × {factor:g}", "distorted"), title, columns, small=0.85)
+
+
+def _groups(
+    blocks: Mapping[str, tuple[Sequence[np.ndarray], Sequence[str]]],
+    words: Sequence[str],
+    title: str,
+    columns: int,
+    small: float,
+) -> Figure:
+    """Groups of images, a note under each, in blocks under their captions; `words` stand above the images of a group.
+
+    blocks: caption -> (for each of the words the images (n, ...), the n notes). small: inches, at least as wide as a word.
+    """
+    cell = _cell(next(iter(blocks.values()))[0][0], small)
+    block = len(words) * cell[0] + (len(words) - 1) * _GAP
+    columns = max(1, min(columns, max(len(notes) for _, notes in blocks.values())))
     lefts = [place * (block + _WIDE_GAP) for place in range(columns)]
     width = columns * (block + _WIDE_GAP) - _WIDE_GAP
-    words = ("original", f"difference × {factor:g}", "distorted")
     bands = []
-    for caption, (originals, adversarial, notes) in blocks.items():
+    for caption, (images, notes) in blocks.items():
         bands.append([_Text(0, max(width, _NARROWEST), caption, LABEL, "left")])
         bands.append(
             [_Text(left + k * (cell[0] + _GAP), cell[0], word, NOTE) for left in lefts for k, word in enumerate(words)]
         )
-        examples = list(zip(originals, magnify(originals, adversarial, factor), adversarial, notes, strict=True))
+        examples = list(zip(zip(*images, strict=True), notes, strict=True))
         for start in range(0, len(examples), columns):
             line = list(zip(lefts, examples[start : start + columns], strict=False))
             bands += [
                 [
                     _Picture(left + k * (cell[0] + _GAP), *cell, image)
-                    for left, (*triple, _) in line
-                    for k, image in enumerate(triple)
+                    for left, (group, _) in line
+                    for k, image in enumerate(group)
                 ],
-                [_Text(left, block, note, NOTE) for left, (*_, note) in line],
+                [_Text(left, block, note, NOTE) for left, (_, note) in line],
                 _BLANK,
             ]
     return _sheet(width, title, bands[:-1])
@@ -156,40 +176,30 @@ def _cell(images: np.ndarray, small: float) -> tuple[float, float]:
 def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]) -> Figure:
     """A page of a width in inches: a title, and below it bands, each as high as what is in it.
 
-    Placed by hand, because constrained layout neither keeps images close nor is quick with hundreds of them.
+    Placed by hand, in one pair of axes in inches: constrained layout does not keep images close, and axes for each of
+    hundreds of images take seconds.
     """
     width = max(width, _NARROWEST)
     bands = [[_Text(0, width, title, TITLE, "left")], _BLANK, *bands]
     heights = [max((item.height for item in band), default=_GAP) + _GAP for band in bands]
     across, down = width + 2 * _MARGIN, sum(heights) + 2 * _MARGIN
     figure = plt.figure(figsize=(across, down))
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, across), ylim=(0, down), autoscale_on=False)
+    axis.set_axis_off()
     top = down - _MARGIN
     for band, height in zip(bands, heights, strict=True):
         for item in band:
             left = _MARGIN + item.left
             if isinstance(item, _Picture):
-                axis = figure.add_axes((left / across, (top - item.height) / down, item.width / across, item.height / down))
-                axis.set_axis_off()
                 pixels = item.pixels if item.pixels.ndim == 2 else np.moveaxis(item.pixels, 0, -1)
-                axis.imshow(pixels.clip(0, 1), cmap="gray", vmin=0, vmax=1, aspect="auto")
+                extent = (left, left + item.width, top - item.height, top)
+                axis.imshow(pixels.clip(0, 1), cmap="gray", vmin=0, vmax=1, aspect="auto", extent=extent)
             else:
                 anchor = left + (item.width / 2 if item.align == "center" else 0)
                 for number, line in enumerate(item.lines):
                     baseline = top - (1 + number * _LINE) * item.size / 72
                     figure.text(anchor / across, baseline / down, line, fontsize=item.size, ha=item.align, parse_math=False)
         top -= height
-    return figure
-
-
-def filters(weights: np.ndarray, columns: int = 20) -> Figure:
-    """The (units, height, width) weights of a layer's units, each scaled by its own largest; 0 is gray."""
-    rows = -(-len(weights) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(0.5 * columns, 0.5 * rows), layout="constrained", squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, weight in zip(axes.flat, weights, strict=False):
-        largest = np.abs(weight).max() or 1
-        axis.imshow(weight, cmap="gray", vmin=-largest, vmax=largest)
     return figure
 
 

@@ -73,6 +73,7 @@ def _parents(module: str) -> list[str]:
     return [".".join(parts[:size]) for size in range(1, len(parts))]
 
 
+@cache
 def _source_hash(module: str) -> str:
     path = WORKFLOW.joinpath(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -80,7 +81,11 @@ def _source_hash(module: str) -> str:
 
 
 def _pinned(imports: set[str]) -> dict[str, str]:
-    lines = (line.partition("#")[0].strip() for line in LOCK.read_text(encoding="utf-8").splitlines())
-    pins = {requirement.name.lower(): str(requirement.specifier) for requirement in map(Requirement, filter(None, lines))}
-    names = {DISTRIBUTIONS.get(name, name) for name in imports}
+    pins, names = _pins(), {DISTRIBUTIONS.get(name, name) for name in imports}
     return {name: pins[name] for name in sorted(names - {"grimp"}) if name in pins}  # grimp only finds the imports
+
+
+@cache
+def _pins() -> dict[str, str]:
+    lines = (line.partition("#")[0].strip() for line in LOCK.read_text(encoding="utf-8").splitlines())
+    return {requirement.name.lower(): str(requirement.specifier) for requirement in map(Requirement, filter(None, lines))}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from blindspots import artifacts
@@ -71,7 +70,9 @@ class Normalise(nn.Module):
 
 def alexnet(image_shape: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Sequential:
     """Krizhevsky's network in the variant of one column that torchvision has. Input (b, 3, height, width)."""
-    return _for_photographs(mean, std, torchvision.models.alexnet(num_classes=classes))
+    from torchvision import models  # here, because it doubles the seconds in which a job starts
+
+    return _for_photographs(mean, std, models.alexnet(num_classes=classes))
 
 
 def normalised_efficientnet_lite(

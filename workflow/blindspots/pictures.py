@@ -1,4 +1,7 @@
-"""Photographs as the networks that come trained on ImageNet want them: squares out of the middle, with their classes."""
+"""Photographs as the networks that come trained on ImageNet want them: squares out of the middle, with their classes.
+
+What torchvision is needed for imports it, because that takes seconds.
+"""
 
 import io
 import re
@@ -6,10 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from torchvision.models import AlexNet_Weights
-from torchvision.transforms import functional
 
-CLASSES = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]  # ImageNet's, by name
 KINDS = (".jpg", ".jpeg", ".png")
 
 
@@ -18,12 +18,21 @@ def prepare(content: bytes, resize: int, size: int) -> np.ndarray:
 
     Raises ValueError if the content is no picture.
     """
+    from torchvision.transforms import functional
+
     try:
         with Image.open(io.BytesIO(content)) as file:
             picture = functional.center_crop(functional.resize(file.convert("RGB"), resize), size)
     except (OSError, SyntaxError) as error:  # Pillow says so of a damaged PNG
         raise ValueError(f"it is no picture, or damaged: {error}") from error
     return np.asarray(picture).transpose(2, 0, 1)
+
+
+def class_names() -> list[str]:
+    """The names of ImageNet's 1,000 classes, in their order."""
+    from torchvision.models import AlexNet_Weights
+
+    return AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
 
 
 def classes(names: Sequence[str], pattern: str, count: int) -> list[int]:

@@ -32,11 +32,13 @@ def body(step: Step) -> None:
     result = {}
     for name, network in _networks(step.input("network"), settings["seed"]).items():
         features, pixels = _seen(step, network.to(device), len(labels), device)
-        for kind, rows in _rows(name, features, settings).items():
-            measured = units.purity(labels, rows), units.spread(pixels, rows), units.spread(features.numpy(), rows)
-            result[f"{name}/{kind}/rows"] = Dataset(rows, "(m, top) places in the set of the images that have most of it")
+        rows = _rows(name, features, settings)
+        every = np.concatenate(list(rows.values()))  # at once: distances in the whole set take the longest
+        measured = units.purity(labels, every), units.spread(pixels, every), units.spread(features.numpy(), every)
+        for (kind, own), end in zip(rows.items(), np.cumsum(list(map(len, rows.values()))), strict=True):
+            result[f"{name}/{kind}/rows"] = Dataset(own, "(m, top) places in the set of the images that have most of it")
             for (measure, meaning), values in zip(_MEASURES.items(), measured, strict=True):
-                result[f"{name}/{kind}/{measure}"] = Dataset(values, meaning)
+                result[f"{name}/{kind}/{measure}"] = Dataset(values[end - len(own) : end], meaning)
     step.write(result)
 
 

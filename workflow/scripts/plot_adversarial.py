@@ -10,7 +10,6 @@ from blindspots import artifacts, datasets, figures, pictures
 from blindspots.step import Step, log, run
 
 SHOWN, PHOTOGRAPHS_SHOWN = 18, 64  # examples of each network, at most
-COLUMNS = 4  # of photographs, side by side
 MAGNIFIED = 10  # times, the difference of photographs
 
 
@@ -30,8 +29,8 @@ def body(step: Step) -> None:
         blocks[f"({letter}) {of}: stddev = {size:.4f}; accuracy {accuracy}"] = _examples(step, shards)
     photographs = next(iter(blocks.values()))[0].ndim == 4
     title = f"{settings['table']}: images distorted for each network, and by noise"
-    picture = figures.magnified(blocks, title, MAGNIFIED, COLUMNS) if photographs else figures.image_pairs(blocks)
-    figures.save(picture, step.output[0])
+    drawn = figures.magnified(blocks, title, MAGNIFIED) if photographs else figures.image_pairs(blocks, title)
+    figures.save(drawn, step.output[0])
     log.info("wrote %s", step.output[0])
 
 
@@ -55,7 +54,8 @@ def _examples(step: Step, shards: Sequence[Path]) -> figures.Examples:
         images = np.array([file["images"][place] for file, place in shown]).reshape(-1, *files[0]["images"].shape[1:])
         classes = [[file[key][place] for key in keys] for file, place in shown]
     originals, _ = datasets.read(step.input("data"), step.settings["images"], index)
-    notes = [" → ".join(pictures.CLASSES[c] if photographs else str(c) for c in each) for each in classes]
+    name = pictures.class_names().__getitem__ if photographs else str
+    notes = [" → ".join(map(name, each)) for each in classes]
     return originals, images, notes
 
 

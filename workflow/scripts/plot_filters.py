@@ -11,7 +11,8 @@ def body(step: Step) -> None:
     with read(path) as file:
         height, width = file["image_shape"][()]
     filters = first.reshape(-1, height, width) if first.ndim == 2 else first[:, 0]
-    figures.save(figures.filters(filters), step.output[0])
+    title = f"{path.stem}: the weights of the {len(filters)} units of the first layer, each by its own largest; 0 is gray"
+    figures.save(figures.filters(filters, title), step.output[0])
     log.info("wrote %s", step.output[0])
 
 
