@@ -60,7 +60,8 @@ def minimize_in_box(
     objective:         (points (r, n), rows (r,)) -> Evaluation, where rows says which of the b problems the points are of.
     inverse_curvature: (b,) the length of the first step for a gradient of norm 1.
     history:           passes of the loop whose pairs (s, y) are kept; a pass that only shortened a step has none.
-    tolerance:         a row has converged when the projected gradient ‖clip(x - g) - x‖₂ is at most this times its scale.
+    tolerance:         a row has converged when its projected gradient, the gradient but 0 in the binding set, is at most
+                       this times its scale. (Not ‖clip(x - g) - x‖, which the box cuts to the distance from a bound.)
     min_decrease:      a row is given up when ten passes lower its value by no more than this times its scale, as happens at
                        kinks, where the gradient never becomes small.
     sums:              rounded, as the trial points then are too, or not; those within the objective are its own affair.
@@ -70,10 +71,10 @@ def minimize_in_box(
     result = Minimum(x.clone(), x.new_zeros(len(x)), rows.clone(), rows.clone())
 
     value, gradient, value_scale, scale = objective(x, rows)
-    projected = _projected(x, gradient, lower, upper)
     gamma = inverse_curvature.clone()
-    free = _free(projected)
-    direction = -gamma[:, None] * gradient * free
+    free = _free(x, gradient, lower, upper)
+    projected = gradient * free
+    direction = -gamma[:, None] * projected
     step = torch.ones_like(gamma)
     pairs_s = x.new_empty(history, *x.shape)
     pairs_y = x.new_empty(history, *x.shape)
@@ -128,24 +129,19 @@ def minimize_in_box(
         scale = torch.where(accepted, new_scale, scale)
         step = torch.where(accepted, 1.0, shorter)
 
-        projected = _projected(x, gradient, lower, upper)
-        free = _free(projected)
-        reduced = gradient * free
+        free = _free(x, gradient, lower, upper)
+        projected = gradient * free
         newest_first = [(slot - age) % history for age in range(min(evaluations, history))]
-        quasi_newton = _inverse_hessian_times(sums, reduced, pairs_s, pairs_y, rho, gamma, newest_first).mul_(free)
-        downhill = sums.dot(quasi_newton, reduced) > 0
-        direction = where(accepted, where(downhill, quasi_newton, gamma[:, None] * reduced).neg_(), direction)
+        quasi_newton = _inverse_hessian_times(sums, projected, pairs_s, pairs_y, rho, gamma, newest_first).mul_(free)
+        downhill = sums.dot(quasi_newton, projected) > 0
+        direction = where(accepted, where(downhill, quasi_newton, gamma[:, None] * projected).neg_(), direction)
     return result
 
 
-def _projected(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
-    """The projected gradient, 0 in the binding set: the variables at a bound whose gradient points out of the box."""
-    return x - (x - gradient).clamp_(lower, upper)
-
-
-def _free(projected: Tensor) -> Tensor:
-    """1 for each variable outside the binding set, else 0, as numbers."""
-    return projected.sign().abs_()
+def _free(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
+    """1 for each variable outside the binding set, those at a bound whose gradient points out of the box; else 0."""
+    binding = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
+    return 1 - binding.to(x.dtype)
 
 
 def _interpolated(predicted: Tensor, change: Tensor) -> Tensor:
