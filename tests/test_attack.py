@@ -1090,3 +1090,14 @@ def test_progress_is_reported_with_what_is_done():
     result = minimum_distortion(network, images, classes, batch=2, report=lambda text, *values: lines.append(text % values))
     assert [line.split(",")[0] for line in lines] == ["2 of 5 images", "4 of 5 images", "5 of 5 images"]
     assert lines[-1].endswith(f"mean distortion {result.distortion.mean():.4f}")
+
+
+@pytest.mark.parametrize("norm", ["l2", "squared_l2"])
+@pytest.mark.parametrize("times", [1e2, 1e4])
+def test_larger_logits_of_the_same_network_lead_no_further(norm, times):
+    network, images = small_network(), (2 * random_images(20, PIXELS) - 0.5).clamp(0, 1)  # with many pixels on bounds
+    classes = other_targets(network, images)
+    larger = Answers(lambda logits: times * logits, network).eval()
+    one, other = (minimum_distortion(model, images, classes, method=LBFGS(norm=norm)) for model in (network, larger))
+    assert other.success.all()
+    assert (other.distortion <= 1.01 * one.distortion).all()

@@ -160,9 +160,7 @@ def test_the_papers_procedure_minimises_its_objective_at_the_largest_c_that_succ
 
     found, least = penalty(attack.images) + loss(attack.images), penalty(exact.images) + loss(exact.images)
     assert (found <= least + 1e-4 * penalty(exact.images))[exact.success].all()
-    # Another class is about as likely; but ‖r‖ has a kink at 0, from where the first step with ‖r‖₂ leads past the border.
-    at_the_border = loss(attack.images) >= math.log(2) - 0.01
-    assert (at_the_border | (attack.distortion < 0.02 if norm == "l2" else False))[exact.success].all()
+    assert (loss(attack.images) >= math.log(2) - 0.01)[exact.success].all()  # at the border another class is as likely
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -123,6 +123,21 @@ def test_the_residual_is_the_projected_gradient_at_the_returned_point():
     assert result.residual.numpy() == pytest.approx(gradient.masked_fill(binding, 0).norm(dim=1).numpy())
 
 
+def test_a_step_where_there_is_no_curvature_does_not_end_the_search():
+    """Σ|x - m|, but round within 1e-5 of m: between the first two points the gradient stays nearly the same."""
+
+    def objective(points, rows):
+        difference = points - minimum
+        size = (difference**2 + 1e-10).sqrt()
+        return Evaluation(size.sum(1), difference / size, size.sum(1), torch.ones(len(points)).double())
+
+    minimum = torch.tensor([[0.4, 0.6, 0.5]]).double()
+    start, step = torch.tensor([[0.0, 1.0, 0.0]]).double(), torch.tensor([0.1]).double()
+    result = minimize_in_box(objective, start, step, **OPTIONS)
+    assert result.status.tolist() == [CONVERGED]
+    assert result.x.numpy() == pytest.approx(minimum.numpy(), abs=1e-6)
+
+
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
 def test_the_unit_of_the_objective_makes_no_difference(unit):
     def in_units(points, rows):

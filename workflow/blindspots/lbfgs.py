@@ -74,7 +74,7 @@ def minimize_in_box(
     gamma = inverse_curvature.clone()
     free = _free(x, gradient, lower, upper)
     projected = gradient * free
-    direction = -gamma[:, None] * projected
+    direction = _no_longer_than(upper - lower, gamma[:, None] * projected).neg_()
     step = torch.ones_like(gamma)
     pairs_s = x.new_empty(history, *x.shape)
     pairs_y = x.new_empty(history, *x.shape)
@@ -133,8 +133,9 @@ def minimize_in_box(
         projected = gradient * free
         newest_first = [(slot - age) % history for age in range(min(evaluations, history))]
         quasi_newton = _inverse_hessian_times(sums, projected, pairs_s, pairs_y, rho, gamma, newest_first).mul_(free)
-        downhill = sums.dot(quasi_newton, projected) > 0
-        direction = where(accepted, where(downhill, quasi_newton, gamma[:, None] * projected).neg_(), direction)
+        descends = sums.dot(quasi_newton, projected) > 0
+        downhill = where(descends, quasi_newton, gamma[:, None] * projected)
+        direction = where(accepted, _no_longer_than(upper - lower, downhill).neg_(), direction)
     return result
 
 
@@ -142,6 +143,12 @@ def _free(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
     """1 for each variable outside the binding set, those at a bound whose gradient points out of the box; else 0."""
     binding = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
     return 1 - binding.to(x.dtype)
+
+
+def _no_longer_than(width: float, direction: Tensor) -> Tensor:
+    """A direction that in no variable leads further than through the box, lest all of its shorter steps end in one corner:
+    where the objective is nearly linear, its inverse curvature is boundless."""
+    return direction.mul_((width / torch.linalg.vector_norm(direction, torch.inf, dim=1, keepdim=True)).clamp_max(1))
 
 
 def _interpolated(predicted: Tensor, change: Tensor) -> Tensor:
