@@ -213,35 +213,24 @@ def test_other_code_is_found_by_module(finished, monkeypatch, jobs):
     assert {path.split("/")[1] for path, _ in found} == {"refined"}
 
 
-def test_a_run_that_was_moved_is_whole(run, config):
-    assert audit.main(["--directory", str(run.folder), "--config", json.dumps(config)]) == 0
-
-
-def test_the_rule_passes_on_a_finished_run_and_fails_on_a_broken_one(clone):
-    whole = snakemake(clone, *SMALL, "audit", cores=1)
-    assert whole.returncode == 0, whole.stderr
-    assert "every link holds" in whole.stdout + whole.stderr
+def test_the_rule_fails_on_a_broken_run(clone):
     table = clone / "results/table3.csv"
     table.write_text(table.read_text().replace("0.00", "0.01", 1))
     broken = snakemake(clone, *SMALL, "audit", cores=1)
     assert broken.returncode != 0
-    assert "BROKEN results/table3.csv" in broken.stdout
-    assert "INVALID table3: all" in broken.stdout
+    assert re.findall("^BROKEN .*csv", broken.stdout, re.MULTILINE) == ["BROKEN results/table3.csv"]
+    assert re.findall("^INVALID .*", broken.stdout, re.MULTILINE) == ["INVALID table3: all"]
 
 
-def test_what_no_rule_makes_is_named_and_the_rest_is_checked(run, config, capsys):
+def test_a_run_that_was_moved_is_whole_and_what_no_rule_makes_is_named(run, config, capsys):
     (run.folder / "results/mine.png").write_bytes(b"a picture")
     (run.folder / "results/ablations/old").mkdir(parents=True)
     (run.folder / "results/ablations/old/table3.cells.csv").write_text("of a choice that was dropped")
-    arguments = ["--directory", str(run.folder), "--config", json.dumps(config)]
-    assert audit.main(arguments) == 0
+    assert audit.main(["--directory", str(run.folder), "--config", json.dumps(config)]) == 0
     said = capsys.readouterr().out
     assert "UNKNOWN results/mine.png is made by no rule" in said
     assert "UNKNOWN results/ablations/old/table3.cells.csv" in said
     assert "every link holds" in said
-    replace(run.folder / "results/table4.csv", b"broken")
-    assert audit.main(arguments) == 1
-    assert "BROKEN results/table4.csv" in capsys.readouterr().out
 
 
 def test_a_quiet_profile_hides_nothing(run, config, tmp_path, monkeypatch):

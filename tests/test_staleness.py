@@ -6,6 +6,8 @@ import shutil
 import pytest
 from conftest import SMALL, copy_code, planned_rules, snakemake
 
+from blindspots.fingerprint import fingerprint
+
 AFTER_TABLES = {"judge_claims", "export_provenance", "render_audit"}
 AFTER_EXAMPLES = {"gather", "evaluate_distorted", "tabulate_transfer", "plot_adversarial"} | AFTER_TABLES
 SPECTRA = {"measure_spectra", "tabulate_spectra"}
@@ -48,6 +50,9 @@ MODULES = {
     "scripts/tabulate_methods.py": {"tabulate_methods"} | AFTER_TABLES,
     "scripts/plot_methods.py": {"plot_methods"},
 }
+
+CHANGED = ("blindspots/sources.py", "blindspots/adversarial_training.py", "blindspots/figures.py", "blindspots/config.py")
+CHANGED += ("blindspots/exact.py", "scripts/load.py")
 
 SETTINGS = {
     "splits.seed": ("seed: 0\n  parts", "seed: 5\n  parts", {"split", "train", "train_perturbed"} | AFTER_TRAINING),
@@ -96,6 +101,20 @@ def test_a_finished_run_is_not_stale(clone):
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_behind_all_that_is_made_with_it(jobs, module):
+    name = module.removesuffix(".py").replace("/", ".")
+    stale, made_with = set(), {job.program for job in jobs if name in fingerprint(job.program).modules}
+    before = None
+    while before != stale:
+        before = set(stale)
+        for job in jobs:
+            if job.program in made_with or any(path in stale for paths in job.inputs.values() for path in paths):
+                stale |= {*job.outputs}
+    programs = {job.program for job in jobs if stale & {*job.outputs}}
+    assert {program.removeprefix("scripts.") for program in programs} == MODULES[module]
+
+
+@pytest.mark.parametrize("module", CHANGED)
 def test_a_changed_module_reruns_the_rules_that_import_it(clone, module):
     path = clone / "workflow" / module
     path.write_text(path.read_text() + "\n_A_NEW_CONSTANT = 1\n")
