@@ -34,7 +34,12 @@ SMALL = ("--configfile=config/small.yaml",)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=3, help="how often a run is killed at random moments")
+    parser.addoption("--kills", type=int, default=2, help="how often a run is killed at random moments")
+
+
+def pytest_collection_modifyitems(items):
+    """Those that mostly wait, for a cluster, begin first."""
+    items.sort(key=lambda item: item.path.name != "test_slurm.py")
 
 
 @pytest.fixture(autouse=True)
