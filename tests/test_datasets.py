@@ -34,6 +34,16 @@ def test_indices_choose_images_and_their_labels_in_order(data):
     assert labels.tolist() == [1, 0, 3]
 
 
+@pytest.mark.parametrize("index", [[], [2, 0]])
+def test_photographs_are_read_by_their_indices_and_may_be_none(tmp_path, index):
+    photographs = RNG.integers(0, 256, (3, 3, 4, 5), dtype=np.uint8)
+    arrays = {"pictures/images": Dataset(photographs, "some"), "pictures/labels": Dataset(np.arange(3), "some")}
+    artifacts.write(tmp_path / "pictures.h5", arrays, {})
+    pixels, labels = datasets.read(tmp_path / "pictures.h5", "pictures", np.array(index, int))
+    assert np.array_equal(np.rint(pixels * 255), photographs[np.array(index, int)])
+    assert labels.tolist() == index
+
+
 def test_a_split_is_read_by_name_and_train_is_all(tmp_path, data):
     artifacts.write(tmp_path / "splits.h5", {"P1": Dataset(np.array([2, 5]), "indices")}, {})
     assert datasets.read_split(tmp_path / "splits.h5", "P1").tolist() == [2, 5]

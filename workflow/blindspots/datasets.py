@@ -19,7 +19,9 @@ def read(path: Path, part: str, indices: np.ndarray | slice = slice(None)) -> Im
     with artifacts.read(path) as file:
         stored, labels = file[f"{part}/images"], file[f"{part}/labels"][()]
         if stored.ndim == 4 and not isinstance(indices, slice):  # photographs are too large to read all for a few
-            pixels = np.stack([stored[index] for index in indices])
+            pixels = np.empty((len(indices), *stored.shape[1:]), stored.dtype)
+            for place, index in enumerate(indices):
+                pixels[place] = stored[index]
         else:
             pixels = stored[()][indices]
     scaled = pixels.astype(np.float32)
