@@ -7,8 +7,9 @@ import pytest
 from conftest import ROOT, altered, replace
 
 from blindspots import audit, plan
+from blindspots.plan import Job
 from blindspots.provenance import Run
-from blindspots.recompute import ONE_LEVEL, RecomputationError, allowed, compared, recompute
+from blindspots.recompute import ONE_LEVEL, RecomputationError, _link, _read, allowed, compared, recompute
 
 EVALUATION = "results/evaluation/table4.h5"
 
@@ -66,6 +67,15 @@ def test_a_cell_of_photographs_is_computed_from_the_raw_bytes_too(run, jobs):
     assert found.holds
     assert {"results/pictures.h5", "results/networks/EfficientNetLite0.h5"} <= {file.path for file in found.files}
     assert not any(file.differences for file in found.files)
+
+
+def test_a_folder_of_pictures_is_found_from_where_the_run_is(tmp_path):
+    there, again = Run(tmp_path / "run"), Run(tmp_path / "scratch" / "run")
+    (there.folder / "mine").mkdir(parents=True)
+    (there.folder / "mine/a.png").write_bytes(b"a picture")
+    job = Job("scripts.fetch_pictures", {}, ["results/pictures.h5"], {"folder": "mine"}, {})
+    _link(set(_read(job)), [job], there, again)
+    assert (again.folder / "mine/a.png").read_bytes() == b"a picture"
 
 
 def test_a_run_with_other_settings_is_told_before_anything_is_computed(run, jobs):

@@ -90,7 +90,7 @@ def recompute(
     (tabulation,) = [job for job in jobs if f"results/{table}.cells.csv" in job.outputs]
     with tempfile.TemporaryDirectory() as scratch:
         again = Run(Path(scratch, *run.folder.parts[1:]))  # as deep as the run, since paths may go up from there
-        _link({path for job in [*chosen, tabulation] for paths in job.inputs.values() for path in paths}, chosen, run, again)
+        _link({path for job in [*chosen, tabulation] for path in _read(job)}, chosen, run, again)
         remade = []
         for number, job in enumerate(chosen, start=1):
             report(f"{number} of {len(chosen)}: {job.outputs[0]}")
@@ -125,6 +125,14 @@ def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) 
         graph |= {name: inputs for name, inputs in chain.items() if name in maker}
     order = [path for path in TopologicalSorter(graph).static_order() if path in graph]
     return [maker[path] for path in order]
+
+
+def _read(job: Job) -> Iterator[str]:
+    """The files that a job reads, and the folder that somebody's own pictures are in."""
+    for paths in job.inputs.values():
+        yield from paths
+    if job.program == "scripts.fetch_pictures" and job.settings["folder"]:
+        yield job.settings["folder"]
 
 
 def _link(inputs: set[str], chosen: Sequence[Job], run: Run, again: Run) -> None:
