@@ -68,8 +68,8 @@ def ours(
 
 
 def exact(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> Tensor:
-    # A margin, because on the boundary itself float32 decides by rounding.
-    return exact_linear(model, images, classes if targeted else None, margin=1e-5).images
+    # The margin of ours, because on the boundary itself float32 decides by rounding.
+    return exact_linear(model, images, classes if targeted else None, margin=1e-4).images
 
 
 def as_configured(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, refined: bool) -> Tensor:
