@@ -34,7 +34,7 @@ SMALL = ("--configfile=config/small.yaml",)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=2, help="how often a run is killed at random moments")
+    parser.addoption("--kills", type=int, default=3, help="how often a run is killed at random moments")
 
 
 def pytest_collection_modifyitems(items):

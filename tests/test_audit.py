@@ -213,24 +213,30 @@ def test_other_code_is_found_by_module(finished, monkeypatch, jobs):
     assert {path.split("/")[1] for path, _ in found} == {"refined"}
 
 
-def test_the_rule_fails_on_a_broken_run(clone):
+def test_the_rule_passes_on_a_run_that_was_moved_and_fails_on_a_broken_one(clone):
+    whole = snakemake(clone, *SMALL, "audit", cores=1)
+    assert whole.returncode == 0, whole.stderr
+    assert "every link holds" in whole.stdout + whole.stderr
     table = clone / "results/table3.csv"
     table.write_text(table.read_text().replace("0.00", "0.01", 1))
     broken = snakemake(clone, *SMALL, "audit", cores=1)
     assert broken.returncode != 0
-    assert re.findall("^BROKEN .*csv", broken.stdout, re.MULTILINE) == ["BROKEN results/table3.csv"]
+    assert re.findall("^BROKEN .*", broken.stdout, re.MULTILINE) == [
+        "BROKEN results/table3.csv is not what its inputs give: changed by hand, or made from others"
+    ]
     assert re.findall("^INVALID .*", broken.stdout, re.MULTILINE) == ["INVALID table3: all"]
 
 
-def test_a_run_that_was_moved_is_whole_and_what_no_rule_makes_is_named(run, config, capsys):
+def test_what_no_rule_makes_is_named_and_the_rest_is_checked(run, config, capsys):
     (run.folder / "results/mine.png").write_bytes(b"a picture")
     (run.folder / "results/ablations/old").mkdir(parents=True)
     (run.folder / "results/ablations/old/table3.cells.csv").write_text("of a choice that was dropped")
-    assert audit.main(["--directory", str(run.folder), "--config", json.dumps(config)]) == 0
+    replace(run.folder / "results/table4.csv", b"broken")
+    assert audit.main(["--directory", str(run.folder), "--config", json.dumps(config)]) == 1
     said = capsys.readouterr().out
     assert "UNKNOWN results/mine.png is made by no rule" in said
     assert "UNKNOWN results/ablations/old/table3.cells.csv" in said
-    assert "every link holds" in said
+    assert re.findall(r"^BROKEN (\S+)", said, re.MULTILINE) == ["results/table4.csv"]
 
 
 def test_a_quiet_profile_hides_nothing(run, config, tmp_path, monkeypatch):

@@ -161,6 +161,9 @@ def test_the_papers_procedure_minimises_its_objective_at_the_largest_c_that_succ
     found, least = penalty(attack.images) + loss(attack.images), penalty(exact.images) + loss(exact.images)
     assert (found <= least + 1e-4 * penalty(exact.images))[exact.success].all()
     assert (loss(attack.images) >= math.log(2) - 0.01)[exact.success].all()  # at the border another class is as likely
+    assert attack.distortion[exact.success].mean() <= 1.02 * exact.distortion[exact.success].mean()
+    # Very near the border a small way past it is a large part of the distortion.
+    assert (attack.distortion <= 1.1 * exact.distortion + 0.005)[exact.success].all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
