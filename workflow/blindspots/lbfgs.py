@@ -72,7 +72,7 @@ def minimize_in_box(
 
     value, gradient, value_scale, scale = objective(x, rows)
     gamma = inverse_curvature.clone()
-    free = _free(x, gradient, lower, upper)
+    free = (~binding(x, gradient, lower, upper)).to(x.dtype)
     projected = gradient * free
     direction = _no_longer_than(upper - lower, gamma[:, None] * projected).neg_()
     step = torch.ones_like(gamma)
@@ -129,7 +129,7 @@ def minimize_in_box(
         scale = torch.where(accepted, new_scale, scale)
         step = torch.where(accepted, 1.0, shorter)
 
-        free = _free(x, gradient, lower, upper)
+        free = (~binding(x, gradient, lower, upper)).to(x.dtype)
         projected = gradient * free
         newest_first = [(slot - age) % history for age in range(min(evaluations, history))]
         quasi_newton = _inverse_hessian_times(sums, projected, pairs_s, pairs_y, rho, gamma, newest_first).mul_(free)
@@ -139,10 +139,9 @@ def minimize_in_box(
     return result
 
 
-def _free(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
-    """1 for each variable outside the binding set, those at a bound whose gradient points out of the box; else 0."""
-    binding = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
-    return 1 - binding.to(x.dtype)
+def binding(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
+    """The binding set: the variables at a bound whose gradient points out of the box, (b, n) bool."""
+    return ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
 
 
 def _no_longer_than(width: float, direction: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blindspots.lbfgs import Evaluation, minimize_in_box
+from blindspots.lbfgs import Evaluation, binding, minimize_in_box
 from blindspots.problem import Found, Problem
 from blindspots.sums import AS_THEY_ARE, SINGLE, Sums
 
@@ -160,8 +160,7 @@ def _objective(
 
 def _smallest_subgradient(problem: Problem, sums: Sums, points: Tensor, gradient: Tensor, c: Tensor) -> Tensor:
     """At r = 0, where ‖r‖₂ has a kink: the loss's gradient shortened by c, or 0 where r = 0 is the minimum."""
-    outwards = ((points <= problem.lower) & (gradient > 0)) | ((points >= problem.upper) & (gradient < 0))
-    size = sums.norm(gradient * ~outwards)
+    size = sums.norm(gradient * ~binding(points, gradient, problem.lower, problem.upper))
     return gradient * (1 - c / _positive(size)).clamp_min(0)[:, None]
 
 
