@@ -90,6 +90,7 @@ def of(table, rows, columns, value):
                 for name in names
             },
         ),
+        (claims.for_photographs, {f"figure5__EfficientNetLite{k}__EfficientNetLite{k}": 30.0 for k in (0, 1)}),
         (claims.without_the_extreme, {"table2__softmax3__softmax3": 40.0}),
         (claims.smaller_than_noise, {"table2__softmax2__distortion": 0.1}),
         (claims.across_models, of("table2", TABLE2, TABLE2, 2.0)),
@@ -129,6 +130,7 @@ def test_either_kind_of_unit_may_be_that_of_the_paper(claim, how):
 def test_what_training_again_may_undo_is_supported_in_part():
     assert verdict(claims.trained_below, cells(adversarial_training__relu_pools__error_test=1.17)) == PARTLY
     assert verdict(claims.dropout_helps, cells(adversarial_training__sigmoid_dropout__error_test=1.1)) == PARTLY
+    assert verdict(claims.dropout_helps, cells(adversarial_training__sigmoid_decay__error_test=1.85)) == PARTLY
     assert verdict(claims.higher_layers, cells(adversarial_training__relu_hidden__error_test=1.38)) == REFUTED
 
 
@@ -158,6 +160,17 @@ def test_images_without_an_example_count_against_the_first_claim():
     finding = claims.for_every_image(Cells(frame))
     assert finding.verdict == PARTLY
     assert "for 8997 of 9000 images" in finding.numbers
+    # Of the 2,000 images of both tables at most 3 have none; Clopper and Pearson's upper limit of 3 of 2000 at 1 % is 0.5 %.
+    bound = float(stats.binomtest(3, 2000).proportion_ci(0.98, method="exact").high)
+    assert f"fewer than {100 * bound:.3f} % of images" in finding.test
+
+
+def test_rates_of_the_same_images_are_not_counted_as_those_of_several_sets():
+    # 28 % of the 1,000 images are surely more than 20 %, 23 % are not, and no more so as five rows of them say it.
+    others = {f"table2__{row}__{column}": 23.0 for row in TABLE2 for column in TABLE2 if row != column != "AE400_10"}
+    resilient = {f"table2__{row}__AE400_10": 20.0 for row in TABLE2 if row != "AE400_10"}
+    assert verdict(claims.most_resilient, cells(**(others | resilient))) == REFUTED
+    assert verdict(claims.most_resilient, cells(**({name: 28.0 for name in others} | resilient))) == SUPPORTED
 
 
 def test_a_claim_without_its_cells_is_not_tested_and_says_which_is_missing():

@@ -13,6 +13,7 @@ from blindspots.config import PICTURES, ConfigError, Pretrained, Trained, valida
 
 FOLDER = Path(__file__).parents[1] / "config"
 DEFAULT = yaml.safe_load((FOLDER / "config.yaml").read_text())
+FILES = DEFAULT["data"]["files"]
 
 
 def merged(base, overlay):
@@ -133,6 +134,8 @@ def test_the_default_configuration_is_not_changed_by_being_checked():
         ("tables.table3.networks", ["M1", "M1_prime", "M2", "M3"], "'M3' is not known"),
         ("tables.table4.networks", ["M9"], "'M9' is not known"),
         ("tables.table3.errors_on", ["P1", "P7"], "'P7' is not known"),
+        ("data.files", FILES | {"test_labels": FILES["train_labels"]}, "one name stands for two files: train-images"),
+        ("data.sources.0", {"kind": "folder"}, "give a path, or the environment variable that has it"),
         ("networks.M1.units", [100, 100, 9], "9 units in the last layer, for 10 classes"),
         ("splits.parts.P2", [29999, 60000], "overlaps"),
         ("splits.parts.P2", [30000, 60001], "60000 images"),
@@ -150,6 +153,15 @@ def test_one_mistake_is_one_line_that_names_its_key_and_why(key, value, words):
     assert section in message or key in message
     assert last in message
     assert words in message
+
+
+def test_the_papers_numbers_are_held_against_those_of_mnist_alone():
+    other = ("data.files.test_labels.sha256", "0" * 64)
+    message = refusal(changed(other))
+    assert message.startswith(
+        "compare_with_paper: the paper's numbers are those of MNIST, and data.files are others: set it to"
+    )
+    validated(changed(other, ("compare_with_paper", False)))
 
 
 def test_given_targets_need_a_file():

@@ -13,6 +13,7 @@ from conftest import ROOT
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from blindspots.device import prepare
+from blindspots.step import StepError
 
 
 def test_every_library_computes_with_the_steps_threads_and_no_others():
@@ -42,6 +43,17 @@ def test_what_tensors_leave_is_kept_for_the_next_ones():
 
     new_pages()
     assert new_pages() < 1000  # of 38,300
+
+
+def test_more_threads_than_the_machine_has_cores_are_refused():
+    with pytest.raises(StepError, match=r"threads: 10000 are asked for, but this machine has \d+ cores: ask for fewer"):
+        prepare(SimpleNamespace(threads=10_000), "cpu")
+
+
+def test_convolutions_on_a_gpu_are_not_rounded_to_fewer_digits(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    prepare(SimpleNamespace(threads=1), "cpu")
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_what_has_no_deterministic_form_is_an_error():

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -62,7 +64,7 @@ def test_without_targets_the_nearest_other_class_is_taken(softmax, images):
 
 
 def test_a_class_out_of_reach_is_told(softmax, images):
-    network = networks.fully_connected(PIXELS, [3], "sigmoid").double()
+    network = networks.fully_connected(PIXELS, [3], "sigmoid").double().eval()
     with torch.no_grad():
         network[1].weight.zero_()
         network[1].bias.copy_(torch.tensor([0.0, 1.0, 2.0]))
@@ -74,7 +76,7 @@ def test_a_class_out_of_reach_is_told(softmax, images):
 
 def test_a_network_with_hidden_layers_is_refused():
     with pytest.raises(ValueError, match="2 layers with weights: an exact minimum needs a single linear one"):
-        exact_linear(networks.fully_connected(PIXELS, [5, 3], "sigmoid"), torch.rand(1, *PIXELS))
+        exact_linear(networks.fully_connected(PIXELS, [5, 3], "sigmoid").eval(), torch.rand(1, *PIXELS))
 
 
 @pytest.mark.parametrize("more", ["before", "after"])
@@ -86,8 +88,49 @@ def test_a_network_that_is_more_than_its_linear_layer_is_refused(more, images):
 
 
 def test_a_target_that_the_model_has_not_is_refused(softmax, images):
-    with pytest.raises(ValueError, match="a target is none of the model's"):
+    with pytest.raises(ValueError, match="target 99 is none of the model's 10 classes"):
         exact_linear(softmax, images, torch.full((len(images),), 99))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "why"),
+    [
+        (lambda x: 255 * x, {}, r"an image has a value outside \[0.0, 1.0\], or NaN"),
+        (lambda x: x * torch.nan, {}, "or NaN"),
+        (lambda x: x[:0], {}, "there are no images"),
+        (lambda x: x.float(), {}, "the model does not take torch.float32 images"),
+        (lambda x: x, {"bounds": (1, 0)}, "give the smaller one first"),
+        (lambda x: x, {"targets": torch.zeros(3, dtype=torch.long)}, "give one class for each of 40 images"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(softmax, images, change, options, why):
+    with pytest.raises(ValueError, match=why):
+        exact_linear(softmax, change(images), **options)
+
+
+@pytest.mark.parametrize("kind", ["within", "on bounds", "black and white"])
+@pytest.mark.parametrize("classes", [4, 10])
+def test_of_few_pixels_and_many_classes_what_can_be_reached_is_found(classes, kind):
+    """As SciPy's linear programming tells by the largest lead of the target in the box."""
+    generator = torch.Generator().manual_seed(classes)
+    layer = nn.Linear(4, classes).double()
+    wrong = []
+    for _ in range(30):
+        layer.weight.data = torch.randn(classes, 4, generator=generator, dtype=torch.float64)
+        layer.bias.data = 0.3 * torch.randn(classes, generator=generator, dtype=torch.float64)
+        x = torch.rand(classes, 4, generator=generator, dtype=torch.float64)
+        x = {"within": x, "on bounds": (2 * x - 0.5).clamp(0, 1), "black and white": (x > 0.5).double()}[kind]
+        found = exact_linear(nn.Sequential(nn.Flatten(), layer).eval(), x, torch.arange(classes))
+        assert (found.gap[found.success] < 1e-6).all()
+        for target in range(classes):
+            others = [k for k in range(classes) if k != target]
+            normals, offsets = (v[target] - v[others] for v in (layer.weight.detach().numpy(), layer.bias.detach().numpy()))
+            # The largest t for which all leads are t at least.
+            rows = np.column_stack([-normals, np.ones(classes - 1)])
+            lead = -linprog([0, 0, 0, 0, -1], A_ub=rows, b_ub=offsets, bounds=[(0, 1)] * 4 + [(None, None)]).fun
+            if abs(lead) > 1e-6 and (lead > 0) != found.success[target]:
+                wrong.append((target, lead))
+    assert wrong == []
 
 
 # The attacks

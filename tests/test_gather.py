@@ -225,7 +225,7 @@ ATTACK = {
     "threads": 1,
     "classes": 3,
     "seed": 5,
-    "margin": 1e-4,
+    "margin": 0.05,
     "precision": "single",
     "batch": 500,
     "lbfgs": {
@@ -268,7 +268,26 @@ def test_attacks_on_shards_have_the_targets_of_the_whole_set_whatever_the_sample
         assert whole["target"].tolist() == [(label + 1 + k % 2) % 3 for k, label in enumerate(LABELS.tolist())]
 
 
-def test_an_attack_and_its_refinement_are_made_in_the_precision_that_is_asked_for(tmp_path, data):
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["1"] * 16 + ["two"], "is not a text file with one class a line"),
+        (["1"] * 16, "needs 17 classes below 3"),
+        (["1"] * 16 + ["3"], "needs 17 classes below 3"),
+        (list(LABELS), "gives image 0 its own label as target"),
+    ],
+)
+def test_given_targets_that_cannot_be_are_refused_in_a_line(tmp_path, data, capfd, lines, why):
+    targets = tmp_path / "targets.txt"
+    targets.write_text("\n".join(map(str, lines)))
+    settings = ATTACK | {"target": "given", "shard": "1-of-1", "sample": {"size": "all", "seed": 3}}
+    files = {"data": data, "network": network_artifact(tmp_path / "network.h5", 1), "targets": targets}
+    assert called(attack.main, settings, **files, output=tmp_path / "a.h5") == 1
+    assert f"attack.given_targets: {targets} {why}" in capfd.readouterr().err
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_an_attack_and_its_refinement_are_made_in_the_precision_and_with_the_margin_that_are_asked_for(tmp_path, data):
     network = network_artifact(tmp_path / "network.h5", 1)
     asked = ATTACK | {"target": "second", "shard": "1-of-1", "sample": {"size": "all", "seed": 3}}
     options = {"exploration": 10, "noise": 1.0, "smoothing": 0.0, "momentum": 0.5, "competitors": 2, "tolerance": 1e-3}
@@ -283,8 +302,9 @@ def test_an_attack_and_its_refinement_are_made_in_the_precision_that_is_asked_fo
         model = networks.read(network).to(dtype)
         pixels, labels = torch.from_numpy(originals.pixels).to(dtype), torch.from_numpy(originals.labels).long()
         method = LBFGS(**ATTACK["lbfgs"], rounded=True)
-        found = attacks.minimum_distortion(model, pixels, "second", labels=labels, method=method, batch=500)
-        minima = attacks.refine(model, pixels, found.images, found.targets, method=SQP(**settings["sqp"]), batch=500)
+        given = {"margin": settings["margin"], "batch": 500}
+        found = attacks.minimum_distortion(model, pixels, "second", labels=labels, method=method, **given)
+        minima = attacks.refine(model, pixels, found.images, found.targets, method=SQP(**settings["sqp"]), **given)
         for path, wanted in ((made, found), (near, minima)):
             images = contents(path)["images"]
             assert images.dtype == np.float32

@@ -149,6 +149,13 @@ def test_global_average_pooling_has_one_over_the_root_of_its_pixels():
     assert constant_of(nn.AdaptiveAvgPool2d(1), (2, 4, 9)) == pytest.approx(1 / 6, rel=1e-9)
 
 
+def mean(pixels):
+    """Their mean, which moves each of them by 1/√pixels of the norm where it is added."""
+    layer = nn.Linear(pixels, 1, bias=False)
+    nn.init.constant_(layer.weight, 1 / pixels)
+    return layer
+
+
 ACTIVATIONS = {
     "relu": (nn.ReLU(), 1.0),
     "relu6": (nn.ReLU6(), 1.0),
@@ -169,6 +176,8 @@ ACTIVATIONS = {
     "sum in place": (Applied(lambda x, y: operator.iadd(x + 0, y), nn.Sigmoid()), 1.25),
     "torch.add": (Applied(torch.add, nn.Tanh()), 2.0),
     "twice": (Applied(lambda x: x + x), 2.0),
+    "broadcast": (Applied(operator.add, mean(4)), 2.0),
+    "broadcast in place": (Applied(lambda x, y: operator.iadd(x + 0, y), mean(4)), 2.0),
     "plus a number": (Applied(lambda x: x + 5), 1.0),
 }
 
@@ -229,8 +238,15 @@ class Odd(nn.Conv2d):
         return super().forward(x).exp()
 
 
+def in_place_by_another_name(x, y):
+    other = y
+    other += x  # which a trace takes for a new tensor
+    return y
+
+
 shared = nn.Linear(4, 4)
 REFUSED = {
+    "in place": (Applied(in_place_by_another_name, nn.LeakyReLU()), (4,), "the network's trace computes something else"),
     "unknown module": (nn.Softplus(), (4,), r"node '_0' \(call_module of Softplus\): put it .* method lipschitz\(\)"),
     "unknown function": (Applied(torch.exp), (4,), r"node 'exp' \(call_function of exp\): put it .* method lipschitz\(\)"),
     "unknown method": (Applied(lambda x: x.square()), (4,), r"node 'square' \(call_method of square\)"),

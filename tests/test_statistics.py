@@ -143,6 +143,9 @@ def test_verdicts_on_means_follow_the_z_test():
     assert compare_mean(values + 0.369 + half, "0.000", 100) == DIFFERS
     assert compare_mean(values - 0.360 - half, "0.000", 100) == AGREES
     assert compare_mean(values - 0.369 - half, "0.000", 100) == DIFFERS
+    # Of 25 images of the paper's √(1/100 + 1/25) = 0.2236, and 2.576 of it is 0.576.
+    assert compare_mean(values + 0.572 + half, "0.000", 25) == AGREES
+    assert compare_mean(values + 0.580 + half, "0.000", 25) == DIFFERS
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -169,6 +172,9 @@ def test_replicates_are_averaged_and_their_interval_is_still_that_of_the_images(
     assert statistics.rate([events(10, 100), events(30, 100)])[:4] == pytest.approx(alike[:4])
     values = np.random.default_rng(0).normal(size=50)
     assert statistics.mean([values] * 4)[:4] == pytest.approx(statistics.mean([values])[:4])
+    calm, wild = (np.array([-1.0, 1.0] * 50) * size for size in (1, 7))  # variances of 1 and 49, 25 on average
+    average = statistics.mean([np.array([-1.0, 1.0] * 50) * 5])
+    assert statistics.mean([calm, wild])[:4] == statistics.mean([wild, calm])[:4] == pytest.approx(average[:4])
 
 
 def test_a_verdict_with_replicates_forgives_what_training_again_moves():
@@ -191,6 +197,23 @@ def test_a_verdict_with_replicates_is_welchs():
     error = np.std([0.18, 0.19, 0.2, 0.2, 0.21, 0.22], ddof=1) * np.sqrt(1 + 1 / 6)
     assert statistics.compare_rate(six, f"{100 * (0.2 + 3 * error):.6f}", 10**6) == AGREES
     assert statistics.compare_rate(six, f"{100 * (0.2 + 4.5 * error):.6f}", 10**6) == DIFFERS
+
+
+def test_degrees_of_freedom_grow_with_what_sampling_has_of_the_variance():
+    # Sampling: 1/100 + 1/100 = 0.02. Training: means -d, d have a variance of 2d², times 1 + 1/2: 0.02, too. So the error is
+    # 0.2 and of Welch's and Satterthwaite's (2 - 1) (0.04/0.02)² = 4 degrees of freedom 1 % lies 4.604 errors away: 0.921.
+    images, d = np.array([-1.0, 1.0] * 50) * (99 / 100) ** 0.5, (0.02 / 3) ** 0.5
+    half = 0.0005
+    for difference, wanted in ((0.91, AGREES), (0.93, DIFFERS)):
+        two = [images + difference + half + shift for shift in (-d, d)]
+        assert statistics.compare_mean(two, "0.000", 100) == wanted
+
+
+def test_a_rates_sampling_is_that_of_both_samples_together():
+    # Without a spread over trainings it is the z test with the pooled share. Against 5 of the paper's 100, 15 of our 1,000
+    # have z = 2.498, and 144 have 2.619, where 1 % lies at 2.576; by our share alone it would be 2.745 and 2.533.
+    assert statistics.compare_rate([events(15, 1000)] * 3, "5.00", 100) == AGREES
+    assert statistics.compare_rate([events(144, 1000)] * 3, "5.00", 100) == DIFFERS
 
 
 def test_replicates_that_all_say_the_same_as_the_paper_agree():

@@ -106,6 +106,11 @@ def test_without_comparison_no_verdict_is_given_but_the_papers_number_stays(sour
     assert cells[0].paper == "26.2"
 
 
+def test_a_number_of_the_papers_own_network_is_shown_beside_ours_and_not_judged(source):
+    cell = cells_of(source, {("M2", "error"): Number("26.2", 256, None, "AlexNet")})[0]
+    assert (cell.paper, cell.verdict) == ("26.2", "not comparable")
+
+
 def test_without_any_number_of_the_paper_the_columns_are_the_same(tmp_path, source):
     path = written(tmp_path, cells_of(source, {}))[3]
     assert path.read_text().splitlines()[0] == COLUMNS

@@ -204,9 +204,9 @@ class Pools(_Layerwise):
         """
         above = nn.Sequential(*(stage.layers for stage in self.stages[place:]))
         problem = Problem(above, output, second_targets(logits, labels), self.stages[place].bounds, _MARGIN)
-        there = problem.holds(problem.x, problem.rows)  # as it is misclassified
-        points, reached = explore(problem, problem.x, there, _QUICK)
-        output, nearest, labels = (values[there | reached] for values in (output, problem.images(points), labels))
+        nowhere = torch.zeros_like(problem.rows, dtype=torch.bool)  # a target is never what the network says of it now
+        points, reached = explore(problem, problem.x, nowhere, _QUICK)
+        output, nearest, labels = (values[reached] for values in (output, problem.images(points), labels))
         moved = _moved(self.stages[place], output, nearest - output, self.norms[place])
         if not self.amplified:
             near = (nearest - output).flatten(1).norm(dim=1) <= self.norms[place]

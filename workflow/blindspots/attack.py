@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from blindspots import penalty, sqp
 from blindspots import targets as policies
+from blindspots.checks import check_bounds, check_classes, checked
 from blindspots.evaluation import logits, outcome
 from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS
 from blindspots.penalty import LBFGS
@@ -27,7 +28,6 @@ STATUS = {
 METHODS = {"sqp": SQP(), "lbfgs": LBFGS()}
 POLICIES = ("random", "second", "nearest")
 
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _FLOATS = 40  # for each pixel of the images in work, by either method
 _NEAR_THE_CACHE = 64 * 2**20  # bytes: on a CPU, more at once are no faster,
 _AT_LEAST = 32  # but fewer images than this are slower
@@ -91,12 +91,12 @@ def minimum_distortion(
     Raises ValueError for input that no attack can be made on.
     """
     options = _options(method)
-    classes = _checked(model, images, bounds, margin, batch)
+    classes = checked(model, images, bounds, margin, batch)
     batch = batch or _images_at_once(model, images)
     if isinstance(targets, str):
         targets, allowed = _chosen(model, images, targets, labels, classes, seed, batch)
     else:
-        _check_classes("target", targets, images, classes)
+        check_classes("target", targets, images, classes)
         targets, allowed = targets.long(), None
 
     def attacked(images: Tensor, targets: Tensor) -> Adversarial:
@@ -133,11 +133,11 @@ def refine(
     options = _options(method)
     if not isinstance(options, SQP):
         raise ValueError(f"method is {method!r}: the refinement is by SQP(...)")
-    classes = _checked(model, images, bounds, margin, batch)
-    _check_classes("target", targets, images, classes)
+    classes = checked(model, images, bounds, margin, batch)
+    check_classes("target", targets, images, classes)
     if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape or adversarial.dtype != images.dtype:
         raise ValueError(f"the adversarial images are not {images.dtype} {tuple(images.shape)}, as the originals are")
-    _check_bounds("an adversarial image", adversarial, bounds)
+    check_bounds("an adversarial image", adversarial, bounds)
 
     def refined(part: slice) -> Adversarial:
         problem = Problem(model, images[part], targets[part].long(), bounds, margin)
@@ -172,7 +172,7 @@ def _chosen(model, images, policy, labels, classes, seed, batch) -> tuple[Tensor
     predicted = said.argmax(1)
     if labels is None:
         labels = predicted
-    _check_classes("label", labels, images, classes)
+    check_classes("label", labels, images, classes)
     match policy:
         case "random":
             return policies.random_targets(labels.long(), predicted, classes, seed), None
@@ -254,78 +254,3 @@ def _images_at_once(model: nn.Module, images: Tensor) -> int:
     else:
         room = min(psutil.virtual_memory().available / 2, max(_NEAR_THE_CACHE, an_image * _AT_LEAST))
     return 2 ** max(0, math.floor(math.log2(room / an_image)))
-
-
-def _checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None) -> int:
-    """The number of classes, if an attack can be made."""
-    if not bounds[0] < bounds[1]:
-        raise ValueError(f"bounds are {bounds}: give the smaller one first")
-    if not margin >= 0:
-        raise ValueError(f"margin is {margin}: it has to be 0 or larger")
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch is {batch}: it has to be 1 at least")
-    if any(module.training for module in model.modules()):
-        raise ValueError("the model is in training mode: call model.eval() first")
-    for name, values in model.named_parameters():
-        if not values.isfinite().all():
-            raise ValueError(f"the model's {name} has a value that is NaN or infinite")
-    for name, values in model.named_buffers():
-        if values.isnan().any():  # an infinite one may be a mask
-            raise ValueError(f"the model's {name} has a value that is NaN")
-    if not isinstance(images, Tensor):
-        raise ValueError(f"the images are {type(images).__name__}: give a tensor")
-    if images.ndim < 2:
-        raise ValueError(f"the images are of shape {tuple(images.shape)}: give (b, ...), b images of one shape")
-    if not len(images):
-        raise ValueError("there are no images to attack")
-    if images.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"the images are {images.dtype}: give float32 or float64 within the bounds, and a model that takes it"
-        )
-    if torch.is_inference_mode_enabled() or images.is_inference():
-        raise ValueError(
-            "torch.inference_mode() has no gradients: attack outside of it, and clone images that were made in it"
-        )
-    _check_bounds("an image", images, bounds)
-    few = images[: min(batch or 100, 100)].detach()
-    shown = few.clone()
-    with torch.no_grad():
-        try:
-            said = model(shown)
-        except (RuntimeError, ValueError, TypeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"the model does not take {images.dtype} images {tuple(images.shape[1:])}: {reason}") from error
-    if not isinstance(said, Tensor) or said.ndim != 2 or len(said) != len(few) or said.shape[1] < 2:
-        shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
-        raise ValueError(f"the model returns {shape} for {len(few)} images: it has to return (b, k) logits, k ≥ 2")
-    if said.dtype != images.dtype:
-        raise ValueError(f"the model returns {said.dtype} for {images.dtype} images: it has to compute in their precision")
-    if not torch.equal(shown, few):
-        raise ValueError("the model changes the images that it is given: leave out its operations in place on them")
-    if not said.isfinite().all():
-        raise ValueError("the model returns NaN or infinite logits: no attack can be made on it")
-    if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
-        raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
-    with torch.enable_grad():
-        image = few[:1].clone().requires_grad_()
-        answer = model(image).sum()
-        gradient = torch.autograd.grad(answer, image, allow_unused=True)[0] if answer.requires_grad else None
-    if gradient is None:
-        raise ValueError("the model has no gradient with respect to its images: the attack needs it")
-    return said.shape[1]
-
-
-def _check_bounds(what: str, images: Tensor, bounds: tuple[float, float]) -> None:
-    if not ((images >= bounds[0]) & (images <= bounds[1])).all():
-        raise ValueError(f"{what} has a value outside [{bounds[0]}, {bounds[1]}], or NaN: scale the images or give bounds")
-
-
-def _check_classes(what: str, classes: Tensor, images: Tensor, k: int) -> None:
-    if not isinstance(classes, Tensor) or classes.dtype not in _INTEGERS or classes.shape != images.shape[:1]:
-        given = f"{classes.dtype} {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
-        raise ValueError(f"the {what}s are {given}: give one class for each of {len(images)} images, as integers")
-    if classes.device != images.device:
-        raise ValueError(f"the {what}s are on {classes.device}, the images on {images.device}: move them together")
-    wrong = (classes < 0) | (classes >= k)
-    if wrong.any():
-        raise ValueError(f"{what} {int(classes[wrong][0])} is none of the model's {k} classes, 0 to {k - 1}")

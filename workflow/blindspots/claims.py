@@ -170,11 +170,12 @@ def for_every_image(cells: Cells) -> Finding:
     own = [(table, cells.rate(table, name, name)) for table in tried for name in cells.columns(table)]
     found = sum(rate.counts[0] for _, rate in own)
     n = sum(tried[table] for table, _ in own)
-    bound = float(stats.beta.ppf(1 - SIGNIFICANCE, n - found + 1, found))
+    images = sum(tried.values())  # of each network the same, so that these are what is drawn
+    bound = float(stats.beta.ppf(1 - SIGNIFICANCE, n - found + 1, images - (n - found))) if n - found < images else 1.0
     numbers = (
         f"for {found} of {n} images an example is misclassified by the network that it was made for ({len(own)} networks)"
     )
-    return Finding(numbers, f"at the 1 % level fewer than {100 * bound:.3f} % have none", _verdict(found, n))
+    return Finding(numbers, f"at the 1 % level fewer than {100 * bound:.3f} % of images have none", _verdict(found, n))
 
 
 def trained_below(cells: Cells) -> Finding:
@@ -308,8 +309,10 @@ def most_resilient(cells: Cells) -> Finding:
     """The network with the autoencoder is the most resilient to the examples of others (4.2, on Table 2)."""
     networks = [name for name in cells.columns("table2") if name in PAPERS_NETWORKS]
     foreign = {column: [cells.rate("table2", row, column) for row in networks if row != column] for column in networks}
+    # The rows are of the same images, so that all of them tell no more than one of independent errors would.
     pooled = {
-        name: Rate(sum(r.value * r.n for r in rates) / (n := sum(r.n for r in rates)), n) for name, rates in foreign.items()
+        name: Rate(sum(r.value * r.n for r in rates) / sum(r.n for r in rates), min(r.n for r in rates))
+        for name, rates in foreign.items()
     }
     autoencoder = pooled.pop("AE400_10")
     best = min(pooled, key=lambda name: pooled[name].value)

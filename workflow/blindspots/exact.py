@@ -9,13 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from blindspots.checks import check_classes, checked
 from blindspots.networks import weight_layers
 from blindspots.projection import project
 
 
 class Exact(NamedTuple):
     """images (b, ...) float64; success (b,) bool, false where no image in the box is of the target's class; distortion (b,)
-    root mean square, NaN without success; gap (b,), by how much the distortion could at most be smaller; targets (b,)."""
+    root mean square, NaN without success; gap (b,), by how much the distortion could at most be smaller; targets (b,).
+
+    That no image is of the class is proved by the dual but where it is a matter of rounding."""
 
     images: Tensor
     success: Tensor
@@ -40,8 +43,11 @@ def exact_linear(
     images, targets: (b, ...) within the bounds; (b,) class labels.
     margin:          logits by which the target has to lead.
 
-    Raises ValueError if the model is not one linear layer, or a target none of its classes.
+    Raises ValueError if the model is not one linear layer, and for input that no attack can be made on.
     """
+    classes = checked(model, images, bounds, margin, batch)
+    if targets is not None:
+        check_classes("target", targets, images, classes)
     layers = weight_layers(model)
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
         raise ValueError(f"the model has {len(layers)} layers with weights: an exact minimum needs a single linear one")
@@ -51,8 +57,6 @@ def exact_linear(
     said, linear = model(few).double(), few.flatten(1).double() @ weight.mT + bias
     if said.shape != linear.shape or not torch.allclose(said, linear, rtol=1e-4, atol=1e-4 * linear.abs().max().item()):
         raise ValueError("the model is more than its linear layer on the pixels: there is no exact minimum for it")
-    if targets is not None and not ((targets >= 0) & (targets < len(weight))).all():
-        raise ValueError(f"a target is none of the model's {len(weight)} classes, 0 to {len(weight) - 1}")
     parts = []
     for start in range(0, len(images), batch):
         x = images[start : start + batch].flatten(1).double()

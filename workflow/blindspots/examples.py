@@ -30,7 +30,7 @@ def layout(network: nn.Module, part: str, index: np.ndarray, originals: Images, 
         "found %d of %d, mean distortion %.4f, %.1f gradient evaluations an image; %d images were misclassified before",
         success.sum(),
         len(success),
-        np.nanmean(size),
+        size[success].mean() if success.any() else np.nan,
         result.gradient_evaluations.double().mean(),
         (predicted != originals.labels).sum(),
     )

@@ -60,8 +60,12 @@ def linear_maps(network: nn.Module, image_shape: Sequence[int], seed: int) -> li
             f"the network cannot be traced ({error}): put what depends on values into a module with a method lipschitz()"
         ) from error
     follow = _Follow(fx.GraphModule(network, graph), seed)
-    example = next(network.parameters())
-    follow.run(torch.zeros(1, *image_shape, dtype=example.dtype))
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(1, *image_shape, dtype=next(network.parameters()).dtype, generator=generator)
+    if not torch.allclose(follow.run(image.clone()), network(image.clone())):
+        raise ValueError(
+            "the network's trace computes something else: does it add in place to a tensor that has another name?"
+        )
     return follow.maps
 
 
@@ -199,12 +203,18 @@ class _Follow(fx.Interpreter):
         if node.op == "call_module" and len(before) == 1 and isinstance(result, Tensor):
             return self._module(node, before[0], result)
         if node.op == "call_function" and node.target in _SUMS and not node.kwargs:
-            return sum(self._constants[term] for term in node.args if isinstance(term, fx.Node))
+            return sum(self._term(term, result) for term in node.args if isinstance(term, fx.Node))
         known = {"call_function": _FUNCTIONS, "call_method": _METHODS}.get(node.op, {})
         if node.target in known:
             return known[node.target] * sum(before)  # all but one of them are sizes
         kind = type(self.fetch_attr(str(node.target))) if node.op == "call_module" else node.target
         raise _unknown(node, getattr(kind, "__name__", str(kind)))
+
+    def _term(self, term: fx.Node, result: Tensor) -> float:
+        """The constant of a term of a sum, whose values count as often as they are broadcast."""
+        value = self.env[term]
+        copies = result.numel() / value.numel() if isinstance(value, Tensor) else 1
+        return self._constants[term] * copies**0.5
 
     def _module(self, node: fx.Node, before: float, result: Tensor) -> float:
         module, size = self.fetch_attr(str(node.target)), self.env[node.all_input_nodes[0]].shape

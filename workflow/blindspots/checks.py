@@ -1,0 +1,117 @@
+"""What an attack can be made on: one clear line for a model, images or classes with which it would fail or mislead."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_FEW = 4  # images whose gradient is looked at
+_NUDGE = 1e-3  # of the width of the box
+
+
+def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None) -> int:
+    """The number of classes. Raises ValueError where no attack can be made.
+
+    For the arguments see `blindspots.attack.minimum_distortion`.
+    """
+    if not bounds[0] < bounds[1]:
+        raise ValueError(f"bounds are {bounds}: give the smaller one first")
+    if not margin >= 0:
+        raise ValueError(f"margin is {margin}: it has to be 0 or larger")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch is {batch}: it has to be 1 at least")
+    if any(module.training for module in model.modules()):
+        raise ValueError("the model is in training mode: call model.eval() first")
+    for name, values in model.named_parameters():
+        if not values.isfinite().all():
+            raise ValueError(f"the model's {name} has a value that is NaN or infinite")
+    for name, values in model.named_buffers():
+        if values.isnan().any():  # an infinite one may be a mask
+            raise ValueError(f"the model's {name} has a value that is NaN")
+    if not isinstance(images, Tensor):
+        raise ValueError(f"the images are {type(images).__name__}: give a tensor")
+    if images.ndim < 2:
+        raise ValueError(f"the images are of shape {tuple(images.shape)}: give (b, ...), b images of one shape")
+    if not len(images):
+        raise ValueError("there are no images to attack")
+    if images.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"the images are {images.dtype}: give float32 or float64 within the bounds, and a model that takes it"
+        )
+    if torch.is_inference_mode_enabled() or images.is_inference():
+        raise ValueError(
+            "torch.inference_mode() has no gradients: attack outside of it, and clone images that were made in it"
+        )
+    check_bounds("an image", images, bounds)
+    few = images[: min(batch or 100, 100)].detach()
+    shown = few.clone()
+    with torch.no_grad():
+        try:
+            said = model(shown)
+        except (RuntimeError, ValueError, TypeError) as error:
+            shape = tuple(images.shape[1:])
+            raise ValueError(f"the model does not take {images.dtype} images {shape}: {_first_line(error)}") from error
+    if not isinstance(said, Tensor) or said.ndim != 2 or len(said) != len(few) or said.shape[1] < 2:
+        shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
+        raise ValueError(f"the model returns {shape} for {len(few)} images: it has to return (b, k) logits, k ≥ 2")
+    if said.dtype != images.dtype:
+        raise ValueError(f"the model returns {said.dtype} for {images.dtype} images: it has to compute in their precision")
+    if not torch.equal(shown, few):
+        raise ValueError("the model changes the images that it is given: leave out its operations in place on them")
+    if not said.isfinite().all():
+        raise ValueError("the model returns NaN or infinite logits: no attack can be made on it")
+    if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
+        raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
+    _check_gradient(model, few[:_FEW], bounds)
+    return said.shape[1]
+
+
+def _check_gradient(model: nn.Module, images: Tensor, bounds: tuple[float, float]) -> None:
+    here = _gradient(model, images)
+    lower, upper = (images == bound for bound in bounds)
+    on = lower | upper
+    if not on.any() or here[on].any():
+        return
+    width = bounds[1] - bounds[0]
+    nudge = _NUDGE * (width if math.isfinite(width) else 1.0)
+    if _gradient(model, images + nudge * lower - nudge * upper)[on].any():
+        raise ValueError(
+            "the model has no gradient where pixels are on their bounds, as one that clamps its images: leave that out, the "
+            "attack keeps to the bounds by itself"
+        )
+
+
+def _gradient(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.enable_grad():
+        images = images.clone().requires_grad_()
+        try:
+            answer = model(images).amax(1).sum()  # not of all logits, whose sum may be the same everywhere
+            gradient = torch.autograd.grad(answer, images, allow_unused=True)[0] if answer.requires_grad else None
+        except RuntimeError as error:
+            raise ValueError(f"the model has no gradient with respect to its images: {_first_line(error)}") from error
+    if gradient is None:
+        raise ValueError("the model has no gradient with respect to its images: the attack needs it")
+    return gradient
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def check_bounds(what: str, images: Tensor, bounds: tuple[float, float]) -> None:
+    """Raises ValueError if a pixel lies outside of the bounds."""
+    if not ((images >= bounds[0]) & (images <= bounds[1])).all():
+        raise ValueError(f"{what} has a value outside [{bounds[0]}, {bounds[1]}], or NaN: scale the images or give bounds")
+
+
+def check_classes(what: str, classes: Tensor, images: Tensor, k: int) -> None:
+    """Raises ValueError if these are not one of k classes for each of the images."""
+    if not isinstance(classes, Tensor) or classes.dtype not in _INTEGERS or classes.shape != images.shape[:1]:
+        given = f"{classes.dtype} {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
+        raise ValueError(f"the {what}s are {given}: give one class for each of {len(images)} images, as integers")
+    if classes.device != images.device:
+        raise ValueError(f"the {what}s are on {classes.device}, the images on {images.device}: move them together")
+    wrong = (classes < 0) | (classes >= k)
+    if wrong.any():
+        raise ValueError(f"{what} {int(classes[wrong][0])} is none of the model's {k} classes, 0 to {k - 1}")
