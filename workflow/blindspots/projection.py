@@ -73,25 +73,10 @@ def project(
             if finished.all():
                 break
             if (~finished).sum() < _DROP_BELOW * len(rows):
-                state = (
-                    rows,
-                    x,
-                    normals,
-                    offsets,
-                    small,
-                    steepest,
-                    farthest,
-                    multipliers,
-                    point,
-                    value,
-                    ascent,
-                    caution,
-                    moving,
-                )
-                state = (part[~finished] for part in state)
-                rows, x, normals, offsets, small, steepest, farthest, multipliers, point, value, ascent, caution, moving = (
-                    state
-                )
+                given = (rows, x, normals, offsets, small, steepest, farthest)
+                rows, x, normals, offsets, small, steepest, farthest = (part[~finished] for part in given)
+                reached = (multipliers, point, value, ascent, caution, moving)
+                multipliers, point, value, ascent, caution, moving = (part[~finished] for part in reached)
                 finished = finished[~finished]
 
         counted = torch.maximum(inside(point, lower, upper), caution.clamp_max(1)[:, None])

@@ -151,8 +151,8 @@ def larger(one: np.ndarray, other: np.ndarray) -> Effect:
 
     The interval is Wilson's for as many trials as would give the probability the variance that DeLong's estimator finds, or
     for the smaller of the samples where that finds none. Unlike DeLong's own it stays within [0, 1] and has a width at 0
-    and 1; simulated, it covers in 91 to 99 % of the cases for two samples of the same size, from 5 on; where one is many times
-    larger, and they hardly overlap, too seldom (a sample of 5 against 1,000: 66 to 88 %).
+    and 1. Simulated, it covers in 91 to 99 % of the cases for samples of the same size, from 5 on; where one is many
+    times as large as the other, too seldom: for 5 and 1,000 values in 66 to 88 %.
 
     Raises ValueError for an empty sample or one with a NaN.
     """
