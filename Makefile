@@ -43,4 +43,4 @@ format: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .snakemake results/small
+	rm -rf .venv results/small

@@ -19,6 +19,7 @@ sys.path.insert(0, WORKFLOW)
 from blindspots.config import ABLATIONS, PICTURES, BaselineTable, ConfigError, MethodsTable, Pretrained, SpectralTable
 from blindspots.config import TransferTable, validated, variants
 from blindspots.fingerprint import fingerprint
+from snakemake.exceptions import WorkflowError
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.
 os.environ.update(
@@ -240,10 +241,14 @@ def evaluated_shards(wildcards):
     return [shard for row in rows_shards(table_of(wildcards), wildcards.variant).values() for shard in row]
 
 
+def nameable(paths):
+    """Whether a command, which holds 128 KiB, can name these: each in quotes, and between commas."""
+    return sum(len(path) + 4 for path in paths) <= 60_000
+
+
 for name in TRANSFER_TABLES:
     paths = [shard for row in rows_shards(CONFIG.tables[name], "").values() for shard in row]
-    # As arguments and in the settings, each in quotes and between commas; a command holds 128 KiB.
-    if 2 * sum(len(path) + 4 for path in paths) > 120_000:
+    if not nameable(paths):  # as arguments, and once more in the settings
         sys.exit(
             f"Error in the configuration: {name} comes from {len(paths)} files, more than a command can name: "
             f"raise attack.images_per_job (of {CONFIG.tables[name].distorted})"
@@ -384,6 +389,10 @@ def tabled_shards(wildcards):
         else:
             artifacts = [row_artifact(table, "", row) for row in table.rows()]
         found |= {path: None for artifact in artifacts for path in shards(artifact, "", table.distorted)}
+    if sum(map(len, found)) + len(found) > 100_000:  # of the 128 KiB that a command holds
+        raise WorkflowError(
+            f"results/audit.html shows images of {len(found)} files, more than a command can name: raise attack.images_per_job"
+        )
     return list(found)
 
 

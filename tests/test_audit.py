@@ -239,6 +239,52 @@ def test_what_no_rule_makes_is_named_and_the_rest_is_checked(run, config, capsys
     assert re.findall(r"^BROKEN (\S+)", said, re.MULTILINE) == ["results/table4.csv"]
 
 
+def test_a_table_whose_cells_are_gone_is_not_passed_over(tmp_path, config, capsys):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/table4.md").write_text("all is well")
+    assert audit.main(["--directory", str(tmp_path), "--config", json.dumps(config)]) == 1
+    assert "BROKEN results/table4.cells.csv is missing" in capsys.readouterr().out
+
+
+def test_a_folder_with_nothing_of_the_workflow_does_not_pass(tmp_path, config, capsys):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/mine.png").write_bytes(b"a picture")
+    assert audit.main(["--directory", str(tmp_path), "--config", json.dumps(config)]) == 2
+    said = capsys.readouterr()
+    assert "UNKNOWN results/mine.png" in said.out
+    assert "is made by this workflow" in said.err
+
+
+def test_a_cell_without_a_value_has_its_chain_like_any_other(run, capsys):
+    path = run.folder / "results/table3.cells.csv"
+    text, edited = re.subn("(?m)^(table3,M1,distortion),[^,]+", r"\g<1>,", path.read_text())
+    assert edited == 1
+    replace(path, text.encode())
+    assert audit.main(["table3", "M1", "distortion", "--directory", str(run.folder)]) == 1
+    assert "table3, M1 × distortion: – (n = " in (said := capsys.readouterr().out)
+    assert "BROKEN: is –, but its dataset gives 0." in said
+    altered(
+        run.folder / "results/adversarial/test/M1.h5",
+        lambda values, _: values.update(distortion=(np.full_like(values["distortion"][0], np.nan), values["distortion"][1])),
+    )
+    assert audit.main(["table3", "M1", "distortion", "--directory", str(run.folder)]) == 0
+
+
+def test_a_difference_has_the_chains_of_both_networks(finished):
+    found = audit.answer(Run(finished), "adversarial_training", "sigmoid_pools", "less_sigmoid_decay")
+    files = {path for path in found["files"] if "/networks/" in path}
+    shown = audit.told(found)
+    assert {Path(path).stem for path in files} == {"sigmoid_pools", "sigmoid_decay"}
+    assert all(path in shown for path in files)
+
+
+def test_an_artifact_of_a_program_that_is_gone_is_named(run, jobs):
+    path = "results/networks/M1.h5"
+    altered(run.folder / path, lambda values, record: record.update(program="scripts.renamed"))
+    why = {reason for at, reason in reasons(run, [job_of(jobs, path)]) if at == path}
+    assert "was made by scripts.renamed, which is no program of this workflow now" in why
+
+
 def test_a_quiet_profile_hides_nothing(run, config, tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text("quiet: [rules]\n")
     monkeypatch.setenv("SNAKEMAKE_PROFILE", str(tmp_path))

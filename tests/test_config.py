@@ -140,6 +140,7 @@ def test_the_default_configuration_is_not_changed_by_being_checked():
         ("splits.parts.P2", [29999, 60000], "overlaps"),
         ("splits.parts.P2", [30000, 60001], "60000 images"),
         ("splits.parts.P2", [40000, 30000], "no range"),
+        ("ablations.every", {"pictures": None}, "pictures: None is no section"),
         ("attack.given_targets", "targets.txt", "given_targets names a file exactly when target is given"),
     ],
 )
@@ -162,6 +163,12 @@ def test_the_papers_numbers_are_held_against_those_of_mnist_alone():
         "compare_with_paper: the paper's numbers are those of MNIST, and data.files are others: set it to"
     )
     validated(changed(other, ("compare_with_paper", False)))
+
+
+def test_a_target_for_all_images_is_one_of_the_classes():
+    raw = [("attack.correct_only", True), ("attack.target", 10)]
+    assert refusal(changed(*raw)) == "attack.target: 10 is no class of 10 from 0 on"
+    validated(changed(*raw, ("attack.target", 9)))
 
 
 def test_given_targets_need_a_file():
@@ -629,10 +636,11 @@ def test_what_cannot_be_done_with_pictures_is_refused(changes, words):
     assert words in refusal(changed(*changes))
 
 
-def test_a_table_named_as_that_of_the_units_is_refused():
+@pytest.mark.parametrize("name", ["units", "ablations", "claims", "audit"])
+def test_a_table_named_as_another_of_the_results_is_refused(name):
     raw = changed()
-    raw["tables"]["units"] = raw["tables"].pop("figure7")
-    assert "tables.units: this name stands for the table of Section 3" in refusal(raw)
+    raw["tables"][name] = raw["tables"].pop("figure7")
+    assert f"tables.{name}: this name stands for another of the results" in refusal(raw)
 
 
 IN_MINIBATCHES = {"size": 100, "epochs": 2, "learning_rate": 1e-3}

@@ -11,6 +11,7 @@ from blindspots import artifacts, datasets, networks
 from blindspots import attack as attacks
 from blindspots.artifacts import Dataset
 from blindspots.evaluation import classify
+from blindspots.examples import layout
 from blindspots.penalty import LBFGS
 from blindspots.sqp import SQP
 from scripts import attack, evaluate_distorted, gather, noise, refine
@@ -310,6 +311,15 @@ def test_an_attack_and_its_refinement_are_made_in_the_precision_and_with_the_mar
             assert images.dtype == np.float32
             assert np.array_equal(images, wanted.images.float().numpy())
             assert np.array_equal(contents(path)["success"], wanted.success.numpy())
+
+
+def test_what_counts_is_measured_on_the_images_and_not_what_an_attack_says_of_itself(tmp_path, data):
+    network, originals = networks.read(network_artifact(tmp_path / "network.h5", 1)), datasets.read(data, "test")
+    found = attacks.minimum_distortion(network, torch.from_numpy(originals.pixels), "second")
+    untrue = found._replace(success=~found.success, distortion=2 * found.distortion)
+    kept = layout(network, "test", np.arange(17), originals, untrue)
+    assert np.array_equal(kept["success"].values, found.success.numpy())
+    assert kept["distortion"].values == pytest.approx(found.distortion.numpy(), nan_ok=True)
 
 
 @pytest.mark.parametrize("target", ["random", 1])

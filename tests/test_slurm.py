@@ -17,6 +17,9 @@ SLURM = ROOT / "tests/slurm.sh"
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol")
 TABLE = "results/table4.csv"
 SUBMITTED = ("train", "attack", "refine", "evaluate_distorted")
+# The plugin asks ever less often what is finished while nothing is, which these jobs of seconds would mostly wait for.
+IMPATIENT = "import asyncio; from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor; "
+IMPATIENT += "RemoteExecutor.sleep = lambda self: asyncio.sleep(1); from snakemake.cli import main; main()"
 # Beside the profile: a cluster without accounting, jobs of seconds, and local files that are there at once.
 HERE = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
@@ -38,7 +41,7 @@ class Cluster:
         return sorted((job for job in jobs if name in (None, job["JobName"])), key=lambda job: SUBMITTED.index(job["rule"]))
 
     def start(self, folder: Path, *arguments: str, target: str = TABLE) -> Running:
-        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", *HERE, *SMALL, target, *arguments]
+        command = [sys.executable, "-c", IMPATIENT, "--profile", "profiles/slurm", *HERE, *SMALL, target, *arguments]
         return Running(folder, command, self.environment)
 
     def wait_for(self, rule: str, state: str = "RUNNING", seconds: float = 240) -> dict[str, str]:
@@ -78,7 +81,7 @@ def program(module: str, folder: Path, *words: str) -> psutil.Process:
     raise AssertionError(f"{module} does not run in {folder}")
 
 
-def test_jobs_run_as_asked_for_and_the_table_is_the_local_runs(cluster, finished, tmp_path):
+def test_jobs_run_as_asked_for_and_the_table_is_the_local_runs(cluster, mnist, request, tmp_path):
     folder = copy_code(tmp_path / "clone")
     resources = ("--set-resources", "train:gpu=1", "attack:gpu=1", "train:mem_mb=1500*attempt")
     with cluster.start(folder, *resources) as first:  # this Snakemake is killed while its jobs run, and they run on
@@ -89,6 +92,7 @@ def test_jobs_run_as_asked_for_and_the_table_is_the_local_runs(cluster, finished
         status, said = second.end()
     assert status == 0, said
     assert "SLURM run ID" in before
+    finished = request.getfixturevalue("finished")  # which another worker makes meanwhile
     assert (folder / TABLE).read_bytes() == (finished / TABLE).read_bytes()
 
     jobs = cluster.jobs(said)
@@ -102,6 +106,17 @@ def test_jobs_run_as_asked_for_and_the_table_is_the_local_runs(cluster, finished
         assert job["MinMemoryNode"] == {"train": "1500M"}.get(job["rule"], "2000M")
         assert job["TimeLimit"] == {"train": "02:00:00", "evaluate_distorted": "00:30:00"}.get(job["rule"], "01:00:00")
         assert ("gres:gpu:1" in job.get("TresPerJob", "")) == (job["rule"] in ("train", "attack"))
+
+
+def test_a_configuration_that_asks_for_a_gpu_asks_the_cluster_for_one(cluster, mnist, tmp_path):
+    on_a_gpu = ("--config", "training={device: cuda}", "--retries", "0")
+    with cluster.start(copy_code(tmp_path / "clone"), *on_a_gpu, target="results/networks/M1.h5") as running:
+        status, said = running.end()
+    (job,) = cluster.jobs(said)
+    assert "gres:gpu:1" in job["TresPerJob"]
+    if not torch.cuda.is_available():
+        assert status != 0
+        assert "device: cuda is asked for, but torch finds no CUDA device here: use auto or cpu" in said
 
 
 def test_a_job_that_fails_on_the_cluster_is_tried_again_with_more(cluster, finished, clone):
@@ -132,14 +147,3 @@ def test_a_job_that_fails_on_the_cluster_is_tried_again_with_more(cluster, finis
     assert [job["TimeLimit"] for job in jobs if job["rule"] == "refine"] == ["00:01:00", "00:02:00"]
     for state in ("FAILED", "NODE_FAIL", "TIMEOUT", "CANCELLED"):
         assert f"SLURM status is: '{state}" in said
-
-
-def test_a_configuration_that_asks_for_a_gpu_asks_the_cluster_for_one(cluster, clone):
-    on_a_gpu = ("--config", "training={device: cuda}", "--retries", "0")
-    with cluster.start(clone, *on_a_gpu, target="results/networks/M1.h5") as running:
-        status, said = running.end()
-    (job,) = cluster.jobs(said)
-    assert "gres:gpu:1" in job["TresPerJob"]
-    if not torch.cuda.is_available():
-        assert status != 0
-        assert "device: cuda is asked for, but torch finds no CUDA device here: use auto or cpu" in said

@@ -92,8 +92,8 @@ def edit(path, pattern, replacement):
     path.write_text(changed)
 
 
-def dry_run(clone):
-    return planned_rules(snakemake(clone, *SMALL, "-n"))
+def dry_run(clone, *arguments):
+    return planned_rules(snakemake(clone, *SMALL, "-n", *arguments))
 
 
 def test_a_finished_run_is_not_stale(clone):
@@ -176,8 +176,10 @@ def test_results_that_were_moved_to_a_new_clone_are_not_stale(finished, tmp_path
     folder = copy_code(tmp_path / "clone")
     for path in folder.rglob("*"):
         path.touch()  # a new clone's files are younger than the results
-    shutil.copytree(finished / "results", folder / "results", copy_function=shutil.copy2)
+    for name in ("results", ".snakemake/metadata"):
+        shutil.copytree(finished / name, folder / name, copy_function=shutil.copy2)
     assert dry_run(folder) == set()
+    assert {"noise", "evaluate_distorted"} <= dry_run(folder, "--config", "noise={seed: 99}")
 
 
 def test_a_missing_artifact_is_made_again_for_a_missing_table(clone):

@@ -1,6 +1,10 @@
 """What every program of the workflow does before its own work."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT, copy_code
 
 from blindspots.artifacts import Dataset
 from blindspots.fingerprint import fingerprint
@@ -17,3 +21,24 @@ def test_code_that_has_changed_since_the_workflow_was_planned_is_not_run(tmp_pat
     assert (tmp_path / "made.h5").exists() == (status == 0)
     wanted = f"the code of {MODULE} has changed since the workflow started: run the command again"
     assert (wanted in capfd.readouterr().err) == (status == 1)
+
+
+def said(*words, folder=ROOT / "workflow"):
+    return subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a program with the one that started it")
+def test_who_imports_a_program_does_not_end_with_its_parent():
+    ends_with_it = "import ctypes, scripts; c = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(c)); print(c.value)"
+    assert said("-c", ends_with_it) == "0"
+
+
+def test_the_commit_is_the_projects_and_not_of_a_repository_around_it(tmp_path):
+    for words in (("init", "-q"), ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    commit = "from blindspots.step import _git; print(_git('rev-parse', 'HEAD'))"
+    folder = copy_code(tmp_path / "project")
+    assert said("-c", commit, folder=folder / "workflow") == "None"
+    subprocess.run(["git", "clone", "-q", tmp_path, tmp_path / "other"], check=True)
+    (tmp_path / "other/.git").rename(folder / ".git")
+    assert len(said("-c", commit, folder=folder / "workflow")) == 40

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from blindspots.artifacts import ArtifactError
-from blindspots.provenance import Run, code_changes, value
+from blindspots.provenance import Run, code_changes, same, stated, value
 from blindspots.tables import Source
 
 
@@ -17,15 +17,20 @@ def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
     links: dict[str, Any] = {}
     for source in origin["sources"]:
         for path, inputs in run.chain(source["artifact"], source["dataset"]).items():
-            links[path] = {"inputs": inputs, **_described(run, path)}
+            link = links.setdefault(path, {"inputs": [], **_described(run, path)})
+            link["inputs"] += [name for name in inputs if name not in link["inputs"]]  # of a cell's other dataset in it
     return {"cell": cell, "broken": list(_contradicted(run, cell, origin["sources"])), **origin, "files": links}
 
 
 def _contradicted(run: Run, cell: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """By its datasets, where its table was edited."""
     given = value(cell["unit"], [Source(run.folder / of["artifact"], of["dataset"]).values() for of in sources])
-    if not math.isclose(given, cell["value"], rel_tol=1e-6):
-        yield f"is {cell['value']:.6g}, but its dataset gives {given:.6g}"
+    if not same(given, stated(cell), rel_tol=1e-6):
+        yield f"is {_number(stated(cell))}, but its dataset gives {_number(given)}"
+
+
+def _number(number: float) -> str:
+    return "–" if math.isnan(number) else f"{number:.6g}"
 
 
 def _described(run: Run, path: str) -> dict[str, Any]:
@@ -50,7 +55,7 @@ def told(found: Mapping[str, Any]) -> str:
     unit = " %" if cell["unit"] == "%" else ""
     interval = "" if cell["ci_low"] is None else f", 95 % interval {cell['ci_low']:.4g} to {cell['ci_high']:.4g}"
     lines = [
-        f"{cell['table']}, {cell['row']} × {cell['column']}: {cell['value']:.6g}{unit} (n = {cell['n']}{interval}; "
+        f"{cell['table']}, {cell['row']} × {cell['column']}: {_number(stated(cell))}{unit} (n = {cell['n']}{interval}; "
         f"the paper: {cell['paper'] or '–'}, {cell['verdict']})",
         *(f"  BROKEN: {reason}" for reason in found["broken"]),
         f"  = {found['formula']}, of",
@@ -72,6 +77,7 @@ def told(found: Mapping[str, Any]) -> str:
         lines.append(f"  {source['dataset']}: {source['meaning']}")
         lines.append(f"    shape {source['shape']}, SHA-256 {source['sha256']}")
         follow(source["artifact"], 1)
+    lines.append("(The value is what its datasets give; that the rest of the line is, the audit of everything checks.)")
     return "\n".join(lines)
 
 

@@ -29,9 +29,10 @@ from blindspots.recompute import RecomputationError, compared, recompute
 
 # What people ask a run for; all that it is made from is checked with it.
 FINISHED = (
-    *("*.cells.csv", "seeds*/*.cells.csv", "ablations/*/*.cells.csv"),
-    *("claims.md", "ablations.csv", "*.png", "figures/*.png", "provenance.json", "audit.html", "archive.zip"),
+    *(f"{folder}*.{kind}" for folder in ("", "seeds*/", "ablations/*/") for kind in ("csv", "md", "html")),
+    *("*.png", "figures/*.png", "provenance.json", "archive.zip"),
 )
+NOT_OURS = ("README.md", "report.html")  # the folder's own, and Snakemake's
 
 
 class Break(NamedTuple):
@@ -186,18 +187,20 @@ def _recomputed(run: Run, options: argparse.Namespace) -> int:
 
 def _everything(run: Run, options: argparse.Namespace) -> int:
     results = run.folder / "results"
-    made = sorted(path.relative_to(run.folder).as_posix() for pattern in FINISHED for path in results.glob(pattern))
+    there = {path for pattern in FINISHED for path in results.glob(pattern)} - {results / name for name in NOT_OURS}
+    made = sorted(path.relative_to(run.folder).as_posix() for path in there)
     if not made:
         print(f"Error: there is no finished table in {results}", file=sys.stderr)
         return 2
     jobs, unknown = _planned(made, run.folder, options.config)
     found = list(breaks(run, jobs))
     cells = invalidated(run, jobs, {broken.path for broken in found})
+    files = sum(len(job.outputs) for job in jobs)
     if options.json:
         print(
             json.dumps(
                 {
-                    "files": len(jobs),
+                    "files": files,
                     "broken": [broken._asdict() for broken in found],
                     "invalidated": cells,
                     "not_of_this_workflow": unknown,
@@ -212,7 +215,9 @@ def _everything(run: Run, options: argparse.Namespace) -> int:
         print(f"INVALID {table}: {', '.join(names)}")
     for path in unknown:
         print(f"UNKNOWN {path} is made by no rule of this workflow, as it is configured: not checked")
-    files = sum(len(job.outputs) for job in jobs)
+    if not jobs:
+        print(f"Error: nothing in {results} is made by this workflow, as it is configured", file=sys.stderr)
+        return 2
     print(
         f"{files} files behind {len(made) - len(unknown)} results checked: "
         + (f"{len(found)} broken links" if found else "every link holds")

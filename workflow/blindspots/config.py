@@ -507,10 +507,17 @@ _SHARED = ("data", "splits", "evaluation", "units", "replicates", "ablations")
 
 def _choice(change: dict[str, Any]) -> dict[str, Any]:
     wrong = [key for key in change if key in _SHARED]
-    wrong += [f"pictures.{key}" for key in change.get("pictures", {}) if key != "attack"]
+    pictures = change.get("pictures", {})
+    if not isinstance(pictures, dict):
+        raise ValueError(f"pictures: {pictures} is no section; give what differs in it, by key")
+    wrong += [f"pictures.{key}" for key in pictures if key != "attack"]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: not ablated; use a configuration of its own, with --directory")
     return change
+
+
+# Files of these names in results/ are no table's of the configuration.
+_OTHER_RESULTS = {"ablations", "archive", "audit", "claims", "provenance", "report", "units"}
 
 
 class Ablations(Section):
@@ -586,6 +593,12 @@ class Config(Section):
         return {"train": self.data.train_size, "test": self.data.test_size, PICTURES: pictures}[images]
 
     @model_validator(mode="after")
+    def _the_target_is_a_class(self):
+        if isinstance(self.attack.target, int) and self.attack.target >= self.data.classes:
+            raise ValueError(f"attack.target: {self.attack.target} is no class of {self.data.classes} from 0 on")
+        return self
+
+    @model_validator(mode="after")
     def _pictures_can_be_attacked(self):
         try:
             attack = self.attack_on(PICTURES)
@@ -646,8 +659,8 @@ class Config(Section):
                 )
         for name, section in self.units.of.items():
             self._classifies(f"units.of.{name}.network", section.network, section.images)
-        if self.units.of and "units" in self.tables:
-            raise ValueError("tables.units: this name stands for the table of Section 3; choose another")
+        for name in _OTHER_RESULTS & set(self.tables):
+            raise ValueError(f"tables.{name}: this name stands for another of the results; choose another")
         _unique(
             "units.of: the figures",
             [*self.tables, *(name for section in self.units.of.values() for name in section.figures)],

@@ -5,6 +5,7 @@ Everything is read from the artifacts themselves; nothing from the workflow engi
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -61,7 +62,11 @@ class Artifact:
 
 def code_changes(record: Mapping[str, Any]) -> Iterator[str]:
     """What of the code that made an artifact is other code now."""
-    now = fingerprint(record["program"])
+    try:
+        now = fingerprint(record["program"])
+    except KeyError:
+        yield f"was made by {record['program']}, which is no program of this workflow now"
+        return
     if record["code"] == now.sha256:
         return
     then = record["code_modules"]
@@ -182,6 +187,16 @@ def value(unit: str, datasets: Sequence[np.ndarray]) -> float:
         return float(np.mean(means[:half]) - np.mean(means[half:]))
     factor = 100 if unit == "%" else 1
     return float(factor * np.mean([values.max() if unit == "ratio" else values.mean() for values in datasets]))
+
+
+def stated(cell: Mapping[str, Any]) -> float:
+    """The value that a table gives for a cell; NaN where there was nothing to compute it from."""
+    return math.nan if cell["value"] is None else cell["value"]
+
+
+def same(one: float, other: float, rel_tol: float = 0.0, abs_tol: float = 0.0) -> bool:
+    """Whether two values of a cell are the same, NaN and NaN included."""
+    return math.isclose(one, other, rel_tol=rel_tol, abs_tol=abs_tol) or (math.isnan(one) and math.isnan(other))
 
 
 def export(run: Run, tables: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from blindspots import artifacts, idx
 from blindspots.fingerprint import WORKFLOW
 from blindspots.plan import Job
-from blindspots.provenance import Artifact, Run, other_settings
+from blindspots.provenance import Artifact, Run, other_settings, same, stated
 
 ENVIRONMENT = ("cpu", "device", "packages")  # what may round otherwise
 
@@ -71,8 +71,8 @@ class Recomputation(NamedTuple):
     @property
     def holds(self) -> bool:
         if self.tolerance:
-            return abs(self.again - self.value) <= self.tolerance
-        return self.again == self.value and not any(file.differences for file in self.files)
+            return same(self.again, self.value, abs_tol=self.tolerance)
+        return same(self.again, self.value) and not any(file.differences for file in self.files)
 
 
 def recompute(
@@ -97,18 +97,18 @@ def recompute(
             _run(job, again.folder, _sources(run, job, Path(scratch, "raw")))
             remade += [_compared(run.artifact(path), again.artifact(path)) for path in job.outputs]
         _run(tabulation, again.folder, {})
-        value = again.cell(table, row, column)["value"]
+        value = stated(again.cell(table, row, column))
     tolerance = DEEP if deep else ONE_LEVEL
     if not any(file.environment for file in remade):
-        return Recomputation(cell["value"], value, remade, 0, "")
-    return Recomputation(cell["value"], value, remade, allowed(cell, tolerance), tolerance.reason)
+        return Recomputation(stated(cell), value, remade, 0, "")
+    return Recomputation(stated(cell), value, remade, allowed(cell, tolerance), tolerance.reason)
 
 
 def allowed(cell: Mapping[str, Any], tolerance: Tolerance) -> float:
     """By how much a cell may be off, in its unit. Both rates of a difference may be, in opposite directions."""
     if cell["unit"] == "%":
         return max(tolerance.rate, 100 / cell["n"])
-    return 2 * tolerance.rate if cell["unit"] == "points" else tolerance.distortion * cell["value"]
+    return 2 * tolerance.rate if cell["unit"] == "points" else tolerance.distortion * stated(cell)
 
 
 def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) -> list[Job]:

@@ -73,7 +73,7 @@ class Step:
             "code": made_by.sha256,
             "code_modules": made_by.modules,
             "packages": _installed(made_by.packages),
-            "git_commit": _git("rev-parse", "HEAD"),
+            "git_commit": _git("rev-parse", "HEAD"),  # neither is known of a copy without its repository
             "git_dirty": None if (changes := _git("status", "--porcelain")) is None else changes != "",
             "device": self.device,
             "cpu": _cpu(),
@@ -182,6 +182,8 @@ def _cpu() -> str:
 
 
 def _git(*arguments: str) -> str | None:
+    if not (WORKFLOW.parent / ".git").exists():
+        return None  # git would go on to a repository that the project only lies in
     try:
         answer = subprocess.run(["git", "-C", WORKFLOW, *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
