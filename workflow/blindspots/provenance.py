@@ -178,6 +178,8 @@ def other_settings(record: Mapping[str, Any], settings: Mapping[str, Any]) -> li
 
 def value(unit: str, datasets: Sequence[np.ndarray]) -> float:
     """A number of a table in one of the `UNITS`, from its datasets without what is missing, one for each replicate."""
+    if not all(map(len, datasets)):
+        return math.nan
     if unit == "probability":
         one, other = datasets
         return float(((one[:, None] > other) + (one[:, None] == other) / 2).mean())
