@@ -71,7 +71,8 @@ def minimum_distortion(
 ) -> Adversarial:
     """The nearest images that `model` classifies as `targets`.
 
-    model:   returns logits (b, k); in evaluation mode, on the images' device and of their dtype.
+    model:   returns logits (b, k); in evaluation mode, on the images' device and of their dtype. It does not clamp its
+             images, whose gradient would be lost at the bounds; the attack keeps to these by itself.
     images:  (b, ...), float32 or float64, within the bounds. In float64 the results are the same on every device, by the
              paper's procedure if it is LBFGS(rounded=True).
     targets: (b,) class labels; or a policy: "random" (uniformly, by the seed), "second" (the most likely other class), or
