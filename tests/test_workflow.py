@@ -522,6 +522,14 @@ def test_a_wrong_configuration_is_one_line_before_any_job(tmp_path, change, mess
     assert not (folder / "results").exists()
 
 
+def test_more_images_than_the_page_of_the_audit_can_name_are_refused_before_any_job(tmp_path):
+    run = snakemake(copy_code(tmp_path), "results/audit.html", "--config", "attack={images_per_job: 500}")
+    assert run.returncode != 0
+    assert "more than a command can name: raise attack.images_per_job" in run.stderr
+    assert "Execute" not in run.stderr
+    assert not (tmp_path / "results/data.h5").exists()
+
+
 def test_without_any_source_the_error_names_each_and_what_to_do(tmp_path):
     folder = copy_code(tmp_path)
     config = folder / "config/config.yaml"

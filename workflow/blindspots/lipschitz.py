@@ -46,7 +46,8 @@ def linear_maps(network: nn.Module, image_shape: Sequence[int], seed: int) -> li
     that is the largest in several windows changes as many outputs: where one pixel is in up to m windows the constant is √m,
     and reached. That is 2 for windows of 3 × 3 at a stride of 2, as in AlexNet.
 
-    seed: for the random vector that the norm of a padded convolution is iterated from.
+    seed: for the random vector that the norm of a padded convolution is iterated from, and for an image of which the trace
+          has to say what the network says.
 
     A module with a method `lipschitz()` answers for itself and all in it, with its constant as a number. Raises ValueError
     for a node of which no constant is known, and for a layer that is used twice.
