@@ -27,6 +27,14 @@ def job_of(jobs, path):
     return job
 
 
+def edit(run, cell, value):
+    """Change the value of a cell by hand."""
+    path = run.folder / f"results/{cell.partition(',')[0]}.cells.csv"
+    text, edited = re.subn(f"(?m)^({cell}),[^,]+", rf"\g<1>,{value}", path.read_text())
+    assert edited == 1
+    replace(path, text.encode())
+
+
 def reasons(run, jobs):
     return {(broken.path, broken.reason) for broken in audit.breaks(run, jobs)}
 
@@ -256,10 +264,7 @@ def test_a_folder_with_nothing_of_the_workflow_does_not_pass(tmp_path, config, c
 
 
 def test_a_cell_without_a_value_has_its_chain_like_any_other(run, capsys):
-    path = run.folder / "results/table3.cells.csv"
-    text, edited = re.subn("(?m)^(table3,M1,distortion),[^,]+", r"\g<1>,", path.read_text())
-    assert edited == 1
-    replace(path, text.encode())
+    edit(run, "table3,M1,distortion", "")
     assert audit.main(["table3", "M1", "distortion", "--directory", str(run.folder)]) == 1
     assert "table3, M1 × distortion: – (n = " in (said := capsys.readouterr().out)
     assert "BROKEN: is –, but its dataset gives 0." in said
@@ -299,10 +304,7 @@ def test_a_plan_without_what_was_asked_for_is_none(run, config, monkeypatch):
 
 
 def test_an_edited_number_is_told_when_it_is_asked_for(run, capsys):
-    path = run.folder / "results/table4.cells.csv"
-    text, edited = re.subn("(?m)^(table4,M1,M2),[^,]+", r"\g<1>,77.7", path.read_text())
-    assert edited == 1
-    replace(path, text.encode())
+    edit(run, "table4,M1,M2", "77.7")
     assert audit.main(["table4", "M1", "M2", "--directory", str(run.folder)]) == 1
     assert "BROKEN: is 77.7, but its dataset gives" in capsys.readouterr().out
 

@@ -94,6 +94,7 @@ def test_the_default_configuration_is_not_changed_by_being_checked():
         ("training", ..., "equired"),
         # Wrong types and values
         ("training.max_iterations", "many", "'many'"),
+        ("networks.M1_prime.seed", "two", "got 'two'"),
         ("training.max_iterations", 0, "got 0"),
         ("training.threads", 1.5, "got 1.5"),
         ("training.device", "gpu", "got 'gpu'"),
