@@ -78,7 +78,7 @@ def told(found: Mapping[str, Any]) -> str:
         lines.append(f"    shape {source['shape']}, SHA-256 {source['sha256']}")
         follow(source["artifact"], 1)
     lines.append(
-        "(The value was held against its datasets; the audit of everything holds the rest of the line against them.)"
+        "(The value was held against its datasets; the audit of everything does so with the rest of the line.)"
     )
     return "\n".join(lines)
 
