@@ -77,9 +77,7 @@ def told(found: Mapping[str, Any]) -> str:
         lines.append(f"  {source['dataset']}: {source['meaning']}")
         lines.append(f"    shape {source['shape']}, SHA-256 {source['sha256']}")
         follow(source["artifact"], 1)
-    lines.append(
-        "(The value was held against its datasets; the audit of everything does so with the rest of the line.)"
-    )
+    lines.append("(The value was held against its datasets; the audit of everything does so with the rest of the line.)")
     return "\n".join(lines)
 
 
