@@ -1,0 +1,54 @@
+"""Pieces of work on several threads, with the results and the arithmetic of one."""
+
+import threading
+
+import pytest
+import torch
+
+from blindspots.parallel import Workers
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_results_come_in_the_order_of_the_items_whatever_the_number_of_threads(threads):
+    values = [torch.randn(200, 300, generator=torch.Generator().manual_seed(seed)) for seed in range(17)]
+    with Workers(threads) as workers:
+        products = list(workers.map(lambda value: value @ value.T, values))
+    with Workers(1) as workers:
+        assert all(torch.equal(a, b) for a, b in zip(products, workers.map(lambda v: v @ v.T, values), strict=True))
+
+
+def test_as_many_pieces_as_there_are_threads_are_computed_at_the_same_time():
+    meeting = threading.Barrier(3, timeout=10)
+    with Workers(3) as workers:
+        assert sorted(workers.map(lambda _: meeting.wait(), range(3))) == [0, 1, 2]
+
+
+def test_torch_computes_each_piece_with_one_thread_and_has_its_threads_again_afterwards():
+    torch.set_num_threads(2)
+    try:
+        with Workers(2) as workers:
+            assert list(workers.map(lambda _: torch.get_num_threads(), range(4))) == [1] * 4
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_numbers_too_small_to_be_normal_are_zero_on_every_thread_if_they_are_on_the_first():
+    tiny = torch.full((4,), 1e-40)
+    assert torch.set_flush_denormal(True)
+    try:
+        with Workers(2) as workers:
+            assert list(workers.map(lambda _: (tiny * 0.5).sum().item(), range(4))) == [0.0] * 4
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_the_first_error_of_a_piece_is_raised():
+    with Workers(2) as workers, pytest.raises(ZeroDivisionError):
+        list(workers.map(lambda value: 1 / value, [1, 0, 2]))
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_there_is_one_thread_at_least(threads):
+    with pytest.raises(ValueError, match="has to be 1 at least"):
+        Workers(threads)
