@@ -31,7 +31,7 @@ rule attack:
         "Attacking {wildcards.variant}{wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
         "exec python -m scripts.attack --data {input.data:q} --network {input.network:q} --targets {input.targets:q}"
-        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
 rule refine:
@@ -60,7 +60,7 @@ rule refine:
         "Refining the adversarial examples for {wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
         "exec python -m scripts.refine --data {input.data:q} --network {input.network:q}"
-        " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
 rule exact:
@@ -78,7 +78,6 @@ rule exact:
         network=any_of(LINEAR_NETWORKS),
     conda:
         "../envs/environment.yaml"
-    threads: CONFIG.attack.threads
     resources:
         cpu=cpu,
         mem_mb=grows(2000),

@@ -423,8 +423,8 @@ def plain(section, *left_out):
 
 
 def machine(section):
-    """Where a stage runs. Both can change the last bits of a result, so both are settings."""
-    return {"device": section.device, "threads": section.threads}
+    """Where a stage runs. It can change the last bits of a result, so it is a setting; the number of threads changes none."""
+    return {"device": section.device}
 
 
 def sources_of(section):
@@ -471,6 +471,11 @@ def train_settings(program):
         )
 
     return of
+
+
+def training_threads(wildcards):
+    """One minibatch comes after the other; the full batch has parts."""
+    return 1 if CONFIG.networks[wildcards.network].training().get("minibatches") else CONFIG.training.threads
 
 
 def work(wildcards):
@@ -590,7 +595,7 @@ def transfer_settings(wildcards):
 
 
 def spectra_settings(wildcards):
-    return settings("measure_spectra", images=wildcards.images, threads=CONFIG.evaluation.threads)
+    return settings("measure_spectra", images=wildcards.images)
 
 
 def spectral_settings(wildcards):

@@ -30,7 +30,7 @@ rule evaluate_originals:
     shell:
         "exec python -m scripts.evaluate_originals --data {input.data:q} --splits {input.splits:q}"
         " --networks {input.networks:q}"
-        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
 rule evaluate_distorted:
@@ -59,4 +59,4 @@ rule evaluate_distorted:
         "Classifying the distorted images of {wildcards.variant}{wildcards.table}"
     shell:
         "exec python -m scripts.evaluate_distorted --distorted {input.distorted:q} --networks {input.networks:q}"
-        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"

@@ -16,7 +16,6 @@ rule measure_spectra:
     priority: work
     conda:
         "../envs/environment.yaml"
-    threads: CONFIG.evaluation.threads
     resources:
         cpu=cpu,
         mem_mb=grows(3000),

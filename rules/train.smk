@@ -17,7 +17,7 @@ rule train:
     priority: work
     conda:
         "../envs/environment.yaml"
-    threads: CONFIG.training.threads
+    threads: training_threads
     resources:
         cpu=cpu,
         mem_mb=grows(2000),
@@ -29,7 +29,7 @@ rule train:
         "Training {wildcards.variant}{wildcards.network}"
     shell:
         "exec python -m scripts.train --data {input.data:q} --splits {input.splits:q}"
-        " --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
 rule train_perturbed:
@@ -47,7 +47,6 @@ rule train_perturbed:
     priority: perturbed_work
     conda:
         "../envs/environment.yaml"
-    threads: CONFIG.training.threads
     resources:
         cpu=cpu,
         mem_mb=grows(2000),

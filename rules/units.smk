@@ -14,7 +14,6 @@ rule inspect_units:
         "results/benchmarks/units/{section}.tsv"
     conda:
         "../envs/environment.yaml"
-    threads: CONFIG.evaluation.threads
     resources:
         cpu=cpu,
         mem_mb=grows(3000),

@@ -214,7 +214,6 @@ def test_the_program_trains_the_layers_above_and_leaves_the_pretrained_one(tmp_p
         "weight_decay": [1e-3],
         "seed": 3,
         "device": "cpu",
-        "threads": 1,
     }
     arguments = ["--data", tmp_path / "data.h5", "--splits", tmp_path / "splits.h5", "--output", tmp_path / "network.h5"]
     assert train.main([*map(str, arguments), "--settings", json.dumps(settings)]) == 0

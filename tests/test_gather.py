@@ -152,7 +152,7 @@ def test_rows_in_shards_are_evaluated_as_in_one_piece(tmp_path, bounds):
     rows = {name: examples(13, seed) for seed, name in enumerate(["A", "B", "noise_0.1"])}
     # A shard in which nothing was found
     rows["B"]["success"].values[: bounds[0]] = False
-    settings = {"columns": ["A", "B"], "device": "cpu", "threads": 1}
+    settings = {"columns": ["A", "B"], "device": "cpu"}
     judges = [network_artifact(tmp_path / f"{name}.h5", seed) for seed, name in enumerate("AB")]
     outcomes = {}
     for way, cuts in {"whole": [], "cut": bounds}.items():
@@ -178,7 +178,7 @@ def test_every_row_is_rated_by_every_network_where_an_example_was_found(tmp_path
     judges = {name: network_artifact(tmp_path / f"{name}.h5", seed) for seed, name in enumerate("XY")}
     shards = {name: written(tmp_path / name, cut(row, [4, 9])) for name, row in rows.items()}
     paths = [path for row in shards.values() for path in row]
-    settings = {"rows": named(shards), "columns": list(judges), "device": "cpu", "threads": 1}
+    settings = {"rows": named(shards), "columns": list(judges), "device": "cpu"}
     output = tmp_path / "out.h5"
     assert called(evaluate_distorted.main, settings, distorted=paths, networks=[*judges.values()], output=output) == 0
     result, rates = contents(output), []
@@ -223,7 +223,6 @@ ATTACK = {
     "correct_only": False,
     "images": "test",
     "device": "cpu",
-    "threads": 1,
     "classes": 3,
     "seed": 5,
     "margin": 0.05,

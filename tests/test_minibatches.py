@@ -300,7 +300,6 @@ SETTINGS = {
     "weight_decay": [0.1, 0.2, 0.3],
     "seed": 3,
     "device": "cpu",
-    "threads": 1,
 }
 CONV = {
     "kind": "convolutional",

@@ -8,7 +8,7 @@ from conftest import ROOT, copy_code
 
 from blindspots.artifacts import Dataset
 from blindspots.fingerprint import fingerprint
-from blindspots.step import run
+from blindspots.step import available_cores, run
 
 MODULE = "scripts.gather"
 
@@ -42,3 +42,11 @@ def test_the_commit_is_the_projects_and_not_of_a_repository_around_it(tmp_path):
     subprocess.run(["git", "clone", "-q", tmp_path, tmp_path / "other"], check=True)
     (tmp_path / "other/.git").rename(folder / ".git")
     assert len(said("-c", commit, folder=folder / "workflow")) == 40
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(1, 1), (10_000, len(available_cores()))])
+def test_a_step_has_the_threads_that_it_is_given_but_no_more_than_there_are_cores(tmp_path, asked, threads):
+    had = []
+    arguments = ["--output", str(tmp_path / "made.h5"), "--threads", str(asked)]
+    assert run(lambda step: had.append(step.threads), MODULE, (), arguments) == 0
+    assert had == [threads]

@@ -1,4 +1,4 @@
-"""The torch device of a step, with its threads and determinism."""
+"""The torch device of a step, and torch's determinism."""
 
 import ctypes
 import os
@@ -13,15 +13,16 @@ _AT_MOST = 2**25  # bytes; the most that glibc takes
 
 
 def prepare(step: Step, name: str) -> torch.device:
-    """Make torch deterministic on the step's threads, and return the device: `auto` is CUDA where there is one.
+    """Make torch deterministic, and return the device: `auto` is CUDA where there is one.
+
+    Each operation is one thread's, as its sums would depend on the number of threads: a step that has several gives them
+    pieces of work of their own (see `parallel`).
 
     Raises StepError if CUDA is asked for and there is none.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if step.threads > os.cpu_count():
-        raise StepError(f"threads: {step.threads} are asked for, but this machine has {os.cpu_count()} cores: ask for fewer")
-    torch.set_num_threads(step.threads)
-    threadpool_limits(step.threads)  # of NumPy's and SciPy's BLAS, whose sums depend on it too
+    torch.set_num_threads(1)
+    threadpool_limits(1)  # of NumPy's and SciPy's BLAS
     _keep_freed_memory()
     torch.set_flush_denormal(True)  # weights of dark pixels decay to these, which some CPUs multiply 10 times slower
     torch.set_deterministic_debug_mode("error")  # for use_deterministic_algorithms imports a compiler, for over a second

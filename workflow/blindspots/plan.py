@@ -87,6 +87,7 @@ def _job(words: Sequence[str]) -> Job:
         else:
             values.append(word)
     settings, unrecorded = (json.loads(options.pop(name, ["{}"])[0]) for name in ("settings", "unrecorded"))
-    options.pop("log", None)
+    for name in ("log", "threads"):
+        options.pop(name, None)
     outputs = options.pop("output")
     return Job(program, options, outputs, settings, unrecorded)

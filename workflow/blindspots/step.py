@@ -30,7 +30,8 @@ class Step:
     """One run of a program.
 
     Attributes: `settings` (dict), `unrecorded` (dict, what cannot change the result), `threads` (int), `output` (list of
-    paths), and `inputs`, the paths of each input role.
+    paths), and `inputs`, the paths of each input role. `threads` is as many as are asked for, but no more than this process
+    has cores: no result depends on it.
     """
 
     def __init__(self, program: str, arguments: argparse.Namespace, roles: Sequence[str]):
@@ -38,7 +39,7 @@ class Step:
         self.settings: dict[str, Any] = dict(arguments.settings)
         self.code = self.settings.pop("code", None)
         self.unrecorded: dict[str, Any] = arguments.unrecorded
-        self.threads: int = self.settings.get("threads", 1)
+        self.threads: int = min(arguments.threads, len(available_cores()))
         self.output: list[Path] = arguments.output
         self.inputs: dict[str, list[Path]] = {role: getattr(arguments, role) for role in roles}
         self.device = "cpu"  # as the record names it: what computes with torch says more
@@ -95,6 +96,7 @@ def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: S
     parser.add_argument("--output", nargs="+", type=Path, required=True, metavar="FILE")
     parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="the step's named parameters")
     parser.add_argument("--unrecorded", type=json.loads, default={}, metavar="JSON", help="what cannot change the result")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="compute on so many cores, if there are")
     parser.add_argument("--log", type=Path, metavar="FILE", help="also write the log to this file")
     arguments = parser.parse_args(argv)
     made = arguments.output[0]
@@ -169,6 +171,11 @@ def _installed(packages: Mapping[str, str]) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def available_cores() -> set[int]:
+    """The cores that this process may use, by their numbers."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _cpu() -> str:

@@ -1,15 +1,28 @@
 """Feed every set of distorted images to every network, shard by shard."""
 
-import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from blindspots import artifacts, networks
 from blindspots.artifacts import Dataset
 from blindspots.device import prepare
 from blindspots.evaluation import classify
+from blindspots.parallel import Workers
 from blindspots.step import Step, run
+
+
+class Evaluated(NamedTuple):
+    """A row: of the n images with an adversarial example, the places in their set and which networks misclassify them."""
+
+    index: np.ndarray
+    failures: int  # images without an adversarial example
+    misclassified: dict[str, np.ndarray]
 
 
 def body(step: Step) -> None:
@@ -18,24 +31,31 @@ def body(step: Step) -> None:
         column: networks.read(path).to(device)
         for column, path in zip(step.settings["columns"], step.inputs["networks"], strict=True)
     }
-    result, files = {}, iter(step.inputs["distorted"])
-    for row, shards in ((row["name"], row["shards"]) for row in step.settings["rows"]):
-        indices, failures, wrong = [], 0, {column: [] for column in columns}
-        for path in itertools.islice(files, len(shards)):
-            with artifacts.read(path) as file:
-                success, labels = file["success"][()], file["labels"][()]
-                index, pixels = file["index"][()], torch.from_numpy(file["images"][()]).to(device)
-            indices.append(index[success])
-            failures += (~success).sum()
-            for column, network in columns.items():
-                wrong[column].append((classify(network, pixels).cpu().numpy() != labels)[success])
-        index = np.concatenate(indices)
-        result[f"index/{row}"] = Dataset(index, f"(n,) places in the set of the {len(index)} images of {row}")
-        result[f"failures/{row}"] = Dataset(failures, "images without an adversarial example, left out of the rates")
-        for column, parts in wrong.items():
-            meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
-            result[f"misclassified/{row}/{column}"] = Dataset(np.concatenate(parts), meaning)
+    files = iter(step.inputs["distorted"])
+    rows = {row["name"]: [next(files) for _ in row["shards"]] for row in step.settings["rows"]}
+    result = {}
+    with Workers(step.threads) as workers:
+        evaluated = workers.map(partial(_evaluate, columns, device), rows.values())
+        for row, (index, failures, misclassified) in zip(rows, evaluated, strict=True):
+            result[f"index/{row}"] = Dataset(index, f"(n,) places in the set of the {len(index)} images of {row}")
+            result[f"failures/{row}"] = Dataset(failures, "images without an adversarial example, left out of the rates")
+            for column, wrong in misclassified.items():
+                meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
+                result[f"misclassified/{row}/{column}"] = Dataset(wrong, meaning)
     step.write(result)
+
+
+def _evaluate(columns: Mapping[str, nn.Module], device: torch.device, shards: Sequence[Path]) -> Evaluated:
+    indices, failures, wrong = [], 0, {column: [] for column in columns}
+    for path in shards:
+        with artifacts.read(path) as file:
+            success, labels = file["success"][()], file["labels"][()]
+            index, pixels = file["index"][()], torch.from_numpy(file["images"][()]).to(device)
+        indices.append(index[success])
+        failures += (~success).sum()
+        for column, network in columns.items():
+            wrong[column].append((classify(network, pixels).cpu().numpy() != labels)[success])
+    return Evaluated(np.concatenate(indices), failures, {column: np.concatenate(parts) for column, parts in wrong.items()})
 
 
 def main(argv=None) -> int:

@@ -1,25 +1,30 @@
 """Feed undistorted images to every network: the splits of the training set, all of it (`train`), and the test set."""
 
+from functools import partial
+
 import torch
 
 from blindspots import datasets, networks
 from blindspots.artifacts import Dataset
 from blindspots.device import prepare
 from blindspots.evaluation import classify
+from blindspots.parallel import Workers
 from blindspots.step import Step, run
 
 
 def body(step: Step) -> None:
     device = prepare(step, step.settings["device"])
+    columns = [networks.read(path).to(device) for path in step.inputs["networks"]]
     result = {}
-    for row in step.settings["rows"]:
-        part = slice(None) if row == "test" else datasets.read_split(step.input("splits"), row)
-        images, labels = datasets.read(step.input("data"), "test" if row == "test" else "train", part)
-        pixels = torch.from_numpy(images).to(device)
-        for column, path in zip(step.settings["columns"], step.inputs["networks"], strict=True):
-            predicted = classify(networks.read(path).to(device), pixels).cpu().numpy()
-            meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
-            result[f"misclassified/{row}/{column}"] = Dataset(predicted != labels, meaning)
+    with Workers(step.threads) as workers:
+        for row in step.settings["rows"]:
+            part = slice(None) if row == "test" else datasets.read_split(step.input("splits"), row)
+            images, labels = datasets.read(step.input("data"), "test" if row == "test" else "train", part)
+            pixels = torch.from_numpy(images).to(device)
+            predicted = workers.map(partial(classify, images=pixels), columns)
+            for column, classes in zip(step.settings["columns"], predicted, strict=True):
+                meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
+                result[f"misclassified/{row}/{column}"] = Dataset(classes.cpu().numpy() != labels, meaning)
     step.write(result)
 
 
