@@ -1,0 +1,96 @@
+"""The jobs of a checkout of the workflow, run one after the other and measured: builds.py and cores.py are made of it."""
+
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+_COMMAND = "exec python -m "  # how the command of every rule begins
+
+
+class Job(NamedTuple):
+    """One run of a program: its command, and the files that it reads and makes, relative to the folder of the run."""
+
+    command: list[str]
+    inputs: list[str]
+    outputs: list[str]
+
+    @property
+    def threads(self) -> int:
+        """How many it is given; a program that has no such option uses one."""
+        return int(self.command[self.command.index("--threads") + 1]) if "--threads" in self.command else 1
+
+    @property
+    def name(self) -> str:
+        """The program and what it makes, as in `train networks/M1`."""
+        return f"{self.command[2].removeprefix('scripts.')} {self.outputs[0].removeprefix('results/').removesuffix('.h5')}"
+
+
+class Measured(NamedTuple):
+    cpu: float  # seconds of all cores, with the program's start
+    wall: float  # seconds
+
+
+@contextmanager
+def worktree(revision: str, folder: Path) -> Iterator[Path]:
+    """A checkout of a revision of this repository, for the length of the block."""
+    subprocess.run(["git", "-C", ROOT, "worktree", "add", "--quiet", "--detach", folder, revision], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", folder], check=True)
+
+
+def snakemake(checkout: Path, folder: Path, *arguments: str) -> str:
+    """What a checkout's workflow prints, run in a folder."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(checkout / "Snakefile"), *arguments]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if run.returncode:
+        raise SystemExit(f"{shlex.join(command)} failed:\n{run.stdout}{run.stderr}")
+    return run.stdout
+
+
+def planned(checkout: Path, folder: Path, targets: Sequence[str], config: Sequence[str] = (), cores: int = 1) -> list[Job]:
+    """All jobs that make the targets on so many cores, each after those that it needs.
+
+    config: what differs from config/config.yaml, as Snakemake's --config takes it.
+    """
+    changes = ["--config", *config] if config else []
+    printed = snakemake(checkout, folder, "--cores", str(cores), "-n", "-F", "-p", *changes, "--", *targets)
+    return [_job(line.partition("exec ")[2]) for line in printed.splitlines() if _COMMAND in line]
+
+
+def _job(command: str) -> Job:
+    words = shlex.split(command)
+    options: dict[str, list[str]] = {}
+    for word in words[3:]:
+        if word.startswith("--"):
+            values = options.setdefault(word.removeprefix("--"), [])
+        else:
+            values.append(word)
+    outputs = options.pop("output")
+    for name in ("settings", "unrecorded", "log", "threads"):
+        options.pop(name, None)
+    return Job(words, [path for paths in options.values() for path in paths], outputs)
+
+
+def run(checkout: Path, folder: Path, job: Job, threads: int = 1) -> Measured:
+    """Run a job in a folder that has its inputs, on so many threads where it takes them."""
+    words = [sys.executable, *job.command[1:]]
+    if "--threads" in words:
+        words[words.index("--threads") + 1] = str(threads)
+    variables = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}  # as Snakemake sets them
+    environment = {**os.environ, **variables, "PYTHONPATH": str(checkout / "workflow")}
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    finished = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if finished.returncode:
+        raise SystemExit(f"{job.name} failed:\n{finished.stderr}")
+    return Measured(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall)
