@@ -3,7 +3,7 @@
 Every job that makes the targets (by default Tables 3 and 4) is run twice, with one thread and with two, which have to make
 the same bytes. The first table has the seconds of either. From these follows what of a job is serial and what its threads
 share, and so how long it takes with more of them. The second table has what a scheduler makes of that on so many cores: the
-longest jobs first, a job as soon as as many cores are free as it has threads.
+longest jobs first, each as soon as as many cores are free as it has threads, which `threads_of` of rules/common.smk says.
 
     --config      what differs from config/config.yaml, as Snakemake's --config takes it
     --repetitions how often a job is run with either number, to take the median (default 1)
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import yaml
 from jobs import ROOT, Job, planned, run
 
 from blindspots import artifacts
@@ -47,13 +48,14 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        jobs = planned(ROOT, folder, options.targets, options.config, cores=max(CORES))
+        jobs = planned(ROOT, folder, options.targets, options.config)
         seconds = {job.name: measured(job, folder, options.repetitions) for job in jobs}
     frame = pd.DataFrame(seconds, index=["1 thread, s", "2 threads, s"]).T
     frame["times as fast"] = frame["1 thread, s"] / frame["2 threads, s"]
-    print(frame[[job.threads > 1 for job in jobs]].round(2).to_markdown(), "\n")
+    print(frame[[job.takes_threads for job in jobs]].round(2).to_markdown(), "\n")
     costs = {job.name: cost(job, *seconds[job.name]) for job in jobs}
-    print(pd.DataFrame([scheduled(jobs, costs, cores) for cores in CORES]).round(2).to_markdown(index=False))
+    pays = yaml.safe_load((ROOT / "config/config.yaml").read_text())["training"]["threads"]
+    print(pd.DataFrame([scheduled(jobs, costs, pays, cores) for cores in CORES]).round(2).to_markdown(index=False))
     return 0
 
 
@@ -61,7 +63,7 @@ def measured(job: Job, folder: Path, repetitions: int) -> tuple[float, float]:
     """Seconds with one thread and with two, medians. Raises SystemExit if they do not make the same artifact."""
     walls, made = {1: [], 2: []}, set()
     for _ in range(repetitions):
-        for threads in walls if job.threads > 1 else [1]:
+        for threads in walls if job.takes_threads else [1]:
             walls[threads].append(run(ROOT, folder, job, threads).wall)
             print(f"{job.name}: {threads} threads: {walls[threads][-1]:.1f} s", file=sys.stderr)
             made |= {artifacts.identity(folder / path) for path in job.outputs if path.endswith(".h5")}
@@ -72,15 +74,15 @@ def measured(job: Job, folder: Path, repetitions: int) -> tuple[float, float]:
 
 
 def cost(job: Job, one: float, two: float) -> Cost:
-    shared = min(one, max(0.0, 2 * (one - two))) if job.threads > 1 else 0.0
+    shared = min(one, max(0.0, 2 * (one - two))) if job.takes_threads else 0.0
     return Cost(one - shared, shared)
 
 
-def scheduled(jobs: Sequence[Job], costs: Mapping[str, Cost], cores: int) -> dict[str, float]:
+def scheduled(jobs: Sequence[Job], costs: Mapping[str, Cost], pays: int, cores: int) -> dict[str, float]:
     """What becomes of the jobs on so many cores: the end, and the share of the cores' time in which they have no job."""
     maker = {path: job.name for job in jobs for path in job.outputs}
     needs = {job.name: {maker[path] for path in job.inputs if path in maker} for job in jobs}
-    threads = {job.name: min(job.threads, cores) for job in jobs}
+    threads = {job.name: max(1, min(pays, cores // 2)) if job.takes_threads else 1 for job in jobs}
     length = {name: costs[name].on(threads[name]) for name in needs}
     waiting, running, done = sorted(needs, key=length.__getitem__, reverse=True), {}, set()
     now, free, busy = 0.0, cores, 0.0

@@ -23,9 +23,8 @@ class Job(NamedTuple):
     outputs: list[str]
 
     @property
-    def threads(self) -> int:
-        """How many it is given; a program that has no such option uses one."""
-        return int(self.command[self.command.index("--threads") + 1]) if "--threads" in self.command else 1
+    def takes_threads(self) -> bool:
+        return "--threads" in self.command
 
     @property
     def name(self) -> str:
@@ -57,13 +56,13 @@ def snakemake(checkout: Path, folder: Path, *arguments: str) -> str:
     return run.stdout
 
 
-def planned(checkout: Path, folder: Path, targets: Sequence[str], config: Sequence[str] = (), cores: int = 1) -> list[Job]:
-    """All jobs that make the targets on so many cores, each after those that it needs.
+def planned(checkout: Path, folder: Path, targets: Sequence[str], config: Sequence[str] = ()) -> list[Job]:
+    """All jobs that make the targets, each after those that it needs.
 
     config: what differs from config/config.yaml, as Snakemake's --config takes it.
     """
     changes = ["--config", *config] if config else []
-    printed = snakemake(checkout, folder, "--cores", str(cores), "-n", "-F", "-p", *changes, "--", *targets)
+    printed = snakemake(checkout, folder, "--cores", "1", "-n", "-F", "-p", *changes, "--", *targets)
     return [_job(line.partition("exec ")[2]) for line in printed.splitlines() if _COMMAND in line]
 
 
@@ -84,7 +83,7 @@ def _job(command: str) -> Job:
 def run(checkout: Path, folder: Path, job: Job, threads: int = 1) -> Measured:
     """Run a job in a folder that has its inputs, on so many threads where it takes them."""
     words = [sys.executable, *job.command[1:]]
-    if "--threads" in words:
+    if job.takes_threads:
         words[words.index("--threads") + 1] = str(threads)
     variables = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}  # as Snakemake sets them
     environment = {**os.environ, **variables, "PYTHONPATH": str(checkout / "workflow")}

@@ -19,7 +19,7 @@ rule attack:
     priority: work
     conda:
         "../envs/environment.yaml"
-    threads: CONFIG.attack.threads
+    threads: threads_of(CONFIG.attack)
     resources:
         cpu=cpu,
         mem_mb=grows(2000),
@@ -48,7 +48,7 @@ rule refine:
     priority: work
     conda:
         "../envs/environment.yaml"
-    threads: CONFIG.attack.threads
+    threads: threads_of(CONFIG.attack)
     resources:
         cpu=cpu,
         mem_mb=grows(2000),

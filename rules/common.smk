@@ -18,6 +18,7 @@ sys.path.insert(0, WORKFLOW)
 
 from blindspots.config import ABLATIONS, PICTURES, BaselineTable, ConfigError, MethodsTable, Pretrained, SpectralTable
 from blindspots.config import TransferTable, validated, variants
+from blindspots.cores import available_cores
 from blindspots.fingerprint import fingerprint
 from snakemake.exceptions import WorkflowError
 
@@ -94,6 +95,13 @@ def in_order(tables):
 def cpu(wildcards, threads):
     """What a job takes of the machine's cores, however many --cores says (see profiles/default)."""
     return threads
+
+
+def threads_of(section):
+    """The threads of a stage's jobs: of the cores given to Snakemake half, so that one job computes while another one starts, but
+    no more than pay. On a cluster one, where its profile says nothing else (`set-threads`)."""
+    cores = workflow.resource_settings.cores if workflow.is_main_process else None
+    return 1 if cores is None else max(1, min(section.threads, min(cores, available_cores()) // 2))
 
 
 def gpu(section):
@@ -475,7 +483,7 @@ def train_settings(program):
 
 def training_threads(wildcards):
     """One minibatch comes after the other; the full batch has parts."""
-    return 1 if CONFIG.networks[wildcards.network].training().get("minibatches") else CONFIG.training.threads
+    return 1 if CONFIG.networks[wildcards.network].training().get("minibatches") else threads_of(CONFIG.training)
 
 
 def work(wildcards):

@@ -17,7 +17,7 @@ rule evaluate_originals:
         table=any_of(BASELINE_TABLES + METHODS_TABLES),
     conda:
         "../envs/environment.yaml"
-    threads: CONFIG.evaluation.threads
+    threads: threads_of(CONFIG.evaluation)
     resources:
         cpu=cpu,
         mem_mb=grows(2000),
@@ -47,7 +47,7 @@ rule evaluate_distorted:
         table=any_of(TRANSFER_TABLES),
     conda:
         "../envs/environment.yaml"
-    threads: CONFIG.evaluation.threads
+    threads: threads_of(CONFIG.evaluation)
     resources:
         cpu=cpu,
         mem_mb=grows(2000),

@@ -7,8 +7,9 @@ import pytest
 from conftest import ROOT, copy_code
 
 from blindspots.artifacts import Dataset
+from blindspots.cores import available_cores
 from blindspots.fingerprint import fingerprint
-from blindspots.step import available_cores, run
+from blindspots.step import run
 
 MODULE = "scripts.gather"
 
@@ -44,7 +45,7 @@ def test_the_commit_is_the_projects_and_not_of_a_repository_around_it(tmp_path):
     assert len(said("-c", commit, folder=folder / "workflow")) == 40
 
 
-@pytest.mark.parametrize(("asked", "threads"), [(1, 1), (10_000, len(available_cores()))])
+@pytest.mark.parametrize(("asked", "threads"), [(1, 1), (10_000, available_cores())])
 def test_a_step_has_the_threads_that_it_is_given_but_no_more_than_there_are_cores(tmp_path, asked, threads):
     had = []
     arguments = ["--output", str(tmp_path / "made.h5"), "--threads", str(asked)]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from blindspots import artifacts
+from blindspots.cores import available_cores
 from blindspots.fingerprint import WORKFLOW, fingerprint
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Step:
         self.settings: dict[str, Any] = dict(arguments.settings)
         self.code = self.settings.pop("code", None)
         self.unrecorded: dict[str, Any] = arguments.unrecorded
-        self.threads: int = min(arguments.threads, len(available_cores()))
+        self.threads: int = min(arguments.threads, available_cores())
         self.output: list[Path] = arguments.output
         self.inputs: dict[str, list[Path]] = {role: getattr(arguments, role) for role in roles}
         self.device = "cpu"  # as the record names it: what computes with torch says more
@@ -171,11 +172,6 @@ def _installed(packages: Mapping[str, str]) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def available_cores() -> set[int]:
-    """The cores that this process may use, by their numbers."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _cpu() -> str:
