@@ -386,10 +386,32 @@ def test_logs_benchmarks_and_figures_are_left(finished):
         assert (finished / f"results/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_in_another_folder_with_one_core_gives_the_same_bytes(finished, tmp_path):
+def eight_cores(folder):
+    """An environment in which Python believes that it has eight cores, however many there are."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import os\nos.sched_getaffinity = lambda process: set(range(8))\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux has it")
+@pytest.mark.parametrize(
+    ("arguments", "threads"),
+    [(("--cores=8",), 4), (("--cores=5",), 2), (("--cores=2",), 1), (("--cores=1",), 1), (("--profile=profiles/slurm",), 1)],
+)
+def test_a_job_has_half_of_the_cores_but_on_a_cluster_one(finished, tmp_path, arguments, threads):
+    command = [sys.executable, "-m", "snakemake", *arguments, *SMALL, "-n", "-F", "-p", "results/table4.csv"]
+    environment = os.environ | eight_cores(tmp_path / "eight")
+    run = subprocess.run(command, cwd=finished, env=environment, capture_output=True, text=True, check=True)
+    assert {int(found) for found in re.findall(r"--threads (\d+)", run.stdout)} == {threads}
+
+
+@pytest.mark.parametrize("cores", [1, 8])
+def test_a_run_in_another_folder_with_other_cores_gives_the_same_bytes(finished, tmp_path, cores):
     folder = copy_code(tmp_path / "again")
-    run = snakemake(folder, *TABLES, *SMALL, cores=1)
+    run = snakemake(folder, *TABLES, *SMALL, cores=cores, **eight_cores(tmp_path / "eight"))
     assert run.returncode == 0, run.stderr
+    with artifacts.read(folder / "results/networks/M1.h5") as file:
+        assert file.attrs["threads"] == max(1, cores // 2)
     made = every_artifact(folder)
     assert {path.parts[-4] for path in made} >= {"adversarial", "refined"}
     for path in made:
