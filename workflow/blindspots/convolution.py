@@ -25,8 +25,9 @@ class WindowedConvolution(nn.Conv2d):
         self.window, self.side = window, window + kernel - 1
         taps = torch.eye(kernel**2).view(-1, 1, kernel, kernel)
         pixels = torch.eye(self.side**2).view(-1, 1, self.side, self.side)
-        # (window², kernel², side²): 1 for each output of a window, tap of the kernel, and the pixel that this tap is on.
-        self.register_buffer("places", conv2d(pixels, taps).flatten(2).permute(2, 1, 0).contiguous(), persistent=False)
+        # (window², kernel², side²): for each output of a window and tap of the kernel the pixel that this tap is on.
+        places = conv2d(pixels, taps).flatten(2).permute(2, 1, 0).bool().contiguous()
+        self.register_buffer("places", places, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         count = [(size - self.side) // self.window + 1 for size in images.shape[2:]]
