@@ -44,6 +44,8 @@ class WindowedMaximum(nn.Module):
     """
 
     def forward(self, windows: Tensor) -> Tensor:
+        if not len(windows):
+            return windows.amax(dim=(3, 5))  # as max_pool2d below wants one image's channels at least
         places = windows.permute(3, 5, 1, 2, 4, 0)  # contiguous as they come from the convolution
         return _Maximum.apply(places.flatten(2)).view(places.shape[2:]).permute(3, 0, 1, 2)
 
