@@ -1,7 +1,8 @@
-"""Convolution and max pooling of images of one channel, as products of matrices: on a CPU quicker than torch's own.
+"""Convolutions that are quicker on a CPU than nn.Conv2d is, for networks in evaluation mode above all.
 
-What a window of the pooling sees is a patch of the image, and the convolution of a patch is a product with a matrix that is
-the same for all patches. The images are the last axis in memory: patches are copied and windows compared in long runs.
+Of images with one channel and max pooling after it: what a window of the pooling sees is a patch of the image, and the
+convolution of a patch is a product with a matrix that is the same for all patches. The images are the last axis in memory:
+patches are copied and windows compared in long runs.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import conv2d, max_pool2d
+from torch.nn.functional import conv2d, linear, max_pool2d, pad
 
 
 class WindowedConvolution(nn.Conv2d):
@@ -51,6 +52,37 @@ class WindowedMaximum(nn.Module):
 
     def lipschitz(self) -> float:
         return 1.0
+
+
+class Pointwise(nn.Conv2d):
+    """nn.Conv2d with a kernel of 1 × 1, as a fully connected layer at each pixel: a product without a copy, where the
+    channels are last in memory."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
+
+
+class UnevenlyPadded(nn.Conv2d):
+    """nn.Conv2d whose padding with zeros has so many `fewer` (rows, columns) above and on the left.
+
+    The kernel gets as many zeros there, and the images the same padding on both sides: a padded copy of them would take
+    longer than the convolution itself.
+    """
+
+    def __init__(self, *sizes: int, fewer: Sequence[int], **options: Any):
+        super().__init__(*sizes, **options)
+        self.fewer = fewer
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.fewer
+        kernels = pad(self.weight, (columns, 0, rows, 0))
+        return conv2d(x, kernels, self.bias, self.stride, self.padding, groups=self.groups)
+
+
+KINDS = (WindowedConvolution, Pointwise, UnevenlyPadded)
 
 
 class _Patches(torch.autograd.Function):

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, fx, nn
 
-from blindspots import spectra
-from blindspots.convolution import WindowedConvolution
+from blindspots import convolution, spectra
 from blindspots.spectra import Bounds
 
 
@@ -159,7 +158,7 @@ _MODULES: dict[type[nn.Module], Callable[[Any, torch.Size, torch.Size], float]] 
     nn.AvgPool2d: _average_pool,
     nn.AdaptiveAvgPool2d: _adaptive_average_pool,
 }
-_LINEAR = (nn.Linear, nn.Conv2d, WindowedConvolution)
+_LINEAR = (nn.Linear, nn.Conv2d, *convolution.KINDS)
 _FUNCTIONS = {torch.flatten: 1.0, torch.relu: 1.0, F.relu: 1.0, torch.tanh: 1.0, torch.sigmoid: 0.25}
 _METHODS = {"flatten": 1.0, "view": 1.0, "reshape": 1.0}
 _SUMS = (operator.add, operator.iadd, torch.add)
