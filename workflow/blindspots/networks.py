@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from blindspots import artifacts
 from blindspots.convolution import WindowedConvolution, WindowedMaximum
+from blindspots.dropout import Dropout
 from blindspots.efficientnet_lite import efficientnet_lite
 
 BATCH_NORM_EPSILON = 1e-3  # of EfficientNet
@@ -27,7 +28,7 @@ def fully_connected(
     """
     layers: list[nn.Module] = [nn.Flatten()]
     for place, (fan_in, fan_out) in enumerate(zip([math.prod(image_shape), *units[:-1]], units, strict=True)):
-        layers += [nn.Dropout(dropout[place])] if dropout else []
+        layers += [Dropout(dropout[place])] if dropout else []
         layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 
@@ -51,7 +52,7 @@ def convolutional(
     layers += [WindowedConvolution(channels, kernel, pool), WindowedMaximum()]
     layers += [ACTIVATIONS[activation](), nn.Flatten()]
     for fan_in, fan_out in zip([channels * math.prod(pooled), *units[:-1]], units, strict=True):
-        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation](), nn.Dropout(dropout)]
+        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation](), Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
 
