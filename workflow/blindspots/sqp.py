@@ -157,7 +157,9 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
             around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
         lead, gradient = problem.smallest_lead(around, rows, options.smoothing * cooled**2)
         keep(points, away, lead if exact else None)
-        average = gradient if average is None else gradient.sub_(average).mul_(1 - options.momentum).add_(average)
+        if average is not None and options.momentum:
+            gradient.sub_(average).mul_(1 - options.momentum).add_(average)
+        average = gradient
 
         goal = r.mul_(-first * cooled).add_(points)
         offsets = torch.linalg.vecdot(average, around) - lead + beyond
