@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import conv2d, pad
 
-from blindspots.convolution import WindowedConvolution, WindowedMaximum
+from blindspots.convolution import Pointwise, UnevenlyPadded, WindowedConvolution, WindowedMaximum
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-4}
 
@@ -87,3 +88,41 @@ def test_a_second_derivative_is_refused(layer):
 def test_parameters_go_by_the_names_of_torch():
     own, plain = both(2, 3, 2)
     assert list(own.state_dict()) == list(plain.state_dict())
+
+
+def test_of_no_images_there_is_nothing():
+    own, plain = both(2, 3, 2)
+    none = torch.empty(0, 1, 8, 9, dtype=torch.float64)
+    assert own(none).shape == plain(none).shape
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_pointwise_convolution_is_a_convolution(memory_format):
+    torch.manual_seed(0)
+    layer = Pointwise(5, 3).double()
+    x = torch.randn(2, 5, 4, 6, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    weights = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    wanted = conv2d(x, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(x), wanted)
+    inputs = [x, layer.weight, layer.bias]
+    for found, expected in zip(
+        torch.autograd.grad((layer(x) * weights).sum(), inputs),
+        torch.autograd.grad((wanted * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+@given(
+    st.sampled_from([1, 2]),
+    st.integers(1, 5),
+    st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    st.tuples(st.integers(5, 9), st.integers(5, 9)),
+    st.booleans(),
+)
+def test_uneven_padding_is_that_of_a_padded_copy(stride, kernel, fewer, size, depthwise):
+    torch.manual_seed(0)
+    layer = UnevenlyPadded(4, 4, kernel, stride, padding=(2, 1), fewer=fewer, groups=4 if depthwise else 1).double()
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    copy = pad(x, (1 - fewer[1], 1, 2 - fewer[0], 2))
+    torch.testing.assert_close(layer(x), conv2d(copy, layer.weight, layer.bias, stride, groups=layer.groups))
