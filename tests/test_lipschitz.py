@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
-from torch.func import jacrev
+from torch.autograd.functional import jacobian
 from torchvision.models import alexnet
 
 from blindspots import networks
@@ -57,7 +57,7 @@ def constant_of(module, image_shape):
 
 def slope(network, x):
     """The norm of the derivative at one image: what pairs nearby reach."""
-    return torch.linalg.matrix_norm(jacrev(lambda image: network(image[None]).flatten())(x).flatten(1), 2).item()
+    return torch.linalg.matrix_norm(jacobian(lambda image: network(image[None]).flatten(), x).flatten(1), 2).item()
 
 
 def residual(*layers):
@@ -97,8 +97,8 @@ def test_no_pair_moves_a_layer_by_more_than_its_constant(name, seed):
     network, image_shape = network_of(name, seed)
     maps = linear_maps(network, image_shape, seed=0)
     x = random(20, *image_shape, seed=seed)
-    jacobian = torch.stack([jacrev(lambda image: network(image[None]).flatten())(one).flatten(1) for one in x])
-    worst = torch.linalg.svd(jacobian).Vh[:, 0].view_as(x)
+    jacobians = torch.stack([jacobian(lambda image: network(image[None]).flatten(), one).flatten(1) for one in x])
+    worst = torch.linalg.svd(jacobians).Vh[:, 0].view_as(x)
     for r in (random(*x.shape, seed=1), 1e-3 * random(*x.shape, seed=2), 1e-5 * worst):
         measured = instabilities(network, [one.name for one in maps], x, x + r, batch=8)
         for one in maps:

@@ -14,7 +14,7 @@ from blindspots.exact import exact_linear
 from blindspots.lbfgs import CONVERGED
 from blindspots.penalty import LBFGS
 from blindspots.problem import Problem
-from blindspots.sqp import SQP
+from blindspots.sqp import SQP, _as_far_as_it_holds
 
 SHAPE, CLASSES = (6, 6), 5
 TIGHT = SQP(tolerance=1e-6, max_rounds=60)
@@ -394,3 +394,39 @@ def test_refinement_takes_adversarial_images_like_the_originals_only(sigmoid):
             refine(sigmoid, images, adversarial, targets)
     with pytest.raises(ValueError, match=r"an adversarial image has a value outside \[-1.0, 0.99\]"):
         refine(sigmoid, images.clamp_max(0.99), images.clamp_max(0.98) + 0.02, targets, bounds=(-1.0, 0.99))
+
+
+class Along(nn.Module):
+    """Two logits of points (b, 1), whose difference is a function of them."""
+
+    def __init__(self, lead):
+        super().__init__()
+        self.lead = lead
+
+    def forward(self, x):
+        return torch.stack([self.lead(x[:, 0]), torch.zeros_like(x[:, 0])], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("lead", "last"),
+    [
+        (lambda x: 0.3 - x, 0.3),
+        (lambda x: 0.09 - x**2, 0.3),
+        (lambda x: 0.3**8 - x**8, 0.3),  # flat at first
+        (lambda x: (0.01 - x).clamp_min(-0.1), 0.01),
+        (lambda x: torch.where(x < 0.9, 1.0, -1e-3), 0.9),  # no kink, but a jump
+    ],
+)
+def test_a_step_goes_nearly_as_far_as_the_class_does(lead, last):
+    here, there, target = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64), torch.tensor([0])
+    problem = Problem(Along(lead), here, target, (0.0, 1.0), 0.0)
+    first = problem.leads(here, problem.rows).amin(1)
+    reached = _as_far_as_it_holds(problem, problem.rows, here, first, there)
+    assert problem.holds(reached, problem.rows).all()
+    assert 0.9 * last <= reached.item() <= last
+
+
+def test_a_step_that_stays_in_the_class_goes_all_the_way():
+    here, there, target = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64), torch.tensor([0])
+    problem = Problem(Along(lambda x: 2 - x), here, target, (0.0, 1.0), 0.0)
+    assert _as_far_as_it_holds(problem, problem.rows, here, torch.tensor([2.0]), there) is there

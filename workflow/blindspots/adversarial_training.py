@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from blindspots.problem import Problem
 from blindspots.rows import where
@@ -28,6 +28,7 @@ _RANGES = {nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0), nn.ReLU: (0.0, float("i
 _PIXELS = (0.0, 1.0)
 _QUICK = SQP(exploration=4, noise=0.0, momentum=0.0)  # the pools' examples serve for a while only
 _MARGIN = 4e-3  # logits; the exploration goes ten times as far beyond the border, to fall short less often
+_NO_DIRECTION = 1e-12  # the length below which a direction leads less far than its norm
 
 
 class Stage(NamedTuple):
@@ -78,7 +79,7 @@ class _Layerwise:
         for place, stage in enumerate(self.stages):
             joined += [values for start, values in outputs if start == place]
             if joined:
-                joined = [stage.layers(torch.cat(joined))]
+                joined = [stage.layers(torch.cat(joined) if len(joined) > 1 else joined[0])]
         return joined[0]
 
     def added(self, perturbed: Sequence[tuple[int, Tensor]], labels: Tensor) -> Tensor:
@@ -123,8 +124,9 @@ class Noise(_Layerwise):
 
 def _moved(stage: Stage, output: Tensor, direction: Tensor, norm: float) -> Tensor:
     """An output (b, ...) moved by a norm in the directions (b, ...), within its range."""
-    r = norm * normalize(direction.flatten(1)).view_as(output)
-    return (output.detach() + r).clamp(*stage.bounds)
+    r = direction.flatten(1)
+    factor = norm / r.norm(dim=1, keepdim=True).clamp_min(_NO_DIRECTION)
+    return torch.addcmul(output.detach().flatten(1), r, factor).clamp_(*stage.bounds).view_as(output)
 
 
 class Pools(_Layerwise):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from blindspots.convolution import Pointwise, UnevenlyPadded
+
 _STEM, _HEAD = 32, 1280
 # Of each stage, before scaling: repeats, kernel, stride of the first block, expansion, channels.
 _STAGES = (
@@ -27,9 +29,9 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, size: Sequence[int]):
         super().__init__()
         hidden = inputs * expansion
-        expand = [nn.Conv2d(inputs, hidden, 1), nn.ReLU6()] if expansion > 1 else []
-        depthwise = [*_same_convolution(hidden, hidden, kernel, stride, size, groups=hidden), nn.ReLU6()]
-        self.residual = nn.Sequential(*expand, *depthwise, nn.Conv2d(hidden, outputs, 1))
+        expand = [Pointwise(inputs, hidden), nn.ReLU6()] if expansion > 1 else []
+        depthwise = [_same_convolution(hidden, hidden, kernel, stride, size, groups=hidden), nn.ReLU6()]
+        self.residual = nn.Sequential(*expand, *depthwise, Pointwise(hidden, outputs))
         self.skips = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +44,7 @@ def efficientnet_lite(image_shape: Sequence[int], classes: int, width: float, de
     width, depth: by which channels and repeats are scaled; Lite0 is (1, 1), Lite1 (1, 1.1), Lite2 (1.1, 1.2).
     """
     colours, *size = image_shape
-    layers: list[nn.Module] = [*_same_convolution(colours, _STEM, 3, 2, size), nn.ReLU6()]
+    layers: list[nn.Module] = [_same_convolution(colours, _STEM, 3, 2, size), nn.ReLU6()]
     channels, size = _STEM, _halved(size, 2)
     for place, (repeats, kernel, stride, expansion, outputs) in enumerate(_STAGES):
         outputs = _scaled(outputs, width)
@@ -51,20 +53,17 @@ def efficientnet_lite(image_shape: Sequence[int], classes: int, width: float, de
         for first in [True] + [False] * (repeats - 1):
             layers.append(Block(channels, outputs, kernel, stride if first else 1, expansion, size))
             channels, size = outputs, _halved(size, stride if first else 1)
-    layers += [nn.Conv2d(channels, _HEAD, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(_HEAD, classes)]
+    layers += [Pointwise(channels, _HEAD), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(_HEAD, classes)]
     return nn.Sequential(*layers)
 
 
 def _same_convolution(
     inputs: int, outputs: int, kernel: int, stride: int, size: Sequence[int], groups: int = 1
-) -> list[nn.Module]:
+) -> nn.Conv2d:
     """Padded so that (height, width) becomes ⌈(height, width)/stride⌉; what cannot be halved goes below and to the right."""
     missing = [max(0, (math.ceil(n / stride) - 1) * stride + kernel - n) for n in size]
-    if not any(total % 2 for total in missing):
-        around = tuple(total // 2 for total in missing)
-        return [nn.Conv2d(inputs, outputs, kernel, stride, padding=around, groups=groups)]
-    left_right_above_below = [part for total in reversed(missing) for part in (total // 2, total - total // 2)]
-    return [nn.ZeroPad2d(left_right_above_below), nn.Conv2d(inputs, outputs, kernel, stride, groups=groups)]
+    around, odd = [math.ceil(total / 2) for total in missing], [total % 2 for total in missing]
+    return UnevenlyPadded(inputs, outputs, kernel, stride, padding=around, fewer=odd, groups=groups)
 
 
 def _halved(size: Sequence[int], stride: int) -> list[int]:

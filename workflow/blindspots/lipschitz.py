@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, fx, nn
 
-from blindspots import spectra
+from blindspots import convolution, spectra
+from blindspots.dropout import Dropout
 from blindspots.spectra import Bounds
 
 
@@ -149,7 +150,7 @@ def _constant(value: float) -> Callable[[nn.Module, torch.Size, torch.Size], flo
 # From a module and the sizes (1, ...) of its input and output to its constant. A subclass with a forward of its own is not
 # meant.
 _MODULES: dict[type[nn.Module], Callable[[Any, torch.Size, torch.Size], float]] = {
-    **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.Tanh, nn.Dropout, nn.Identity), _constant(1.0)),
+    **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.Tanh, nn.Dropout, Dropout, nn.Identity), _constant(1.0)),
     **dict.fromkeys((nn.Flatten, nn.Unflatten, nn.ZeroPad2d), _constant(1.0)),
     nn.Sigmoid: _constant(0.25),
     nn.LeakyReLU: lambda module, before, after: max(1.0, abs(module.negative_slope)),
@@ -158,7 +159,7 @@ _MODULES: dict[type[nn.Module], Callable[[Any, torch.Size, torch.Size], float]] 
     nn.AvgPool2d: _average_pool,
     nn.AdaptiveAvgPool2d: _adaptive_average_pool,
 }
-_LINEAR = (nn.Linear, nn.Conv2d)
+_LINEAR = (nn.Linear, nn.Conv2d, *convolution.KINDS)
 _FUNCTIONS = {torch.flatten: 1.0, torch.relu: 1.0, F.relu: 1.0, torch.tanh: 1.0, torch.sigmoid: 0.25}
 _METHODS = {"flatten": 1.0, "view": 1.0, "reshape": 1.0}
 _SUMS = (operator.add, operator.iadd, torch.add)

@@ -1,6 +1,5 @@
 """Training by Adam on minibatches, for what does not converge: dropout, noise, examples made on the way."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from blindspots.adam import Adam
 from blindspots.checkpoints import Checkpoint
 from blindspots.training import Iteration, Report, Trained, decaying, in_parts, no_report, tell, total_loss
 
@@ -69,11 +69,12 @@ def fit(
     watched:    other images and labels, whose error is on record too; nothing depends on it.
     checkpoint: from which a training that was killed goes on, to the same end as if it had not been.
     """
-    optimiser = _adam(network, weight_decay, decay_convention, learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs * -(-len(images) // size))
-    term = term or Ordinary(network)
-    parts = {"network": network, "optimiser": optimiser, "schedule": schedule, "term": term}
     parameters = list(network.parameters())
+    factors = dict(decaying(network, weight_decay, decay_convention))
+    slopes = [2 * factors.get(parameter, 0.0) for parameter in parameters]
+    optimiser = Adam(parameters, slopes, learning_rate, steps=epochs * -(-len(images) // size))
+    term = term or Ordinary(network)
+    parts = {"network": network, "optimiser": optimiser, "term": term}
     order = torch.Generator().manual_seed(seed)
     states: list[Iteration] = []
     errors: list[float] = []
@@ -89,11 +90,8 @@ def fit(
         for epoch in range(len(states) + 1, epochs + 1):
             network.train()
             for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
-                optimiser.zero_grad()
                 batch = images.index_select(0, rows)  # in half the time of images[rows]
-                term.loss(batch, labels[rows]).backward(inputs=parameters)  # and not of images that have a gradient
-                optimiser.step()
-                schedule.step()
+                optimiser.step(torch.autograd.grad(term.loss(batch, labels[rows]), parameters))
             state = total_loss(network.eval(), images, labels, weight_decay, decay_convention)
             states.append(Iteration.of(state, evaluations=epoch))
             if watched:
@@ -104,16 +102,6 @@ def fit(
                 drawn = {"order": order.get_state(), "dropout": _dropout()}
                 checkpoint.save(kept | drawn | {"states": [tuple(state) for state in states], "errors": errors})
     return Fitted(Trained(states, False, f"{epochs} epochs of minibatches of {size}"), errors)
-
-
-def _adam(network: nn.Module, weight_decay: Sequence[float], convention: str, learning_rate: float) -> torch.optim.Adam:
-    """Adam, which adds the gradient of the decay by itself, sooner than autograd does; the fewer groups, the sooner."""
-    factors = dict(decaying(network, weight_decay, convention))
-    alike = defaultdict(list)
-    for values in network.parameters():
-        alike[2 * factors.get(values, 0.0)].append(values)
-    groups = [{"params": parameters, "weight_decay": rate} for rate, parameters in alike.items()]
-    return torch.optim.Adam(groups, lr=learning_rate, fused=True)
 
 
 @torch.no_grad()

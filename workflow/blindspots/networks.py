@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from blindspots import artifacts
+from blindspots.convolution import WindowedConvolution, WindowedMaximum
+from blindspots.dropout import Dropout
 from blindspots.efficientnet_lite import efficientnet_lite
 
 BATCH_NORM_EPSILON = 1e-3  # of EfficientNet
@@ -26,7 +28,7 @@ def fully_connected(
     """
     layers: list[nn.Module] = [nn.Flatten()]
     for place, (fan_in, fan_out) in enumerate(zip([math.prod(image_shape), *units[:-1]], units, strict=True)):
-        layers += [nn.Dropout(dropout[place])] if dropout else []
+        layers += [Dropout(dropout[place])] if dropout else []
         layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 
@@ -46,10 +48,11 @@ def convolutional(
     the same as before it, at a fraction of the work.
     """
     pooled = [(size - kernel + 1) // pool for size in image_shape]
-    layers: list[nn.Module] = [nn.Unflatten(1, (1, image_shape[0])), nn.Conv2d(1, channels, kernel), nn.MaxPool2d(pool)]
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, image_shape[0]))]
+    layers += [WindowedConvolution(channels, kernel, pool), WindowedMaximum()]
     layers += [ACTIVATIONS[activation](), nn.Flatten()]
     for fan_in, fan_out in zip([channels * math.prod(pooled), *units[:-1]], units, strict=True):
-        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation](), nn.Dropout(dropout)]
+        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation](), Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, svds
 from torch import Tensor, nn
-from torch.func import functional_call, vjp
+from torch.func import functional_call
 
 _CHUNK = 2**21  # complex numbers in the matrices A(ω) that are made at once: 32 MiB, and a few times that with copies
 _SQUARES_SUFFICE = 1e-5  # the least λ₋/λ₊ for which the squares' rounding errors leave λ₋ right to about 1e-6
@@ -168,11 +168,16 @@ def _operator(layer: nn.Conv2d, image_shape: Sequence[int], dtype: torch.dtype) 
     def forward(x: Tensor) -> Tensor:
         return functional_call(layer, parameters, (x.view(1, *image_shape),)).flatten()
 
-    zeros = torch.zeros(math.prod(image_shape), dtype=dtype)
-    outputs, adjoint = vjp(forward, zeros)
+    zeros = torch.zeros(math.prod(image_shape), dtype=dtype, requires_grad=True)
+    with torch.enable_grad():
+        outputs = forward(zeros)
+
+    def adjoint(u: Tensor) -> Tensor:
+        return torch.autograd.grad(outputs, zeros, u, retain_graph=True)[0]
+
     return LinearOperator(
         shape=(len(outputs), len(zeros)),
-        dtype=zeros.numpy().dtype,
+        dtype=zeros.detach().numpy().dtype,
         matvec=lambda v: forward(torch.from_numpy(v).to(dtype).flatten()).numpy(),
-        rmatvec=lambda u: adjoint(torch.from_numpy(u).to(dtype).flatten())[0].numpy(),
+        rmatvec=lambda u: adjoint(torch.from_numpy(u).to(dtype).flatten()).numpy(),
     )

@@ -31,7 +31,8 @@ _SHARE = (0.6, 0.06)  # of the way to x that a step of the exploration goes, the
 
 _LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100, rounded=True)
 
-_BISECTIONS = 8
+_SECANTS = 5
+_SHORT = 0.9  # of the way to where a chord crosses zero: as a rule of the class still
 _PATIENCE = 4  # rounds after which more competitors are linearised
 _LEAST_DAMPING = 1e-3
 
@@ -135,8 +136,13 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     nearest, distance = points.clone(), torch.where(reached, problem.distance(points, rows), torch.inf)
     improved = torch.zeros_like(reached)
 
-    def keep(points: Tensor, away: Tensor, holds: Tensor) -> None:
-        better = (away < distance) & holds
+    def keep(points: Tensor, away: Tensor, lead: Tensor | None = None) -> None:
+        """Take what is of the class and nearer; a lead that is known need not be asked for, nor one that is too far."""
+        nearer = (away < distance).nonzero().squeeze(1)
+        if not len(nearer):
+            return
+        known = problem.leads(points[nearer], nearer).amin(1) if lead is None else lead[nearer]
+        better = nearer[known >= problem.margin[nearer]]
         nearest[better], distance[better], improved[better] = points[better], away[better], True
 
     average, beyond = None, problem.beyond(10)
@@ -150,13 +156,15 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
             noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
             around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
         lead, gradient = problem.smallest_lead(around, rows, options.smoothing * cooled**2)
-        keep(points, away, lead >= problem.margin if exact else problem.holds(points, rows))
-        average = gradient if average is None else gradient.sub_(average).mul_(1 - options.momentum).add_(average)
+        keep(points, away, lead if exact else None)
+        if average is not None and options.momentum:
+            gradient.sub_(average).mul_(1 - options.momentum).add_(average)
+        average = gradient
 
         goal = r.mul_(-first * cooled).add_(points)
         offsets = torch.linalg.vecdot(average, around) - lead + beyond
         points = _onto_half_space(goal, average, offsets, problem.lower, problem.upper)
-    keep(points, problem.distance(points, rows), problem.holds(points, rows))
+    keep(points, problem.distance(points, rows))
     return nearest, improved
 
 
@@ -208,7 +216,7 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         corrected = project(goal, linear.gradients, offsets, lower, upper, start=start, tolerance=exact)
         multipliers[rows] = multipliers[rows].scatter(1, linear.classes, corrected.multipliers / damped)
 
-        there = _as_far_as_it_holds(problem, rows, here, corrected.point)
+        there = _as_far_as_it_holds(problem, rows, here, linear.leads[:, 0], corrected.point)
         size = problem.distance(there, rows)
         nearer = size < distance[rows]
         worthwhile = size < distance[rows] * (1 - 0.1 * options.tolerance**2 * damping[rows])
@@ -221,17 +229,27 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     return Found(points, reached, torch.full_like(distance, torch.nan), residual, status)
 
 
-def _as_far_as_it_holds(problem: Problem, rows: Tensor, here: Tensor, there: Tensor) -> Tensor:
-    """The last points (r, n) on the ways from here to there, found by bisection, that are of the target's class."""
-    cut = (~problem.holds(there, rows)).nonzero().squeeze(1)
+def _as_far_as_it_holds(problem: Problem, rows: Tensor, here: Tensor, lead: Tensor, there: Tensor) -> Tensor:
+    """Points (r, n) of the target's class on the ways from here, where its smallest lead is known (r,), to there.
+
+    Where `there` is not of the class, nearly the last ones that are: by the method of false position.
+    """
+    margin = problem.margin[rows]
+    beyond = problem.leads(there, rows).amin(1) - margin
+    cut = (~(beyond >= 0)).nonzero().squeeze(1)
     if not len(cut):
         return there
-    start, step = here[cut], there[cut] - here[cut]
-    low, high = torch.zeros_like(step[:, 0]), torch.ones_like(step[:, 0])
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        holds = problem.holds(start + middle[:, None] * step, rows[cut])
-        low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
+    rows, margin, start, step = rows[cut], margin[cut], here[cut], there[cut] - here[cut]
+    low, high = torch.zeros_like(margin), torch.ones_like(margin)
+    low_lead, high_lead = (lead[cut] - margin).clamp_min(0), beyond[cut]
+    for _ in range(_SECANTS):
+        share = (low_lead / (low_lead - high_lead)).nan_to_num(0.5)  # where a lead is infinite, or no number
+        tried = low + (high - low) * (_SHORT * share).clamp_min(1 - _SHORT)
+        found = problem.leads(start + tried[:, None] * step, rows).amin(1) - margin
+        holds = found >= 0
+        # Illinois: the end that stays counts less, so that it moves the next time.
+        low_lead, high_lead = torch.where(holds, found, low_lead / 2), torch.where(holds, high_lead / 2, found)
+        low, high = torch.where(holds, tried, low), torch.where(holds, high, tried)
     there = there.clone()
     there[cut] = (start + low[:, None] * step).clamp_(problem.lower, problem.upper)
     return there
