@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import expit, rel_entr
 
-from blindspots import artifacts, autoencoder, networks, objective
+from blindspots import artifacts, autoencoder, networks, objective, samples
 from blindspots.artifacts import Dataset
 from blindspots.limited_memory import Point
 from scripts import train
@@ -163,6 +163,28 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(dtype):
         assert values.dtype == dtype
         assert torch.equal(values, again.state_dict()[key])
         assert not torch.allclose(values, other.state_dict()[key])
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_the_weights_have_the_same_bytes_for_any_number_of_threads(monkeypatch, threads):
+    monkeypatch.setattr(objective, "_SMALLEST", 1)
+    one, other = encoder_of(dtype=torch.float32), encoder_of(dtype=torch.float32)
+    assert pretrain(one, max_iterations=20) == pretrain(other, max_iterations=20, threads=threads)
+    assert torch.equal(one[1].weight, other[1].weight)
+
+
+def test_the_first_iterations_are_on_samples_of_many_images(monkeypatch):
+    monkeypatch.setattr(samples, "_FEW_THEN_ALL", ((8, 5), (16, 5), (17, 5)))  # the last are too many of 40
+    sizes = []
+    of_sample = autoencoder.Reconstruction.of_sample
+    monkeypatch.setattr(
+        autoencoder.Reconstruction, "of_sample", lambda loss, rows: sizes.append(len(rows)) or of_sample(loss, rows)
+    )
+    result = pretrain(encoder_of(), max_iterations=30)
+    assert sizes == [8, 16]
+    assert len(result.history) == 30 - 10 + 1
+    assert result.history[0].evaluations < 1 + 2 * 5 * (8 + 16) / 40
+    assert result.history[0].loss < pretrain(encoder_of(), max_iterations=2, method="full_batch").history[0].loss
 
 
 def test_the_encoder_is_trained_in_place():

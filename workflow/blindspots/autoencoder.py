@@ -77,7 +77,7 @@ class Reconstruction(Objective):
         return loss, gradient
 
     def of_sample(self, rows: Tensor) -> Function:
-        images = self.images[rows]
+        images = self.images.index_select(0, rows)
         return lambda values: self._over(images, values)[:2]
 
     def state(self, point: Point) -> State:

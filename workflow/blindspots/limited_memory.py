@@ -57,7 +57,7 @@ class Pairs:
 
     def __init__(self, most: int, like: Tensor, each: Callable = map):
         self._most, self._each = most, each
-        self._rows = like.new_zeros(2 * most, len(like))  # every s, and then every y
+        self._rows = like.new_zeros(2 * most, len(like))  # s and y by turns
         self._blocks = self._rows.split(-(-len(like) // _BLOCKS), dim=1)
         self._sy, self._yy = np.zeros((2, most, most))  # inner products sᵀy and yᵀy
         self._slots: list[int] = []  # of the pairs, the oldest first
@@ -69,7 +69,7 @@ class Pairs:
     def direction(self) -> Tensor:
         """-H g: towards the minimum, as far as the pairs tell."""
         g = self._gradient
-        sg, yg = self._products.reshape(2, self._most)[:, self._slots]
+        sg, yg = self._products[self._slots].T
         if not self._slots:
             self._yd = np.zeros(self._most)
             return g * -min(1.0, 1 / g.norm().item())
@@ -81,39 +81,44 @@ class Pairs:
         along_s = solve_triangular(sy, sy.diagonal() * along_y - scale * bent, trans="T")
         self._yd = np.zeros(self._most)
         self._yd[self._slots] = -scale * bent - sy.T @ along_s
-        weights = np.zeros((2, self._most))
-        weights[:, self._slots] = -along_s, scale * along_y
-        return self._sum(weights.ravel()).sub_(g, alpha=scale)
+        weights = np.zeros((self._most, 2))
+        weights[self._slots] = np.stack([-along_s, scale * along_y], axis=1)
+        return self._sum(weights).sub_(g, alpha=scale)
 
     def step(self, length: float, direction: Tensor, gradient: Tensor) -> None:
         """Go on to where `length` times `direction` led, and keep the pair if the curvature along it is positive."""
         s, y = direction * length, gradient - self._gradient
         products = self._times(gradient)
-        changes = (products - self._products).reshape(2, self._most)
+        changes = (products - self._products).T
         self._gradient, self._products = gradient, products
         sy = _dot(s, y)
         if not sy > 1e-10 * s.norm().item() * y.norm().item():
             return
         slot = self._slots.pop(0) if len(self._slots) == self._most else len(self._slots)
         self._slots.append(slot)
-        self._rows[slot], self._rows[self._most + slot] = s, y
+        self._rows[2 * slot], self._rows[2 * slot + 1] = s, y
         self._sy[slot], self._sy[:, slot] = length * self._yd, changes[0]
         self._yy[slot], self._yy[:, slot] = changes[1], changes[1]
         self._sy[slot, slot], self._yy[slot, slot] = sy, _dot(y, y)
-        products[slot], products[self._most + slot] = _dot(s, gradient), _dot(y, gradient)
+        products[slot] = _dot(s, gradient), _dot(y, gradient)
 
     def forget(self) -> None:
         self._slots = []
 
     def _times(self, vector: Tensor) -> np.ndarray:
-        """The inner products of every s and every y with the vector."""
+        """The inner products of every s and every y with the vector, (most, 2)."""
+        used = 2 * len(self._slots)
         parts = zip(self._blocks, vector.split(self._blocks[0].shape[1]), strict=True)
-        return sum(self._each(lambda part: torch.mv(*part), parts)).double().cpu().numpy()
+        products = sum(self._each(lambda part: torch.mv(part[0][:used], part[1]), parts))
+        found = np.zeros((self._most, 2))
+        found.reshape(-1)[:used] = products.double().cpu()
+        return found
 
     def _sum(self, weights: np.ndarray) -> Tensor:
-        """The weighted sum of every s and every y."""
-        weights = torch.from_numpy(weights).to(self._rows)
-        return torch.cat(list(self._each(lambda block: weights @ block, self._blocks)))
+        """The sum of every s and every y with its weight of (most, 2)."""
+        used = 2 * len(self._slots)
+        factors = torch.from_numpy(weights).flatten()[:used].to(self._rows)
+        return torch.cat(list(self._each(lambda block: factors @ block[:used], self._blocks)))
 
 
 def minimise(

@@ -57,12 +57,12 @@ class TotalLoss(Objective):
         return self._total(values, self._sums, len(self.images))
 
     def of_sample(self, rows: Tensor) -> Function:
-        images, labels = self.images[rows], self._labels[rows]
+        images, labels = self.images.index_select(0, rows), self._labels[rows]
         return lambda values: self._total(values, self._summed(values, images, labels), len(images))
 
     def of_working_set(self, rows: Tensor, here: Point) -> Function:
         """The same where the loss of the images outside of `rows` is the linear function that it is near `here`."""
-        images, labels, count = self.images[rows], self._labels[rows], len(self.images)
+        images, labels, count = self.images.index_select(0, rows), self._labels[rows], len(self.images)
         loss, gradient = self._total(here.values, self._summed(here.values, images, labels), count)
         offset, slope = here.loss - loss, here.gradient - gradient
 
