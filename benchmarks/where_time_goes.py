@@ -22,6 +22,7 @@ from blindspots.attack import METHODS, minimum_distortion
 from blindspots.fingerprint import fingerprint
 from blindspots.provenance import Artifact
 from blindspots.step import Step
+from blindspots.total_loss import decay
 
 RESULTS = Path("results")
 IMAGES = 1000
@@ -98,7 +99,7 @@ def phases(path: Path, peak: float) -> list[dict]:
     parameters = list(network.parameters())
 
     def training_gradient():
-        loss = torch.nn.functional.cross_entropy(network(x), y) + training.decay(network, [1e-5] * layers, "half")
+        loss = torch.nn.functional.cross_entropy(network(x), y) + decay(network, [1e-5] * layers, "half")
         torch.autograd.grad(loss, parameters)
 
     flops = count_flops(training_gradient)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy.special import expit, rel_entr
 
-from blindspots import artifacts, autoencoder, networks, training
+from blindspots import artifacts, autoencoder, networks, objective, samples
 from blindspots.artifacts import Dataset
+from blindspots.limited_memory import Point
 from scripts import train
 
 # Images of few causes, so that a few hidden units can tell them.
@@ -34,12 +35,11 @@ def pretrain(encoder, seed=7, **changes):
 
 
 def intercepted(monkeypatch, encoder, **changes):
-    """The parameters, the objective and the options that `pretrain` gives to `minimise`."""
+    """The objective and the options that `pretrain` gives to its method."""
     calls = []
-    monkeypatch.setattr(autoencoder, "minimise", lambda *given, **options: calls.append((*given, options)))
-    pretrain(encoder, **changes)
-    ((parameters, objective, options),) = calls
-    return parameters, objective, options
+    monkeypatch.setitem(autoencoder.METHODS, "kept", lambda objective, **options: calls.append((objective, options)))
+    pretrain(encoder, **changes, method="kept")
+    return calls[0]
 
 
 def by_hand(parameters, sparsity, sparsity_weight, weight_decay):
@@ -79,13 +79,16 @@ def mean_activations(encoder):
     [{}, {"sparsity": 0.02, "sparsity_weight": 5.0, "weight_decay": 0.0}, {"sparsity_weight": 0.0, "weight_decay": 1.0}],
 )
 def test_the_loss_and_its_gradient_are_those_of_the_formula_however_the_images_are_split(monkeypatch, part, changes):
-    monkeypatch.setattr(training, "_PART", {"cpu": part})
-    parameters, objective, _ = intercepted(monkeypatch, encoder_of(), **changes)
+    monkeypatch.setattr(objective, "_LARGEST", {"cpu": part})
+    monkeypatch.setattr(objective, "_SMALLEST", 1)
+    loss_of, _ = intercepted(monkeypatch, encoder_of(), **changes)
+    parameters = loss_of.parameters
     options = OPTIONS | changes
     for seed in (2, 3):
         for number, parameter in enumerate(parameters):  # biases too, which start at 0
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(10 * seed + number))
-        state = objective()
+        point = Point.of(loss_of.of_all, loss_of.values)
+        state = loss_of.state(point)
         loss, error = by_hand(parameters, **options)
         assert state.loss == pytest.approx(loss, rel=1e-11)
         assert state.error == pytest.approx(error, rel=1e-11)
@@ -95,7 +98,8 @@ def test_the_loss_and_its_gradient_are_those_of_the_formula_however_the_images_a
 
 def test_parameters_are_the_encoders_and_a_decoder_of_glorots_weights_that_is_no_transpose(monkeypatch):
     encoder = encoder_of(units=400)
-    (w, b, v, a), _, _ = intercepted(monkeypatch, encoder)
+    loss, _ = intercepted(monkeypatch, encoder)
+    w, b, v, a = loss.parameters
     assert w is encoder[1].weight
     assert b is encoder[1].bias
     assert v.shape == (12, 400)
@@ -111,7 +115,7 @@ def test_the_limits_are_passed_on(monkeypatch):
         pass
 
     limits = {"gradient_tolerance": 0.25, "max_iterations": 3, "history": 4, "report": report}
-    _, _, options = intercepted(monkeypatch, encoder_of(), **limits)
+    _, options = intercepted(monkeypatch, encoder_of(), **limits)
     assert options == limits | {"error": "rms of x̂ - x"}
 
 
@@ -161,6 +165,28 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(dtype):
         assert not torch.allclose(values, other.state_dict()[key])
 
 
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_the_weights_have_the_same_bytes_for_any_number_of_threads(monkeypatch, threads):
+    monkeypatch.setattr(objective, "_SMALLEST", 1)
+    one, other = encoder_of(dtype=torch.float32), encoder_of(dtype=torch.float32)
+    assert pretrain(one, max_iterations=20) == pretrain(other, max_iterations=20, threads=threads)
+    assert torch.equal(one[1].weight, other[1].weight)
+
+
+def test_the_first_iterations_are_on_samples_of_many_images(monkeypatch):
+    monkeypatch.setattr(samples, "_FEW_THEN_ALL", ((8, 5), (16, 5), (17, 5)))  # the last are too many of 40
+    sizes = []
+    of_sample = autoencoder.Reconstruction.of_sample
+    monkeypatch.setattr(
+        autoencoder.Reconstruction, "of_sample", lambda loss, rows: sizes.append(len(rows)) or of_sample(loss, rows)
+    )
+    result = pretrain(encoder_of(), max_iterations=30)
+    assert sizes == [8, 16]
+    assert len(result.history) == 30 - 10 + 1
+    assert result.history[0].evaluations < 1 + 2 * 5 * (8 + 16) / 40
+    assert result.history[0].loss < pretrain(encoder_of(), max_iterations=2, method="full_batch").history[0].loss
+
+
 def test_the_encoder_is_trained_in_place():
     encoder = encoder_of()
     before = {key: values.clone() for key, values in encoder.state_dict().items()}
@@ -172,20 +198,22 @@ def test_the_encoder_is_trained_in_place():
         assert not torch.equal(values, before[key])
 
 
+@pytest.mark.parametrize("name", ["working_set", "full_batch"])
 @pytest.mark.parametrize("limit", [1, 30])
-def test_the_last_record_is_that_of_the_end(monkeypatch, limit):
+def test_the_last_record_is_that_of_the_end(monkeypatch, limit, name):
     ends = []
+    method = autoencoder.METHODS[name]
 
-    def kept(parameters, *given, **options):
-        ends.append(parameters)
-        return training.minimise(parameters, *given, **options)
+    def kept(loss, **options):
+        ends.append(loss.parameters)
+        return method(loss, **options)
 
-    monkeypatch.setattr(autoencoder, "minimise", kept)
-    result = pretrain(encoder_of(), max_iterations=limit)
+    monkeypatch.setitem(autoencoder.METHODS, name, kept)
+    result = pretrain(encoder_of(), max_iterations=limit, method=name)
     last, (parameters,) = result.history[-1], ends
     loss, error = by_hand(parameters, **OPTIONS)
     gradient = by_autograd(parameters, **OPTIONS)
-    assert len(result.history) == limit
+    assert len(result.history) == limit + (name == "working_set")  # which has the start, too
     assert last.loss == pytest.approx(loss, rel=1e-11)
     assert last.error == pytest.approx(error, rel=1e-11)
     assert last.gradient_max == pytest.approx(gradient.abs().max().item(), rel=1e-8)
@@ -205,7 +233,7 @@ def test_the_program_trains_the_layers_above_and_leaves_the_pretrained_one(tmp_p
     arrays = {"train/images": pixels, "train/labels": labels}
     artifacts.write(tmp_path / "data.h5", {key: Dataset(values, "some") for key, values in arrays.items()}, {})
     artifacts.write(tmp_path / "splits.h5", {"P1": Dataset(np.arange(30), "indices")}, {})
-    options = {"gradient_tolerance": 1e-5, "max_iterations": 40, "history": 10}
+    options = {"method": "working_set", "gradient_tolerance": 1e-5, "max_iterations": 40, "history": 10}
     settings = {
         "network": {"kind": "fully_connected", "units": [5, 3], "activation": "sigmoid"},
         "pretraining": OPTIONS | {"max_iterations": 25},
@@ -231,8 +259,8 @@ def test_the_program_trains_the_layers_above_and_leaves_the_pretrained_one(tmp_p
     assert not torch.allclose(trained[3].weight, start)
     with artifacts.read(tmp_path / "network.h5") as file:
         assert file["pretraining/loss"][()].tolist() == [state.loss for state in pretrained.history]
-        assert len(file["pretraining/error"]) == 25
-        assert 1 < len(file["history/loss"]) <= 40
+        assert len(file["pretraining/error"]) == 26
+        assert 1 < len(file["history/loss"]) <= 41
         share = (trained(x).argmax(1) != y).double().mean().item()
         assert file["history/error"][-1] == pytest.approx(share)
         # The classifier on top alone decays.

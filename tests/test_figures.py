@@ -28,7 +28,8 @@ def pairs(*sizes, seed=0):
 def histories(seed=0):
     rng = np.random.default_rng(seed)
     keys = ("loss", "gradient_max", "error")
-    return {name: {key: np.sort(rng.random(9))[::-1] for key in keys} for name in ("M1", "M2")}
+    cost = {"evaluations": np.linspace(2, 63.5, 9)}
+    return {name: {key: np.sort(rng.random(9))[::-1] for key in keys} | cost for name in ("M1", "M2")}
 
 
 def weights(count, seed=0):
@@ -154,6 +155,8 @@ def test_training_curves_have_every_network_and_the_error_in_percent():
     }
     figures.plt.close(figure)
     assert all(set(panel) == set(given) for panel in lines.values())
+    for axis in figure.axes:
+        assert all((line.get_xdata() == given["M1"]["evaluations"]).all() for line in axis.lines[:2])
     assert lines["training error (%)"]["M2"] == pytest.approx(100 * given["M2"]["error"])
     assert lines["largest gradient component"]["M1"] == pytest.approx(given["M1"]["gradient_max"])
 

@@ -8,9 +8,10 @@ import torch
 import yaml
 from torch import nn
 
-from blindspots import networks, training
+from blindspots import networks
 from blindspots.attack import minimum_distortion, refine
 from blindspots.examples import PRECISIONS
+from blindspots.objective import flat
 from blindspots.penalty import LBFGS
 from blindspots.recompute import ONE_LEVEL
 from blindspots.sqp import SQP
@@ -98,7 +99,7 @@ def test_gradients_of_training_agree(network):
     def gradient(network, images, labels, targets):
         parameters = [parameter.requires_grad_() for parameter in network.parameters()]
         loss = torch.nn.functional.cross_entropy(network(images), labels)
-        return training.flat(torch.autograd.grad(loss, parameters)).cpu()
+        return flat(torch.autograd.grad(loss, parameters)).cpu()
 
     here, there = on("cpu", network, gradient), on("cuda", network, gradient)
     networks.frozen(network)

@@ -10,9 +10,11 @@ import pytest
 import torch
 from test_training import IMAGES, LABELS, network_of
 
-from blindspots import adversarial_training, artifacts, datasets, minibatches, networks, training
+from blindspots import adversarial_training, artifacts, datasets, minibatches, networks
 from blindspots.artifacts import Dataset
 from blindspots.checkpoints import Checkpoint
+from blindspots.total_loss import decay
+from blindspots.training_record import Trained
 from scripts import train, train_perturbed
 
 # Two lines part three kinds of images: what their first, and else their last, pixel says.
@@ -35,7 +37,7 @@ class Watched(torch.nn.Module):
         return self.network(images)
 
 
-def in_minibatches(network, labels=SEPARABLE, **changes) -> training.Trained:
+def in_minibatches(network, labels=SEPARABLE, **changes) -> Trained:
     images = IMAGES.to(next(network.parameters()).dtype)
     return minibatches.fit(network, images, labels, **(BATCHES | changes)).trained
 
@@ -83,7 +85,7 @@ def test_the_record_of_an_epoch_is_of_all_images_without_dropout(convention):
     assert not network.training
     assert not any(layer.training for layer in network)
     loss = torch.nn.functional.cross_entropy(network(IMAGES), SEPARABLE)
-    loss = loss + training.decay(network, [0.02, 0.03], convention)
+    loss = loss + decay(network, [0.02, 0.03], convention)
     gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, network.parameters())])
     assert last.loss == pytest.approx(loss.item(), rel=1e-12)
     assert last.error == pytest.approx((network(IMAGES).argmax(1) != SEPARABLE).double().mean().item())

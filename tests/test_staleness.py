@@ -63,7 +63,7 @@ SETTINGS = {
     ),
     "networks.sigmoid_pools.perturbed": ("amplified: true # to", "amplified: false # to", PERTURBED),
     "training.history": (
-        "max_iterations: 2000\n  history: 10",
+        "max_iterations: 2000\n  history: 100",
         "max_iterations: 2000\n  history: 11",
         {"train", "train_perturbed"} | AFTER_TRAINING,
     ),

@@ -7,10 +7,12 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from blindspots import networks, training
+from blindspots.total_loss import decay
 
 IMAGES = torch.rand(60, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.randint(0, 3, (60,), generator=torch.Generator().manual_seed(1))
 DECAY = 0.02
+OPTIONS = {"gradient_tolerance": 1e-6}
 
 
 def network_of(units, dtype=torch.float64, seed=0):
@@ -21,8 +23,15 @@ def network_of(units, dtype=torch.float64, seed=0):
 
 def fit(network, **changes):
     dtype = network[1].weight.dtype
-    options = {"weight_decay": [DECAY] * len(networks.weight_layers(network)), "gradient_tolerance": 1e-6} | changes
+    options = OPTIONS | {"weight_decay": [DECAY] * len(networks.weight_layers(network))} | changes
     return training.fit(network, IMAGES.to(dtype), LABELS, **options)
+
+
+@pytest.fixture(params=["working_set", "full_batch"], autouse=True)
+def method(request, monkeypatch):
+    """Every test is of both methods; of so few images the working set is all of them."""
+    monkeypatch.setitem(OPTIONS, "method", request.param)
+    return request.param
 
 
 def softmax_loss(flat, strength):
@@ -49,13 +58,13 @@ def test_decay_is_the_sum_of_its_convention_without_biases(convention, wanted):
     second.weight.data = torch.tensor([[4.0], [-5.0]])
     first.bias.data.fill_(100)
     second.bias.data.fill_(100)
-    assert training.decay(network, [0.1, 0.01], convention).item() == pytest.approx(wanted)
+    assert decay(network, [0.1, 0.01], convention).item() == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("weights", [[0.1], [0.1] * 3])
 def test_decay_needs_one_weight_for_each_layer(weights):
     with pytest.raises(ValueError, match="weight decays for 2 layers"):
-        training.decay(network_of([4, 3]), weights, "half")
+        decay(network_of([4, 3]), weights, "half")
 
 
 @pytest.mark.parametrize(("convention", "strength"), [("half", DECAY / 2), ("per_unit", DECAY / 3), ("plain", DECAY)])
@@ -80,7 +89,7 @@ def test_the_gradient_is_below_the_tolerance_when_converged():
     network = network_of([4, 3])
     result = fit(network, gradient_tolerance=1e-4)
     assert result.converged
-    loss = torch.nn.functional.cross_entropy(network(IMAGES), LABELS) + training.decay(network, [DECAY] * 2, "half")
+    loss = torch.nn.functional.cross_entropy(network(IMAGES), LABELS) + decay(network, [DECAY] * 2, "half")
     gradients = torch.autograd.grad(loss, network.parameters())
     assert max(part.abs().max().item() for part in gradients) <= 1e-4
     assert result.history[-1].gradient_norm == pytest.approx(sum(part.square().sum() for part in gradients).sqrt().item())
@@ -89,25 +98,26 @@ def test_the_gradient_is_below_the_tolerance_when_converged():
 def test_the_last_state_is_that_of_the_trained_network():
     network = network_of([4, 3])
     last = fit(network).history[-1]
-    loss = torch.nn.functional.cross_entropy(network(IMAGES), LABELS) + training.decay(network, [DECAY] * 2, "half")
+    loss = torch.nn.functional.cross_entropy(network(IMAGES), LABELS) + decay(network, [DECAY] * 2, "half")
     assert last.loss == pytest.approx(loss.item(), rel=1e-12)
     assert last.error == pytest.approx((network(IMAGES).argmax(1) != LABELS).double().mean().item())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_loss_never_rises_and_evaluations_are_counted(dtype):
+def test_the_loss_never_rises_and_evaluations_are_counted(dtype, method):
     history = fit(network_of([8, 3], dtype), weight_decay=[1e-5] * 2, max_iterations=100).history
     losses = [state.loss for state in history]
     assert (np.diff(losses) <= 1e-6 * losses[0] * (dtype == torch.float32)).all()
     assert (np.diff([state.evaluations for state in history]) >= 1).all()
-    assert history[0].evaluations >= 2  # one at the start, and at least one for the first iteration
+    assert history[0].evaluations == 1 if method == "working_set" else history[0].evaluations >= 2  # which has no start
 
 
 @pytest.mark.parametrize("limit", [1, 5])
-def test_the_history_is_as_long_as_the_iterations_that_were_allowed(limit):
+def test_there_are_no_more_iterations_than_are_allowed_and_each_is_on_record(limit, method):
     result = fit(network_of([8, 3]), max_iterations=limit, gradient_tolerance=1e-12)
-    assert len(result.history) == limit
+    assert len(result.history) == limit + (method == "working_set")  # which has the start, too
     assert not result.converged
+    assert result.message
 
 
 def test_training_that_rounding_stops_has_not_converged_and_says_why():
@@ -131,30 +141,8 @@ def test_the_same_start_gives_the_same_bytes_twice():
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_every_iteration_is_reported():
+def test_every_record_is_reported(method):
     lines = []
     result = fit(network_of([3]), max_iterations=5, report=lambda text, *values: lines.append(text % values))
-    assert [line.split(":")[0] for line in lines] == [f"iteration {n + 1}" for n in range(len(result.history))]
-
-
-# --- The loss of all images at once, added up over parts ---
-
-
-@pytest.mark.parametrize("part", [1000, 60, 59, 7, 1])
-@pytest.mark.parametrize("convention", ["half", "per_unit", "plain"])
-def test_the_total_loss_and_its_gradient_are_those_of_all_images_whatever_the_parts(monkeypatch, part, convention):
-    monkeypatch.setattr(training, "_PART", {"cpu": part})
-    network = network_of([4, 3])
-    for number, parameter in enumerate(network.parameters()):  # biases too, which start at 0
-        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
-    logits = network(IMAGES)
-    loss = torch.nn.functional.cross_entropy(logits, LABELS)
-    for layer, rate in ((network[1], 0.1), (network[3], 0.02)):
-        divisor = {"half": 2, "per_unit": layer.out_features, "plain": 1}[convention]
-        loss = loss + rate / divisor * layer.weight.square().sum()
-    gradient = torch.cat([values.flatten() for values in torch.autograd.grad(loss, network.parameters())])
-    state = training.total_loss(network, IMAGES, LABELS, [0.1, 0.02], convention)
-    assert state.loss == pytest.approx(loss.item(), rel=1e-12)
-    assert state.error == pytest.approx((logits.argmax(1) != LABELS).double().mean().item())
-    assert state.gradient.numpy() == pytest.approx(gradient.numpy(), rel=1e-10, abs=1e-14)
-    assert not state.gradient.requires_grad
+    unit = {"working_set": "pass", "full_batch": "iteration"}[method]
+    assert [line.split(":")[0] for line in lines] == [f"{unit} {n + 1}" for n in range(len(result.history))]

@@ -217,6 +217,7 @@ class Pretraining(Section):
     sparsity_weight: NonNegative
     weight_decay: NonNegative
     max_iterations: Count
+    history: Count
 
 
 class Minibatches(Section):
@@ -336,6 +337,7 @@ class EfficientNetLite(Pretrained):
 
 
 class Training(Section):
+    method: Literal["working_set", "full_batch"]
     decay_convention: Literal["half", "per_unit", "plain"]
     gradient_tolerance: Positive
     max_iterations: Count

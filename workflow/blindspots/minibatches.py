@@ -9,7 +9,10 @@ from torch.nn.functional import cross_entropy
 
 from blindspots.adam import Adam
 from blindspots.checkpoints import Checkpoint
-from blindspots.training import Iteration, Report, Trained, decaying, in_parts, no_report, tell, total_loss
+from blindspots.limited_memory import Point
+from blindspots.objective import in_parts
+from blindspots.total_loss import TotalLoss, decaying
+from blindspots.training_record import Iteration, Report, Trained, no_report, tell
 
 
 class Term(Protocol):
@@ -92,8 +95,9 @@ def fit(
             for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
                 batch = images.index_select(0, rows)  # in half the time of images[rows]
                 optimiser.step(torch.autograd.grad(term.loss(batch, labels[rows]), parameters))
-            state = total_loss(network.eval(), images, labels, weight_decay, decay_convention)
-            states.append(Iteration.of(state, evaluations=epoch))
+            whole = TotalLoss(network.eval(), images, labels, weight_decay, decay_convention)
+            point = Point.of(whole.of_all, whole.values)
+            states.append(Iteration.of(whole.state(point), evaluations=epoch))
             if watched:
                 errors.append(_error(network, *watched))
             tell(report, "epoch", "training error", states)

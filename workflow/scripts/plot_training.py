@@ -1,4 +1,4 @@
-"""Loss, gradient norm and training error of every network against the iteration."""
+"""Loss, gradient and training error of every network against what its training cost so far."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Train one network, by full-batch L-BFGS until convergence or as its definition says, with every iteration on record."""
+"""Train one network, by L-BFGS until convergence or in minibatches as its definition says, with the way there on record."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,8 +10,9 @@ from blindspots import autoencoder, datasets, minibatches, networks, training
 from blindspots.artifacts import Dataset
 from blindspots.checkpoints import Checkpoint
 from blindspots.device import prepare
+from blindspots.objective import in_parts
 from blindspots.step import Progress, Step, log, run
-from blindspots.training import Trained
+from blindspots.training_record import Trained
 
 
 def body(step: Step) -> None:
@@ -25,16 +26,17 @@ def to_convergence(step: Step) -> None:
     """Train by L-BFGS; where the settings have pretraining, the layers above the first, which then stays as it is."""
     settings = step.settings
     network, x, y, generator = _begin(step)
-    until = {key: settings["training"][key] for key in ("gradient_tolerance", "max_iterations", "history")}
+    until = {key: settings["training"][key] for key in ("method", "gradient_tolerance", "max_iterations", "history")}
+    until |= {"threads": step.threads, "report": Progress()}
     if not (pretraining := settings.get("pretraining")):
-        _end(step, network, x, training.fit(network, x, y, **_decay(settings), **until, report=Progress()))
+        _end(step, network, x, training.fit(network, x, y, **_decay(settings), **until))
         return
     encoder, above = network[:3], network[3:]
-    pretrained = autoencoder.pretrain(encoder, x, **until | pretraining, generator=generator, report=Progress())
-    log.info("pretrained for %d iterations (%s)", len(pretrained.history), pretrained.message)
+    pretrained = autoencoder.pretrain(encoder, x, **until | pretraining, generator=generator)
+    log.info("pretrained by %.1f gradients of all images (%s)", pretrained.history[-1].evaluations, pretrained.message)
     with torch.no_grad():
-        features = torch.cat([encoder(part) for part in training.in_parts(x)])
-    trained = training.fit(above, features, y, **_decay(settings), **until, report=Progress())
+        features = torch.cat([encoder(part) for part in in_parts(x)])
+    trained = training.fit(above, features, y, **_decay(settings), **until)
     _end(step, network, x, trained, _record("pretraining", pretrained))
 
 
@@ -84,9 +86,9 @@ def _decay(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _end(step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapping[str, Dataset] | None = None) -> None:
     last = trained.history[-1]
     log.info(
-        "%s after %d iterations (%s): loss %.6f, largest gradient component %.1e, training error %.4f",
+        "%s after %.1f gradients of all images (%s): loss %.6f, largest gradient component %.1e, training error %.4f",
         _outcome(trained, step.settings),
-        len(trained.history),
+        last.evaluations,
         trained.message,
         last.loss,
         last.gradient_max,
@@ -112,11 +114,11 @@ def _outcome(trained: Trained, settings: Mapping[str, Any]) -> str:
 def _record(name: str, trained: Trained) -> dict[str, Dataset]:
     loss, gradient_norm, gradient_max, error, evaluations = zip(*trained.history, strict=True)
     return {
-        f"{name}/loss": Dataset(loss, "(iterations,) the total loss, weight decay included"),
-        f"{name}/gradient_norm": Dataset(gradient_norm, "(iterations,) 2-norm of the loss's gradient"),
-        f"{name}/gradient_max": Dataset(gradient_max, "(iterations,) largest component of the loss's gradient"),
-        f"{name}/error": Dataset(error, "(iterations,) images misclassified, a fraction; in pretraining the rms of x̂ - x"),
-        f"{name}/evaluations": Dataset(evaluations, "(iterations,) gradients computed so far"),
+        f"{name}/loss": Dataset(loss, "(points,) the total loss of all images, weight decay included"),
+        f"{name}/gradient_norm": Dataset(gradient_norm, "(points,) 2-norm of the loss's gradient"),
+        f"{name}/gradient_max": Dataset(gradient_max, "(points,) largest component of the loss's gradient"),
+        f"{name}/error": Dataset(error, "(points,) images misclassified, a fraction; in pretraining the rms of x̂ - x"),
+        f"{name}/evaluations": Dataset(evaluations, "(points,) gradients computed so far, in those of all images"),
     }
 
 

@@ -1,0 +1,148 @@
+"""What training on working sets costs beside the plain full batch, and where both end: python benchmarks/training.py
+
+Trains M1, M1' and M2 from several seeds by both methods on one core, by turns, and prints a Markdown table: seconds of the
+core, loss, errors on P1, P2 and test, the mean minimum distortion by the paper's procedure, and how often the examples for a
+network fool another. Each is the mean ± the standard deviation over the seeds. The difference is within the spread where
+Welch's test does not tell the methods apart at the 1 % level. With --finished FOLDER those networks of the full batch that
+FOLDER has in networks/ and networks/seeds…/ are read instead of trained: their seconds are then those of the clock, of a run
+beside others. The images are those of results/data.h5 and results/splits.h5 (snakemake --cores 1 results/splits.h5).
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import torch
+import yaml
+from scipy import stats
+from torch import Tensor, nn
+
+from blindspots import artifacts, datasets, networks, training
+from blindspots.attack import minimum_distortion
+from blindspots.config import Config, validated
+from blindspots.device import prepare
+from blindspots.evaluation import classify
+
+NAMES = ("M1", "M1_prime", "M2")
+HISTORY = {"full_batch": 10}  # pairs, as in the ablation; otherwise those that are configured
+SECONDS = "seconds"
+Images = dict[str, tuple[Tensor, Tensor]]
+
+
+def main() -> int:
+    options = arguments()
+    data, splits = options.results / "data.h5", options.results / "splits.h5"
+    if not splits.exists():
+        print(f"{splits} is missing: run snakemake --cores 1 {splits} first.", file=sys.stderr)
+        return 1
+    prepare(SimpleNamespace(threads=1), "cpu")
+    config = validated(yaml.safe_load(Path("config/config.yaml").read_text()))
+    images = {part: read(data, "train", datasets.read_split(splits, part)) for part in ("P1", "P2")}
+    images["test"] = read(data, "test")
+    rows = []
+    for seed, method in itertools.product(range(options.seeds), training.METHODS):
+        trained = {}
+        for name in NAMES:
+            trained[name], figures = made(config, name, seed, method, images, options.finished)
+            rows += [{"method": method, "network": name, "figure": key, "value": value} for key, value in figures.items()]
+        rows += [{"method": method, **row} for row in attacked(trained, images["test"], options.images)]
+        print(f"seed {seed + 1} of {options.seeds}, {method}", file=sys.stderr)
+    print(compared(pd.DataFrame(rows)).to_markdown(index=False))
+    if options.finished:
+        print(f"\nFull-batch networks are those of {options.finished}, where it has them; their seconds are clock time.")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each network")
+    parser.add_argument("--images", type=int, default=300, help="test images that are attacked")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of data.h5 and splits.h5")
+    parser.add_argument("--finished", type=Path, metavar="FOLDER", help="results with networks of the full batch")
+    return parser.parse_args()
+
+
+def read(path: Path, *which) -> tuple[Tensor, Tensor]:
+    images, labels = datasets.read(path, *which)
+    return torch.from_numpy(images), torch.from_numpy(labels).long()
+
+
+def made(config: Config, name: str, seed: int, method: str, images: Images, finished: Path | None):
+    """The network, frozen, with what its training came to."""
+    path = finished and finished / "networks" / (f"seeds{seed + 1}/{name}.h5" if seed else f"{name}.h5")
+    if method == "full_batch" and path and path.exists():
+        network = networks.read(path)
+        with artifacts.read(path) as file:
+            taken, loss, cost = file.attrs["wall_seconds"], file["history/loss"][-1], file["history/evaluations"][-1]
+    else:
+        network, taken, loss, cost = trained_here(config, name, seed, method, images)
+    errors = {f"error on {part} (%)": 100 * error(network, *of) for part, of in images.items()}
+    return network, {SECONDS: taken, "gradients of all images": cost, "loss": loss} | errors
+
+
+def trained_here(config: Config, name: str, seed: int, method: str, images: Images):
+    definition, options = config.networks[name], config.training
+    x, y = images[definition.trained_on]
+    network = networks.build(definition.definition(), x[0].shape)
+    networks.initialise(network, torch.Generator().manual_seed(definition.seed + 1000 * seed))
+    start = time.process_time()
+    trained = training.fit(
+        network,
+        x,
+        y,
+        weight_decay=definition.weight_decay,
+        decay_convention=options.decay_convention,
+        method=method,
+        gradient_tolerance=options.gradient_tolerance,
+        max_iterations=options.max_iterations,
+        history=HISTORY.get(method, options.history),
+    )
+    seconds, last = time.process_time() - start, trained.history[-1]
+    if not trained.converged:
+        print(f"{name} by {method}: {trained.message}", file=sys.stderr)
+    return networks.frozen(network), seconds, last.loss, last.evaluations
+
+
+def attacked(trained: dict[str, nn.Module], test: tuple[Tensor, Tensor], count: int):
+    """Rows of the mean distortion for each network, and of the error of every other on its examples."""
+    x, y = (values[:count] for values in test)
+    for name, network in trained.items():
+        found = minimum_distortion(network, x, "random", labels=y, method="lbfgs")
+        distortion = found.distortion.double().nanmean().item()
+        yield {"network": name, "figure": "mean distortion", "value": distortion}
+        for other in trained.keys() - {name}:
+            rate = 100 * error(trained[other], found.images, y)
+            yield {"network": name, "figure": f"error of {other} on its examples (%)", "value": rate}
+
+
+def error(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    return (classify(network, images) != labels).double().mean().item()
+
+
+def compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line for each network and figure: both methods, their ratio, whether the seeds account for the difference."""
+    lines = []
+    for (network, figure), group in rows.groupby(["network", "figure"], sort=False):
+        new, plain = (group.loc[group["method"] == method, "value"] for method in training.METHODS)
+        several = len(new) > 1 and (new.std() > 0 or plain.std() > 0)
+        p = stats.ttest_ind(new, plain, equal_var=False).pvalue if several else float("nan")
+        lines.append(
+            {
+                "network": network,
+                "": figure,
+                "working set": f"{new.mean():.4g} ± {new.std():.2g}",
+                "full batch": f"{plain.mean():.4g} ± {plain.std():.2g}",
+                "ratio": f"{new.mean() / plain.mean():.3f}" if plain.mean() else "",
+                "p": f"{p:.2g}" if several else "",
+                "within the spread": ("yes" if p > 0.01 else "no") if several else "",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,48 @@
+"""The record of a training: where the loss of all images stood on the way, and how it ended."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+Report = Callable[..., None]
+
+
+class State(NamedTuple):
+    """A total loss at the parameters' present values: its flat gradient, and an error to report beside it."""
+
+    loss: float
+    gradient: Tensor
+    error: float
+
+
+class Iteration(NamedTuple):
+    """The state of all images: after an iteration of L-BFGS, between two working sets, or after an epoch of minibatches."""
+
+    loss: float  # the total loss: mean cross-entropy plus decay
+    gradient_norm: float  # ‖∇ total loss‖₂
+    gradient_max: float  # its largest component, which convergence is judged by
+    error: float  # fraction of the training images misclassified
+    evaluations: float  # what it cost so far, in gradients of all images; that of a tenth of them counts as a tenth
+
+    @classmethod
+    def of(cls, state: State, evaluations: float) -> "Iteration":
+        gradient = state.gradient
+        return cls(state.loss, gradient.norm().item(), gradient.abs().max().item(), state.error, evaluations)
+
+
+class Trained(NamedTuple):
+    history: list[Iteration]
+    converged: bool
+    message: str
+
+
+def no_report(message: str, *values: object) -> None:
+    """The report that nobody reads."""
+
+
+def tell(report: Report, unit: str, error: str, states: Sequence[Iteration]) -> None:
+    """Report the last of the states; error says what the error is that they have."""
+    line = "%s %d: loss %.6f, gradient norm %.2e (largest component %.2e), %s %.4f"
+    last = states[-1]
+    report(line, unit, len(states), last.loss, last.gradient_norm, last.gradient_max, error, last.error)
