@@ -1058,7 +1058,7 @@ def test_small_images_are_worked_on_together_as_far_as_a_cpu_gains_by_it(monkeyp
     network = networks.frozen(networks.fully_connected([28, 28], [100, 100, 10], "sigmoid"))
     images = torch.zeros(3, 28, 28)
     memory(monkeypatch, 2**40)
-    assert attack._images_at_once(network, images) == 512
+    assert attack._Parts.of(network, images, None, 1).size == 512
 
 
 def test_what_a_network_keeps_for_its_gradients_counts(monkeypatch):
@@ -1067,7 +1067,7 @@ def test_what_a_network_keeps_for_its_gradients_counts(monkeypatch):
     narrow, wide = (
         networks.frozen(networks.fully_connected([28, 28], [units, units, units, 10], "sigmoid")) for units in (10, 10_000)
     )
-    assert attack._images_at_once(wide, images) < attack._images_at_once(narrow, images)
+    assert attack._Parts.of(wide, images, None, 1).size < attack._Parts.of(narrow, images, None, 1).size
 
 
 def test_huge_images_are_as_few_as_fit_into_half_of_the_memory(monkeypatch):
@@ -1076,7 +1076,7 @@ def test_huge_images_are_as_few_as_fit_into_half_of_the_memory(monkeypatch):
     counts = []
     for available in (2**40, 2**31, 2**30, 2**29, 2**26, 2**20, 0.5):
         memory(monkeypatch, available)
-        counts.append(attack._images_at_once(network, images))
+        counts.append(attack._Parts.of(network, images, None, 1).size)
     bytes_of_one = 4 * 3 * 256 * 256
     assert counts[0] == 32  # fewer would be slower
     assert counts == sorted(counts, reverse=True)
@@ -1126,3 +1126,52 @@ def test_larger_logits_of_the_same_network_lead_no_further(norm, times):
     one, other = (minimum_distortion(model, images, classes, method=LBFGS(norm=norm)) for model in (network, larger))
     assert other.success.all()
     assert (other.distortion <= 1.01 * one.distortion).all()
+
+
+# Threads
+
+
+@BY_EITHER_METHOD
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_number_of_threads_changes_nothing(method, dtype):
+    network, images = small_network(dtype=dtype), random_images(13, PIXELS, dtype=dtype)
+    classes = other_targets(network, images)
+    one = minimum_distortion(network, images, classes, method=method, batch=3)
+    refined = refine(network, images, one.images, classes, batch=3)
+    for threads in (2, 3, 8):
+        more = minimum_distortion(network, images, classes, method=method, batch=3, threads=threads)
+        assert all(equal(a, b) for a, b in zip(more, one, strict=True))
+        again = refine(network, images, one.images, classes, batch=3, threads=threads)
+        assert all(equal(a, b) for a, b in zip(again, refined, strict=True))
+
+
+def equal(one, other):
+    return torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
+
+
+def test_nearest_classes_do_not_depend_on_the_number_of_threads():
+    network, images = small_network(), random_images(7, PIXELS)
+    one, three = (minimum_distortion(network, images, "nearest", batch=6, threads=threads) for threads in (1, 3))
+    assert all(equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+def test_batches_are_worked_on_at_the_same_time_as_far_as_they_fit_into_the_memory(monkeypatch):
+    network, images = small_network(), random_images(64, PIXELS)
+    memory(monkeypatch, 2**40)
+    assert attack._Parts.of(network, images, 16, 8) == (16, 8)
+    three_fit = 2 * 3 * 16 * attack._bytes_in_work(network, images)
+    memory(monkeypatch, three_fit)
+    assert attack._Parts.of(network, images, 16, 8) == (16, 3)
+    memory(monkeypatch, 0)
+    assert attack._Parts.of(network, images, 16, 8) == (16, 1)
+
+
+def test_threads_do_not_make_the_batches_smaller(monkeypatch):
+    network, images = small_network(), random_images(64, PIXELS)
+    memory(monkeypatch, 2**16)
+    assert len({attack._Parts.of(network, images, None, threads).size for threads in (1, 2, 8)}) == 1
+
+
+def test_there_is_one_thread_at_least():
+    with pytest.raises(ValueError, match="threads is 0: it has to be 1 at least"):
+        minimum_distortion(small_network(), IMAGES, CLASSES, threads=0)

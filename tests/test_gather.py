@@ -235,6 +235,8 @@ ATTACK = {
         "max_searches": 5,
         "tolerance": 1e-2,
         "min_decrease": 1e-2,
+        "window": 10,
+        "looseness": 10.0,
         "max_evaluations": 20,
         "history": 4,
     },

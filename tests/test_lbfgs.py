@@ -9,7 +9,13 @@ from scipy.optimize import lsq_linear
 
 from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS, Evaluation, minimize_in_box
 
-OPTIONS = {"lower": 0.0, "upper": 1.0, "history": 8, "tolerance": 1e-8, "min_decrease": -1, "max_evaluations": 1000}
+OPTIONS = {"lower": 0.0, "upper": 1.0, "history": 8, "tolerance": 1e-8, "min_decrease": -1, "window": 10}
+OPTIONS |= {"max_evaluations": 1000}
+
+
+def evaluation(value, gradient, value_scale, gradient_scale):
+    """Of an objective that has nothing to say aside."""
+    return Evaluation(value, gradient, value_scale, gradient_scale, value)
 
 
 class Quadratics:
@@ -30,7 +36,7 @@ class Quadratics:
         difference = points - torch.from_numpy(self.minima)[rows]
         gradient = (torch.from_numpy(self.matrices)[rows] @ difference[:, :, None]).squeeze(2)
         value = 0.5 * torch.linalg.vecdot(difference, gradient)
-        return Evaluation(value, gradient, value, torch.ones(len(points)).double())
+        return evaluation(value, gradient, value, torch.ones(len(points)).double())
 
     def reference(self, row):
         root = np.linalg.cholesky(self.matrices[row]).T
@@ -129,7 +135,7 @@ def test_a_step_where_there_is_no_curvature_does_not_end_the_search():
     def objective(points, rows):
         difference = points - minimum
         size = (difference**2 + 1e-10).sqrt()
-        return Evaluation(size.sum(1), difference / size, size.sum(1), torch.ones(len(points)).double())
+        return evaluation(size.sum(1), difference / size, size.sum(1), torch.ones(len(points)).double())
 
     minimum = torch.tensor([[0.4, 0.6, 0.5]]).double()
     start, step = torch.tensor([[0.0, 1.0, 0.0]]).double(), torch.tensor([0.1]).double()
@@ -178,7 +184,7 @@ def test_at_kinks_rows_that_lower_their_value_too_little_are_given_up():
         difference = points - minima[rows]
         slopes = torch.arange(1, 7)
         value = 1 + (slopes * difference.abs()).sum(1)
-        return Evaluation(value, slopes * difference.sign(), value, torch.ones(len(rows)).double())
+        return evaluation(value, slopes * difference.sign(), value, torch.ones(len(rows)).double())
 
     start, ones = torch.zeros(3, 6).double(), torch.full((3,), 0.01).double()
     found = {least: minimize_in_box(kinked, start, ones, **OPTIONS | {"min_decrease": least}) for least in (-1, 1e-4, 1e-2)}
@@ -202,7 +208,7 @@ def test_more_evaluations_are_never_worse():
 def test_a_constant_objective_ends_at_the_start():
     def constant(points, rows):
         ones = torch.ones(len(points))
-        return Evaluation(ones, torch.zeros_like(points), ones, ones)
+        return evaluation(ones, torch.zeros_like(points), ones, ones)
 
     start = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     result = minimize_in_box(constant, start, torch.ones(3), **OPTIONS)
@@ -215,7 +221,7 @@ def test_a_constant_objective_ends_at_the_start():
 def test_a_wrong_gradient_ends_without_claiming_convergence(dtype):
     def uphill(points, rows):
         ones = torch.ones(len(points), dtype=dtype)
-        return Evaluation(points.sum(1), -torch.ones_like(points), ones, ones)
+        return evaluation(points.sum(1), -torch.ones_like(points), ones, ones)
 
     start = torch.full((2, 3), 0.5, dtype=dtype)
     result = minimize_in_box(uphill, start, torch.ones(2, dtype=dtype), **OPTIONS)
@@ -229,7 +235,7 @@ def test_a_wrong_gradient_ends_without_claiming_convergence(dtype):
 def test_a_corner_minimum_is_reached_exactly():
     def slope(points, rows):
         slopes = torch.tensor([1.0, -2.0])
-        return Evaluation(points @ slopes, slopes.expand_as(points), torch.ones(1), torch.ones(1))
+        return evaluation(points @ slopes, slopes.expand_as(points), torch.ones(1), torch.ones(1))
 
     result = minimize_in_box(slope, torch.tensor([[0.3, 0.3]]), torch.tensor([0.01]), **OPTIONS)
     assert result.x.tolist() == [[0.0, 1.0]]
@@ -243,7 +249,7 @@ def test_a_nonconvex_valley_ends_at_its_minimum():
             value = 100 * (points[:, 1] - points[:, 0] ** 2) ** 2 + (1 - points[:, 0]) ** 2
             (gradient,) = torch.autograd.grad(value.sum(), points)
         value = value.detach()
-        return Evaluation(value, gradient, value, torch.ones(len(points)).double())
+        return evaluation(value, gradient, value, torch.ones(len(points)).double())
 
     start = torch.tensor([[-1.2, 1.0], [0.0, 0.0], [-1.5, -1.5]]).double()
     box = OPTIONS | {"lower": -1.5, "upper": 0.5}

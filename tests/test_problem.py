@@ -106,7 +106,8 @@ def test_more_competitors_than_there_are_means_all():
 @given(seed=st.integers(0, 10**6))
 def test_the_loss_is_the_cross_entropy_towards_the_target_and_its_gradient_the_derivative(seed):
     asked, points = problem(seed=seed), drawn(5, PIXELS, seed=seed + 1)
-    losses, gradient = asked.loss(points, asked.rows)
+    losses, gradient, leads = asked.loss(points, asked.rows)
+    assert torch.equal(leads, asked.leads(points, asked.rows).amin(1))
     logits = asked.model(points.view(5, *SHAPE)).numpy()
     wanted = np.log(np.exp(logits).sum(1)) - logits[np.arange(5), asked.targets.numpy()]
     assert losses.numpy() == pytest.approx(wanted)

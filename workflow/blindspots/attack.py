@@ -13,6 +13,7 @@ from blindspots import targets as policies
 from blindspots.checks import check_bounds, check_classes, checked
 from blindspots.evaluation import logits, outcome
 from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS
+from blindspots.parallel import Workers
 from blindspots.penalty import LBFGS
 from blindspots.problem import Found, Problem
 from blindspots.sqp import SQP
@@ -67,6 +68,7 @@ def minimum_distortion(
     bounds: tuple[float, float] = (0.0, 1.0),
     margin: float = 1e-4,
     batch: int | None = None,
+    threads: int = 1,
     report: Report = lambda message, *values: None,
 ) -> Adversarial:
     """The nearest images that `model` classifies as `targets`.
@@ -84,6 +86,8 @@ def minimum_distortion(
     margin:  a success needs the target's logit to lead by this much, so that rounding, which differs between batch sizes
              and devices, does not undo it.
     batch:   images worked on together, which bounds the memory; by itself as many as fit.
+    threads: batches worked on at the same time on a CPU, as far as they fit into its memory. They change nothing of the
+             results.
     report:  called after each batch with a message and its values, as a logger's `info` is.
 
     Returns an `Adversarial`. A minimum is a local one: the best that the search came to. Success and distortion are
@@ -93,9 +97,9 @@ def minimum_distortion(
     """
     options = _options(method)
     classes = checked(model, images, bounds, margin, batch)
-    batch = batch or _images_at_once(model, images)
+    parts = _Parts.of(model, images, batch, threads)
     if isinstance(targets, str):
-        targets, allowed = _chosen(model, images, targets, labels, classes, seed, batch)
+        targets, allowed = _chosen(model, images, targets, labels, classes, seed, parts.size)
     else:
         check_classes("target", targets, images, classes)
         targets, allowed = targets.long(), None
@@ -105,13 +109,13 @@ def minimum_distortion(
         return _result(problem, images, lambda rest, rows: _search(rest, options))
 
     def nearest(part: slice) -> Adversarial:
-        pairs = allowed[part].nonzero().split(batch)  # of an image and a class that it may become
+        pairs = allowed[part].nonzero().split(parts.size)  # of an image and a class that it may become
         every = [attacked(images[part][some[:, 0]], some[:, 1]) for some in pairs]
         return _nearest_of(_joined(every), allowed[part])
 
     if allowed is None:
-        return _in_batches(lambda part: attacked(images[part], targets[part]), len(images), batch, report)
-    return _in_batches(nearest, len(images), max(1, batch // (classes - 1)), report)
+        return _in_parts(lambda part: attacked(images[part], targets[part]), len(images), parts, report)
+    return _in_parts(nearest, len(images), parts._replace(size=max(1, parts.size // (classes - 1))), report)
 
 
 def refine(
@@ -124,6 +128,7 @@ def refine(
     bounds: tuple[float, float] = (0.0, 1.0),
     margin: float = 1e-4,
     batch: int | None = None,
+    threads: int = 1,
     report: Report = lambda message, *values: None,
 ) -> Adversarial:
     """From (b, ...) adversarial images of any origin on to the local minima of the distortion that they lead to.
@@ -150,7 +155,7 @@ def refine(
 
         return _result(problem, images[part], search, of_the_target)
 
-    return _in_batches(refined, len(images), batch or _images_at_once(model, images), report)
+    return _in_parts(refined, len(images), _Parts.of(model, images, batch, threads), report)
 
 
 def _options(method: str | SQP | LBFGS) -> SQP | LBFGS:
@@ -186,14 +191,34 @@ def _chosen(model, images, policy, labels, classes, seed, batch) -> tuple[Tensor
             return None, allowed
 
 
-def _in_batches(attacked: Callable[[slice], Adversarial], total: int, batch: int, report: Report) -> Adversarial:
-    parts = []
-    for first in range(0, total, batch):
-        with torch.no_grad():
-            parts.append(attacked(slice(first, first + batch)))
-        distortions = torch.cat([part.distortion for part in parts])
-        report("%d of %d images, mean distortion %.4f", len(distortions), total, distortions.nanmean().item())
-    return _joined(parts)
+class _Parts(NamedTuple):
+    """How many images are worked on together, and by how many threads side by side."""
+
+    size: int
+    threads: int
+
+    @classmethod
+    def of(cls, model: nn.Module, images: Tensor, batch: int | None, threads: int) -> "_Parts":
+        """The size, if it is not given, is as many as half of the free memory holds, and on a CPU no more than is fastest; a
+        power of two, so that the parting, which changes the rounding, hardly depends on what else is running. It never
+        depends on the threads, of which there are so many that their parts fit."""
+        an_image = _bytes_in_work(model, images)
+        free = torch.cuda.mem_get_info(images.device)[0] if images.is_cuda else psutil.virtual_memory().available
+        most = math.inf if images.is_cuda else max(_NEAR_THE_CACHE, an_image * _AT_LEAST)
+        size = batch or 2 ** max(0, math.floor(math.log2(min(free / 2, most) / an_image)))
+        fitting = 1 if images.is_cuda else max(1, math.floor(free / 2 / (an_image * min(size, len(images)))))
+        return cls(size, min(threads, fitting))
+
+
+def _in_parts(attacked: Callable[[slice], Adversarial], total: int, parts: _Parts, report: Report) -> Adversarial:
+    done: list[Adversarial] = []
+    with Workers(parts.threads) as workers:
+        slices = [slice(first, first + parts.size) for first in range(0, total, parts.size)]
+        for result in workers.map(torch.no_grad()(attacked), slices):
+            done.append(result)
+            distortions = torch.cat([part.distortion for part in done])
+            report("%d of %d images, mean distortion %.4f", len(distortions), total, distortions.nanmean().item())
+    return _joined(done)
 
 
 def _joined(parts: list[Adversarial]) -> Adversarial:
@@ -241,17 +266,11 @@ def _nearest_of(every: Adversarial, allowed: Tensor) -> Adversarial:
     return Adversarial(*(values[nearest] for values in every))._replace(gradient_evaluations=evaluations)
 
 
-def _images_at_once(model: nn.Module, images: Tensor) -> int:
-    """As many as half of the free memory holds, and on a CPU no more than is fastest; a power of two, so that the
-    parting, which changes the rounding, hardly depends on what else is running."""
+def _bytes_in_work(model: nn.Module, images: Tensor) -> int:
+    """What an image in work takes of memory, with what the network keeps for its gradient."""
     kept = []
     own = {parameter.data_ptr() for parameter in model.parameters()}
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         model(images[:1].detach().clone().requires_grad_())
     activations = sum(tensor.nbytes for tensor in kept if tensor.data_ptr() not in own)
-    an_image = _FLOATS * images[0].nbytes + 2 * activations
-    if images.is_cuda:
-        room = torch.cuda.mem_get_info(images.device)[0] / 2
-    else:
-        room = min(psutil.virtual_memory().available / 2, max(_NEAR_THE_CACHE, an_image * _AT_LEAST))
-    return 2 ** max(0, math.floor(math.log2(room / an_image)))
+    return _FLOATS * images[0].nbytes + 2 * activations

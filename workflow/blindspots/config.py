@@ -355,6 +355,8 @@ class LBFGS(Section):
     max_searches: Count
     tolerance: Positive
     min_decrease: NonNegative
+    window: Count
+    looseness: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     max_evaluations: Count
     history: Count
 

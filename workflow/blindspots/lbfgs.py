@@ -1,10 +1,13 @@
 """Box-constrained L-BFGS for a batch of independent problems: each row its own history, step and convergence.
 
 The method is projected quasi-Newton: variables at a bound whose gradient points out of the box stay there (the binding
-set), the L-BFGS direction is taken in the others, and trial points are projected onto the box. Every pass of the loop
-evaluates each unfinished row once, whether that row is at a new iterate or still searching along its direction.
-(Bertsekas, *Projected Newton methods for optimization problems with simple constraints*, 1982; Nocedal and Wright,
-*Numerical Optimization*, 2006, Algorithm 7.4.)
+set), the L-BFGS direction is taken in the others, and trial points are projected onto the box. Every pass evaluates each row
+once, whether that row is at a new iterate or still searching along its direction. (Bertsekas, *Projected Newton methods for
+optimization problems with simple constraints*, 1982; Nocedal and Wright, *Numerical Optimization*, 2006, Algorithm 7.4.)
+
+The two-loop recursion only ever adds up pairs (s, y) and the gradient, so that it is done on their coefficients, with the
+inner products of all of these: each pass reads the history twice, instead of four times. (Chen, Wang and Zhou, *Large-scale
+L-BFGS using MapReduce*, 2014, Algorithm 3.)
 """
 
 from collections.abc import Callable
@@ -13,24 +16,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blindspots.rows import where
 from blindspots.sums import AS_THEY_ARE, Sums
 
 CONVERGED, OUT_OF_EVALUATIONS, NO_DESCENT = 0, 1, 2
 
+DROP_BELOW = 0.8  # copy the unfinished rows together when fewer than this share of those in work is unfinished
 _SUFFICIENT_DECREASE = 1e-4
 _SMALLEST_STEP = 1e-8
-_WINDOW = 10  # passes in which a row that goes on has to lower its value by `min_decrease`
-_DROP_BELOW = 0.8  # copy the unfinished rows together when fewer than this share of the batch is unfinished
+_LEAST_CURVATURE = 1e-8  # of a pair that is kept: the slope along the step has changed by this fraction of itself
 
 
 class Evaluation(NamedTuple):
-    """An objective at (b, n) points: value (b,) and gradient (b, n), with the size (b,) of either that counts as 1."""
+    """An objective at (b, n) points: value (b,) and gradient (b, n), with the size (b,) of either that counts as 1; and
+    what else its caller wants to know of the points that are accepted, (b,)."""
 
     value: Tensor
     gradient: Tensor
     value_scale: Tensor
     gradient_scale: Tensor
+    aside: Tensor
 
 
 class Minimum(NamedTuple):
@@ -40,6 +44,152 @@ class Minimum(NamedTuple):
     residual: Tensor
     evaluations: Tensor
     status: Tensor
+
+
+class End(NamedTuple):
+    """Of rows: which have ended (b,) bool, how (b,), and the residual (b,), relative to the objective's scale."""
+
+    reached: Tensor
+    status: Tensor
+    residual: Tensor
+
+
+class Minimisation:
+    """L-BFGS for b rows, each at its own place of its own problem.
+
+    A pass is `turn`, which takes the directions, and `advance`, which evaluates a point of each; `end` then tells which rows
+    are done. At any time `begin` starts rows anew, and `keep` drops others.
+
+    lower, upper: the box of every variable.
+    history:      passes whose pairs (s, y) are kept; a pass that only shortened a step has none.
+    sums:         rounded, as the trial points then are too, or not; those within the objective are its own affair.
+
+    Attributes: x (b, n); `at`, the Evaluation there; evaluations (b,), since the row began.
+    """
+
+    def __init__(self, start: Tensor, at: Evaluation, lower: float, upper: float, history: int, sums: Sums):
+        b, n = start.shape
+        self._lower, self._upper, self._history, self._sums = lower, upper, history, sums
+        self._steepness = torch.finfo(start.dtype).max ** 0.5
+        self.x, self.at = start.clone(), Evaluation(*(part.clone() for part in at))
+        self.evaluations = torch.ones(b, dtype=torch.long, device=start.device)
+        self._free, self._direction = torch.empty_like(start), torch.zeros_like(start)
+        # The rows s and y of each pair, by age in a ring, and the projected gradient; their inner products; 1 / sᵀy, and 0
+        # for a place without a pair.
+        self._vectors = start.new_zeros(b, 2 * history + 1, n)
+        self._products = start.new_zeros(2 * history + 1, 2 * history + 1, b)
+        self._rho = start.new_zeros(history, b)
+        self._newest = 0
+        self._inverse_curvature, self._step, self._cut, self._reference = (start.new_ones(b) for _ in range(4))
+        self._slope = start.new_zeros(b)
+        self._accepted, self._turns, self._begun = (torch.zeros(b, dtype=torch.bool, device=start.device) for _ in range(3))
+
+    def begin(self, rows: Tensor, x: Tensor, at: Evaluation, inverse_curvature: Tensor, forget: Tensor) -> None:
+        """Start these rows (r,) at x (r, n), of which the evaluation is known.
+
+        inverse_curvature: (r,) the length of the first step for a gradient of norm 1, but for what the pairs say.
+        forget:            (r,) bool, whether the pairs so far were of another problem.
+        """
+        self.x[rows] = x
+        for part, value in zip(self.at, at, strict=True):
+            part[rows] = value
+        self.evaluations[rows] = 1
+        self._step[rows], self._turns[rows], self._reference[rows] = 1, True, at.value
+        self._inverse_curvature[rows], self._begun[rows] = inverse_curvature, True
+        others = rows[forget]
+        self._rho[:, others] = 0
+        self._accepted[others] = False
+        projected = torch.empty_like(x)
+        self._free[rows] = self._project(x, at.gradient, out=projected)
+        self._vectors[rows, -1] = projected
+
+    def turn(self) -> None:
+        """Take up the pair of the last pass, and the L-BFGS direction of every row that has a new place."""
+        m, sums, vectors, products = self._history, self._sums, self._vectors, self._products
+        s, y = self._newest, m + self._newest
+        newest = vectors[:, y :: 2 * m - y]  # y, and the projected gradient
+        by_y, by_gradient = sums.rounded(torch.bmm(newest, vectors.mT).permute(1, 2, 0).contiguous())
+        products[:, y] = products[y] = by_y
+        products[:, -1] = by_gradient
+        s_y, y_y = by_y[s], by_y[y]
+        curved = self._accepted & (s_y > _LEAST_CURVATURE * self._slope.abs())
+        self._rho[s] = torch.where(curved, 1 / s_y, 0)
+        self._inverse_curvature = torch.where(curved & ~self._begun, s_y / y_y, self._inverse_curvature)
+        self._begun = torch.zeros_like(curved)
+
+        newest_first = [(s - age) % m for age in range(m)]
+        coefficients = _two_loops(sums, products, self._rho, self._inverse_curvature, newest_first)
+        descends = (coefficients * by_gradient).sum(0) > 0
+        steepest = torch.zeros_like(coefficients)
+        steepest[-1] = self._inverse_curvature
+        coefficients = torch.where(descends, coefficients, steepest)
+        direction = torch.bmm(coefficients.T.contiguous()[:, None], vectors).squeeze(1).mul_(self._free)
+        self._cut = torch.where(self._turns, self._within_the_box(direction), self._cut)
+        others = (~self._turns).nonzero().squeeze(1)
+        direction[others] = self._direction[others]
+        self._direction = direction
+        self._newest = (s + 1) % m
+
+    def advance(self, objective: Callable[[Tensor], Evaluation]) -> None:
+        """Evaluate each row's next point, (b, n), and go there if that lowers its value, or else shorten the step."""
+        m, sums, x, at = self._history, self._sums, self.x, self.at
+        s, y = self._vectors[:, self._newest], self._vectors[:, m + self._newest]
+        stride = (self._step * self._cut)[:, None]
+        trial = sums.round_(torch.addcmul(x, stride, self._direction, value=-1)).clamp_(self._lower, self._upper)
+        new = objective(trial)
+        self.evaluations += 1
+        torch.sub(trial, x, out=s)
+        self._slope = slope = sums.dot(at.gradient, s).clamp_max(0)
+        accepted = new.value <= at.value + _SUFFICIENT_DECREASE * slope + 4 * sums.rounding(at.value)
+        torch.sub(new.gradient, at.gradient, out=y).mul_(self._free)
+
+        rejected = (~accepted).nonzero().squeeze(1)
+        y[rejected], trial[rejected], new.gradient[rejected] = 0, x[rejected], at.gradient[rejected]
+        self._step = torch.where(accepted, 1, self._step * _interpolated(slope, new.value - at.value))
+        self.x = trial
+        self.at = Evaluation(
+            torch.where(accepted, new.value, at.value),
+            new.gradient,
+            *(torch.where(accepted, one, other) for one, other in zip(new[2:], at[2:], strict=True)),
+        )
+        self._accepted, self._turns = accepted, accepted.clone()
+        self._free = self._project(self.x, self.at.gradient, out=self._vectors[:, -1])
+
+    def end(self, tolerance, min_decrease, window: int, max_evaluations: int) -> End:
+        """Which rows have ended; for the arguments, numbers or (b,), see `minimize_in_box`."""
+        residual = self._sums.norm(self._vectors[:, -1]) / self.at.gradient_scale
+        converged, stuck = residual <= tolerance, self._step < _SMALLEST_STEP
+        due = self.evaluations % window == 0
+        stuck |= due & (self._reference - self.at.value <= min_decrease * self.at.value_scale)
+        self._reference = torch.where(due, self.at.value, self._reference)
+        status = torch.where(converged, CONVERGED, torch.where(stuck, NO_DESCENT, OUT_OF_EVALUATIONS))
+        return End(converged | stuck | (self.evaluations >= max_evaluations), status, residual)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self.x, self.at = self.x[rows], Evaluation(*(part[rows] for part in self.at))
+        for name in ("_free", "_direction", "_vectors"):
+            setattr(self, name, getattr(self, name)[rows])
+        for name in ("evaluations", "_products", "_rho", "_inverse_curvature", "_step", "_cut", "_reference"):
+            setattr(self, name, getattr(self, name)[..., rows])
+        for name in ("_accepted", "_turns", "_begun", "_slope"):
+            setattr(self, name, getattr(self, name)[rows])
+
+    def _project(self, x: Tensor, gradient: Tensor, out: Tensor) -> Tensor:
+        """The gradient, but 0 in the binding set, and what is returned: 0 in that set and else 1.
+
+        It is cut off by limits that are 0 on a bound and else larger than any gradient: torch is slow at masks on a CPU.
+        """
+        above = x * self._steepness
+        below = above - self._upper * self._steepness
+        torch.clamp(gradient, below, above.sub_(self._lower * self._steepness), out=out)
+        return (out == gradient).to(x.dtype)
+
+    def _within_the_box(self, direction: Tensor) -> Tensor:
+        """The factor (b,) by which a direction leads no further than through the box in any variable, lest all of its
+        shorter steps end in one corner: where the objective is nearly linear, its inverse curvature is boundless."""
+        smallest, largest = direction.aminmax(dim=1)
+        return ((self._upper - self._lower) / torch.maximum(largest, -smallest)).clamp_max(1)
 
 
 def minimize_in_box(
@@ -52,6 +202,7 @@ def minimize_in_box(
     history: int,
     tolerance: float,
     min_decrease: float,
+    window: int,
     max_evaluations: int,
     sums: Sums = AS_THEY_ARE,
 ) -> Minimum:
@@ -59,84 +210,34 @@ def minimize_in_box(
 
     objective:         (points (r, n), rows (r,)) -> Evaluation, where rows says which of the b problems the points are of.
     inverse_curvature: (b,) the length of the first step for a gradient of norm 1.
-    history:           passes of the loop whose pairs (s, y) are kept; a pass that only shortened a step has none.
+    history:           see `Minimisation`, as for sums.
     tolerance:         a row has converged when its projected gradient, the gradient but 0 in the binding set, is at most
                        this times its scale. (Not ‖clip(x - g) - x‖, which the box cuts to the distance from a bound.)
-    min_decrease:      a row is given up when ten passes lower its value by no more than this times its scale, as happens at
-                       kinks, where the gradient never becomes small.
-    sums:              rounded, as the trial points then are too, or not; those within the objective are its own affair.
+    min_decrease:      a row is given up when as many evaluations as the window has lower its value by no more than this
+                       times its scale, as happens at kinks, where the gradient never becomes small.
     """
     rows = torch.arange(len(start), device=start.device)
     x = start.clamp(lower, upper)
     result = Minimum(x.clone(), x.new_zeros(len(x)), rows.clone(), rows.clone())
-
-    value, gradient, value_scale, scale = objective(x, rows)
-    gamma = inverse_curvature.clone()
-    free = (~binding(x, gradient, lower, upper)).to(x.dtype)
-    projected = gradient * free
-    direction = _no_longer_than(upper - lower, gamma[:, None] * projected).neg_()
-    step = torch.ones_like(gamma)
-    pairs_s = x.new_empty(history, *x.shape)
-    pairs_y = x.new_empty(history, *x.shape)
-    rho = x.new_zeros(history, len(x))  # 1 / sᵀy, and 0 for a slot in which a row stored no pair
-    reference = value
-    finished = torch.zeros_like(step, dtype=torch.bool)
-
-    for evaluations in range(1, max_evaluations + 1):
-        residual = sums.norm(projected) / scale
-        converged, stuck = residual <= tolerance, step < _SMALLEST_STEP
-        if evaluations % _WINDOW == 0:
-            stuck |= reference - value <= min_decrease * value_scale
-            reference = value
-        stop = ~finished & (converged | stuck | (evaluations == max_evaluations))
-        if stop.any():
-            ended = rows[stop]
-            status = torch.where(converged, CONVERGED, torch.where(stuck, NO_DESCENT, OUT_OF_EVALUATIONS))
-            result.x[ended], result.residual[ended] = x[stop], residual[stop]
-            result.evaluations[ended], result.status[ended] = evaluations, status[stop]
-            finished |= stop
-            if finished.all():
-                break
-            if (~finished).sum() < _DROP_BELOW * len(rows):
-                going = ~finished
-                rows, x, value, gradient, projected, free = (
-                    part[going] for part in (rows, x, value, gradient, projected, free)
-                )
-                value_scale, scale, gamma, direction, step, reference = (
-                    part[going] for part in (value_scale, scale, gamma, direction, step, reference)
-                )
-                pairs_s, pairs_y, rho = pairs_s[:, going], pairs_y[:, going], rho[:, going]
-                finished = finished[going]
-
-        trial = sums.rounded(x + step[:, None] * direction).clamp_(lower, upper)
-        new_value, new_gradient, new_value_scale, new_scale = objective(trial, rows)
-        s = trial - x
-        predicted = sums.dot(gradient, s).clamp_max(0)
-        rounding = 4 * sums.rounding(value)
-        accepted = new_value <= value + _SUFFICIENT_DECREASE * predicted + rounding
-
-        y = (new_gradient - gradient) * free
-        s_y, y_y = sums.dot(s, y), sums.dot(y, y)
-        curved = accepted & (s_y > 1e-8 * y_y.sqrt() * sums.norm(s))
-        slot = (evaluations - 1) % history
-        pairs_s[slot], pairs_y[slot] = s, y * curved[:, None]
-        rho[slot] = torch.where(curved, 1 / s_y, 0)
-        gamma = torch.where(curved, s_y / y_y, gamma)
-
-        x, gradient = where(accepted, trial, x), where(accepted, new_gradient, gradient)
-        shorter = step * _interpolated(predicted, new_value - value)
-        value, value_scale = torch.where(accepted, new_value, value), torch.where(accepted, new_value_scale, value_scale)
-        scale = torch.where(accepted, new_scale, scale)
-        step = torch.where(accepted, 1.0, shorter)
-
-        free = (~binding(x, gradient, lower, upper)).to(x.dtype)
-        projected = gradient * free
-        newest_first = [(slot - age) % history for age in range(min(evaluations, history))]
-        quasi_newton = _inverse_hessian_times(sums, projected, pairs_s, pairs_y, rho, gamma, newest_first).mul_(free)
-        descends = sums.dot(quasi_newton, projected) > 0
-        downhill = where(descends, quasi_newton, gamma[:, None] * projected)
-        direction = where(accepted, _no_longer_than(upper - lower, downhill).neg_(), direction)
-    return result
+    going = torch.ones_like(rows, dtype=torch.bool)
+    at = objective(x, rows)
+    work = Minimisation(x, at, lower, upper, history, sums)
+    work.begin(rows, x, at, inverse_curvature, forget=going)
+    while True:
+        ended, status, residual = work.end(tolerance, min_decrease, window, max_evaluations)
+        ended &= going
+        if ended.any():
+            done = rows[ended]
+            result.x[done], result.residual[done] = work.x[ended], residual[ended]
+            result.evaluations[done], result.status[done] = work.evaluations[ended], status[ended]
+            going &= ~ended
+            if not going.any():
+                return result
+            if going.sum() < DROP_BELOW * len(rows):
+                work.keep(going)
+                rows, going = rows[going], going[going]
+        work.turn()
+        work.advance(lambda points: objective(points, rows))  # noqa: B023
 
 
 def binding(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
@@ -144,27 +245,23 @@ def binding(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
     return ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
 
 
-def _no_longer_than(width: float, direction: Tensor) -> Tensor:
-    """A direction that in no variable leads further than through the box, lest all of its shorter steps end in one corner:
-    where the objective is nearly linear, its inverse curvature is boundless."""
-    return direction.mul_((width / torch.linalg.vector_norm(direction, torch.inf, dim=1, keepdim=True)).clamp_max(1))
-
-
 def _interpolated(predicted: Tensor, change: Tensor) -> Tensor:
     """The factor for a rejected step: the minimum of the parabola through both values and the slope, kept in [0.1, 0.5]."""
     return (-0.5 * predicted / (change - predicted)).nan_to_num(0.5).clamp(0.1, 0.5)
 
 
-def _inverse_hessian_times(sums, vector, pairs_s, pairs_y, rho, gamma, newest_first) -> Tensor:
-    """The two-loop recursion, row by row (Nocedal and Wright, Algorithm 7.4)."""
-    q = vector.clone()
-    alphas = []
-    for slot in newest_first:
-        alpha = rho[slot] * sums.dot(pairs_s[slot], q)
-        q.addcmul_(alpha[:, None], pairs_y[slot], value=-1)
-        alphas.append(alpha)
-    q *= gamma[:, None]
-    for slot, alpha in zip(reversed(newest_first), reversed(alphas), strict=True):
-        beta = rho[slot] * sums.dot(pairs_y[slot], q)
-        q.addcmul_((alpha - beta)[:, None], pairs_s[slot])
-    return q
+def _two_loops(sums: Sums, products: Tensor, rho: Tensor, inverse_curvature: Tensor, newest_first: list[int]) -> Tensor:
+    """The coefficients (2m + 1, b) of all s, all y and the gradient in the inverse Hessian times the gradient (Nocedal and
+    Wright, Algorithm 7.4), from the inner products (2m + 1, 2m + 1, b) of these and each pair's 1 / sᵀy (m, b)."""
+    m = len(rho)
+    coefficients = torch.zeros_like(products[0])
+    coefficients[-1] = 1
+    alphas = {}
+    for pair in newest_first:
+        alphas[pair] = rho[pair] * sums.rounded((products[pair] * coefficients).sum(0))
+        coefficients[m + pair] -= alphas[pair]
+    coefficients *= inverse_curvature
+    for pair in reversed(newest_first):
+        beta = rho[pair] * sums.rounded((products[m + pair] * coefficients).sum(0))
+        coefficients[pair] += alphas[pair] - beta
+    return coefficients

@@ -29,6 +29,15 @@ class Linearised(NamedTuple):
         return (self.gradients @ points[:, :, None])[:, :, 0] - self.leads
 
 
+class Loss(NamedTuple):
+    """loss(x + r, l), the cross-entropy towards the target, at r points: values (r,), gradients (r, n), and the target's
+    lead over its nearest competitor there, (r,)."""
+
+    values: Tensor
+    gradients: Tensor
+    leads: Tensor
+
+
 class Found(NamedTuple):
     """What a method found for b images: points (b, n); reached (b,) bool, they are of the target's class; c (b,), the
     penalty weight, NaN where the method has none; residual (b,), 0 at a minimum; status (b,)."""
@@ -95,9 +104,7 @@ class Problem:
 
     def leads(self, points: Tensor, rows: Tensor) -> Tensor:
         """The target's lead over each class at (r, n) points of the problems `rows`: (r, k), infinite over itself."""
-        logits = self.logits(points)
-        target = self.targets[rows][:, None]
-        return (logits.gather(1, target) - logits).scatter(1, target, torch.inf)
+        return _leads(self.logits(points), self.targets[rows])
 
     def holds(self, points: Tensor, rows: Tensor) -> Tensor:
         """Which points are of their target's class, by the margin: (r,) bool."""
@@ -126,15 +133,22 @@ class Problem:
         self.gradient_evaluations[rows] += 1
         return smallest.detach(), gradients
 
-    def loss(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """loss(x + r, l), the cross-entropy towards the target at (r, n) points, (r,), and its gradients (r, n)."""
+    def loss(self, points: Tensor, rows: Tensor) -> Loss:
+        """The loss at (r, n) points of the problems `rows`."""
+        targets = self.targets[rows]
         with torch.enable_grad():
             points = points.detach().requires_grad_()
-            losses = cross_entropy(self.logits(points), self.targets[rows], reduction="none")
-            (gradient,) = torch.autograd.grad(losses.sum(), points)
+            logits = self.logits(points)
+            losses = cross_entropy(logits, targets, reduction="none")
+            (gradients,) = torch.autograd.grad(losses.sum(), points)
         self.gradient_evaluations[rows] += 1
-        return losses.detach(), gradient
+        return Loss(losses.detach(), gradients, _leads(logits.detach(), targets).amin(1))
 
     def distance(self, points: Tensor, rows: Tensor) -> Tensor:
         """‖r‖₂ of (r, n) points x + r: (r,)."""
         return (points - self.x[rows]).norm(dim=1)
+
+
+def _leads(logits: Tensor, targets: Tensor) -> Tensor:
+    targets = targets[:, None]
+    return (logits.gather(1, targets) - logits).scatter(1, targets, torch.inf)

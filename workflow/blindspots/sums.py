@@ -19,6 +19,10 @@ class Sums(NamedTuple):
     def rounded(self, values: Tensor) -> Tensor:
         return values.float().to(values.dtype) if self.to_single else values
 
+    def round_(self, values: Tensor) -> Tensor:
+        """The same in place, which is quicker for large ones."""
+        return values.copy_(values.float()) if self.to_single else values
+
     def rounding(self, values: Tensor) -> Tensor:
         """What rounding may have changed of them."""
         return torch.finfo(torch.float32 if self.to_single else values.dtype).eps * values.abs()

@@ -46,6 +46,7 @@ def body(step: Step) -> None:
         method=LBFGS(**settings["lbfgs"], rounded=True),
         margin=settings["margin"],
         batch=settings["batch"] if device.type == "cpu" else None,
+        threads=step.threads,
         report=Progress(),
     )
     c = Dataset(result.c.cpu(), "(n,) the penalty weight that it was found with")

@@ -28,6 +28,7 @@ def body(step: Step) -> None:
         method=SQP(**settings["sqp"]),
         margin=settings["margin"],
         batch=settings["batch"] if device.type == "cpu" else None,
+        threads=step.threads,
         report=Progress(),
     )
     step.write(layout(network, settings["images"], index, originals, result))
