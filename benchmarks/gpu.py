@@ -77,7 +77,8 @@ def train(network: nn.Module, trained: Trained, images: Tensor, labels: Tensor) 
         options = trained.minibatches.model_dump() | {"epochs": 1}
         minibatches.fit(network, images, labels, weight_decay=trained.weight_decay, **options, seed=0)
     else:
-        training.fit(network, images, labels, weight_decay=trained.weight_decay, max_iterations=ITERATIONS)
+        options = {"method": "full_batch", "max_iterations": ITERATIONS}
+        training.fit(network, images, labels, weight_decay=trained.weight_decay, **options)
 
 
 def timed(work):

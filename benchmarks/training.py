@@ -114,7 +114,7 @@ def attacked(trained: dict[str, nn.Module], test: tuple[Tensor, Tensor], count: 
         found = minimum_distortion(network, x, "random", labels=y, method="lbfgs")
         distortion = found.distortion.double().nanmean().item()
         yield {"network": name, "figure": "mean distortion", "value": distortion}
-        for other in trained.keys() - {name}:
+        for other in (other for other in trained if other != name):
             rate = 100 * error(trained[other], found.images, y)
             yield {"network": name, "figure": f"error of {other} on its examples (%)", "value": rate}
 
@@ -134,14 +134,19 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
             {
                 "network": network,
                 "": figure,
-                "working set": f"{new.mean():.4g} ± {new.std():.2g}",
-                "full batch": f"{plain.mean():.4g} ± {plain.std():.2g}",
+                "working set": spread(new),
+                "full batch": spread(plain),
                 "ratio": f"{new.mean() / plain.mean():.3f}" if plain.mean() else "",
                 "p": f"{p:.2g}" if several else "",
                 "within the spread": ("yes" if p > 0.01 else "no") if several else "",
             }
         )
     return pd.DataFrame(lines)
+
+
+def spread(values: pd.Series) -> str:
+    """Mean ± standard deviation, where there is one."""
+    return f"{values.mean():.4g} ± {values.std():.2g}" if len(values) > 1 else f"{values.mean():.4g}"
 
 
 if __name__ == "__main__":

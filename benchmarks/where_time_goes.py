@@ -105,7 +105,7 @@ def phases(path: Path, peak: float) -> list[dict]:
     flops = count_flops(training_gradient)
     gradient = typical_seconds(training_gradient)
     start = time.perf_counter()
-    trained = training.fit(network, x, y, weight_decay=[1e-5] * layers, max_iterations=ITERATIONS)
+    trained = training.fit(network, x, y, weight_decay=[1e-5] * layers, method="full_batch", max_iterations=ITERATIONS)
     per_evaluation = (time.perf_counter() - start) / trained.history[-1].evaluations
 
     network = networks.read(path)

@@ -20,7 +20,8 @@ _BEGINNING = ((2000, 60), (8000, 60))  # images drawn at random, and iterations 
 _SHARE = 0.985  # of the mass Σ (1 - p) of all images that the working set has, p the probability of an image's label,
 _SMALLEST = 2000  # images in it; and if it had more than can be left out of with profit, it is all of them
 _ITERATIONS = 40  # on one working set,
-_SHORTER = 0.1  # or to where the gradient is this fraction of what it was
+_SHORTER = 0.1  # or to where the gradient is this fraction of what it was,
+_NEARER = 0.8  # or this fraction of the tolerance, as that of all images differs a little
 
 
 def fit(
@@ -51,16 +52,16 @@ def fit(
             if found.message == NO_DESCENT:
                 message = NO_DESCENT
                 break
-            continue
-        shorter = max(_SHORTER * here.gradient.abs().max().item(), 0.8 * gradient_tolerance)
-        found = minimise(loss.of_working_set(rows, here), here, pairs, tolerance=shorter, max_iterations=limit)
-        left -= found.iterations
-        there = Point.of(loss.of_all, found.point.values)
-        if there.loss < here.loss:
-            here = there
-            record(here)
-        else:  # the loss of the others was not linear enough, and shows at `there` who they are
-            smallest *= 2
+        else:
+            shorter = max(_SHORTER * here.gradient.abs().max().item(), _NEARER * gradient_tolerance)
+            found = minimise(loss.of_working_set(rows, here), here, pairs, tolerance=shorter, max_iterations=limit)
+            left -= found.iterations
+            there = Point.of(loss.of_all, found.point.values)
+            if there.loss < here.loss:
+                here = there
+                record(here)
+            else:  # the loss of the others was not linear enough, and shows at `there` who they are
+                smallest *= 2
     loss.assign(here.values)
     return Trained(states, message == CONVERGED, message)
 
