@@ -19,6 +19,7 @@ from blindspots.sqp import SQP
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
 ATTACK = yaml.safe_load((Path(__file__).parents[1] / "config/config.yaml").read_text())["attack"]
+PAPERS, SQUARED = (LBFGS(**ATTACK["lbfgs"] | {"norm": norm}, rounded=True) for norm in ("l2", "squared_l2"))  # as jobs do it
 IMAGES = torch.rand(100, 28, 28, generator=torch.Generator().manual_seed(0))
 LABELS = torch.randint(0, 10, (100,), generator=torch.Generator().manual_seed(1))
 TARGETS = (LABELS + 1) % 10
@@ -81,7 +82,7 @@ class Mirrored(nn.Module):
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
-@pytest.mark.parametrize("method", [LBFGS(rounded=True), LBFGS(norm="squared_l2", rounded=True), SQP()])
+@pytest.mark.parametrize("method", [PAPERS, SQUARED, SQP()])
 def test_every_example_is_the_same_whatever_the_order_of_sums(attacked, method, device):
     def distortions(network, images, labels, targets):
         found = minimum_distortion(network, images, targets, method=method)
@@ -107,7 +108,7 @@ def test_gradients_of_training_agree(network):
 
 
 @needs_gpu
-@pytest.mark.parametrize("method", [LBFGS(rounded=True), SQP()])
+@pytest.mark.parametrize("method", [PAPERS, SQP()])
 def test_attacks_agree(attacked, method):
     def attack(network, images, labels, targets):
         return minimum_distortion(network, images, targets, method=method)
@@ -120,7 +121,7 @@ def test_attacks_agree(attacked, method):
 @needs_gpu
 def test_refinements_agree(attacked):
     def refined(network, images, labels, targets):
-        found = minimum_distortion(network, images, targets, method=LBFGS(rounded=True))
+        found = minimum_distortion(network, images, targets, method=PAPERS)
         return refine(network, images, found.images, targets)
 
     here, there = on("cpu", attacked, refined), on("cuda", attacked, refined)
