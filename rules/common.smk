@@ -155,12 +155,19 @@ def folder(variant, depends_on):
 def weights(config, name):
     """What a network's weights depend on."""
     network = config.networks[name]
-    return [network] if isinstance(network, Pretrained) else [network, config.data, config.splits, config.training]
+    if isinstance(network, Pretrained):
+        return [network]
+    return [network.definition(), network.training(), config.data, config.splits, config.training]
 
 
 def originals(config, images):
     """What a set of images, and which of them are distorted, depends on."""
     return [config.pictures if images == PICTURES else config.data, config.attack_on(images)]
+
+
+def distorted(config, name, images):
+    """What a network's examples depend on."""
+    return [*weights(config, name), *originals(config, images), config.attack_against(name, images)]
 
 
 def data_artifact(images):
@@ -173,7 +180,7 @@ def network_artifact(variant, name):
 
 def examples_artifact(kind, images, variant, name):
     """A network's examples without their images, gathered from the shards."""
-    place = folder(variant, lambda config: [*weights(config, name), *originals(config, images)])
+    place = folder(variant, lambda config: distorted(config, name, images))
     return f"results/{kind}/{images}/{place}{name}.h5"
 
 
@@ -183,7 +190,7 @@ def noise_artifact(images, variant, stddev):
 
 def amplified_artifact(examples, images, variant, name, stddev):
     def depends_on(config):
-        return [*weights(config, name), *originals(config, images), config.amplification]
+        return [*distorted(config, name, images), config.amplification]
 
     return f"results/amplified/{examples}/{images}/{folder(variant, depends_on)}{name}_{stddev}.h5"
 
@@ -497,12 +504,12 @@ def perturbed_work(wildcards):
 
 
 def attack_of(wildcards):
-    return config_of(wildcards).attack_on(wildcards.images)
+    return config_of(wildcards).attack_against(wildcards.network, wildcards.images)
 
 
 def shard_settings(wildcards):
     """Which images a job distorts, the same for every network and for noise."""
-    attack = attack_of(wildcards)
+    attack = config_of(wildcards).attack_on(wildcards.images)
     return {
         "images": wildcards.images,
         "sample": {"size": attack.sample, "seed": attack.seed},

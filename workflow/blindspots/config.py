@@ -174,8 +174,9 @@ class Trained(Network):
     trained_on: str
     weight_decay: list[NonNegative]
     seed: Seed
+    attack: dict[Literal["lbfgs", "sqp"], dict[str, Any]] = {}
 
-    _NOT_BUILT: ClassVar = ("trained_on", "weight_decay", "seed", "pretraining", "minibatches", "perturbed")
+    _NOT_BUILT: ClassVar = ("trained_on", "weight_decay", "seed", "pretraining", "minibatches", "perturbed", "attack")
 
     @property
     def classes(self) -> int:
@@ -183,7 +184,7 @@ class Trained(Network):
 
     def training(self) -> dict[str, Any]:
         """How it is trained."""
-        return self.model_dump(mode="json", include={*self._NOT_BUILT})
+        return self.model_dump(mode="json", include={*self._NOT_BUILT} - {"attack"})
 
     def _one_decay_each(self, layers: int) -> None:
         if len(self.weight_decay) != layers:
@@ -562,6 +563,10 @@ class Config(Section):
         """How a set of images is attacked."""
         return self._attacks[images]
 
+    def attack_against(self, network: str, images: str) -> Attack:
+        """How they are attacked for a network, which may have options of its own."""
+        return Attack.model_validate(self._attack_against(network, images))
+
     def size(self, images: str) -> int:
         """How many images of a set are distorted, at most."""
         sample = self.attack_on(images).sample
@@ -590,6 +595,9 @@ class Config(Section):
     def _attack_on_pictures(self) -> dict[str, Any]:
         return _merged(self.attack.model_dump(), self.pictures.attack)
 
+    def _attack_against(self, network: str, images: str) -> dict[str, Any]:
+        return _merged(self.attack_on(images).model_dump(), getattr(self.networks[network], "attack", {}))
+
     def _whole(self, images: str) -> float:
         pictures = math.inf if self.pictures.folder else len(self.pictures.files)
         if self.pictures.sample != "all":
@@ -613,6 +621,16 @@ class Config(Section):
             raise ValueError("pictures.attack.sample: give a number, as the folder may have any number of pictures")
         if isinstance(attack.target, int) and attack.target >= self.pictures.classes:
             raise ValueError(f"pictures.attack.target: {attack.target} is no class of {self.pictures.classes} from 0 on")
+        return self
+
+    @model_validator(mode="after")
+    def _networks_can_be_attacked(self):
+        for name in self.networks:
+            try:
+                self.attack_against(name, "test")
+            except ValidationError as error:
+                lines = (_line(problem, self._attack_against(name, "test")) for problem in error.errors())
+                raise ValueError("; ".join(f"networks.{name}.attack.{line}" for line in lines)) from None
         return self
 
     @model_validator(mode="after")
