@@ -43,9 +43,17 @@ def test_numbers_too_small_to_be_normal_are_zero_on_every_thread_if_they_are_on_
         torch.set_flush_denormal(False)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_pieces_have_gradients_where_their_caller_has_them(threads, enabled):
+    with Workers(threads) as workers, torch.set_grad_enabled(enabled):
+        assert list(workers.map(lambda _: torch.is_grad_enabled(), range(4))) == [enabled] * 4
+        assert torch.is_grad_enabled() == enabled
+
+
 def test_the_first_error_of_a_piece_is_raised():
-    with Workers(2) as workers, pytest.raises(ZeroDivisionError):
-        list(workers.map(lambda value: 1 / value, [1, 0, 2]))
+    with Workers(2) as workers, pytest.raises(ValueError, match="'a'"):
+        list(workers.map(lambda text: int(text), ["1", "a", "2", "b"]))
 
 
 @pytest.mark.parametrize("threads", [0, -1])

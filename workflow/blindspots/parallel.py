@@ -38,4 +38,12 @@ class Workers:
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The function's results for the items, in the items' order, each as soon as it and those before are there."""
-        return self._pool.map(function, items) if self._pool else map(function, items)
+        if not self._pool:
+            return map(function, items)
+        enabled = torch.is_grad_enabled()  # each thread has its own mode
+
+        def as_here(item: Item) -> Result:
+            with torch.set_grad_enabled(enabled):
+                return function(item)
+
+        return self._pool.map(as_here, items)
