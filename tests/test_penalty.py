@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from torch import nn
 
-from blindspots import attack, networks
+from blindspots import attack, networks, penalty
 from blindspots.attack import minimum_distortion
 from blindspots.lbfgs import CONVERGED, minimize_in_box
 from blindspots.penalty import LBFGS, _Penalty, search
@@ -261,6 +262,45 @@ def test_no_more_than_the_allowed_gradients_are_used():
     asked = problem(images=6)
     search(asked, LBFGS(max_searches=3, max_evaluations=5))
     assert (asked.gradient_evaluations <= 1 + 3 * 5).all()
+
+
+def test_an_image_costs_as_many_gradients_beside_others_as_alone():
+    asked = problem(images=20, activation="relu")
+    search(asked, LBFGS(rounded=True))
+    for row in asked.rows:
+        search(alone := asked.subset(row[None]), LBFGS(rounded=True))
+        assert alone.gradient_evaluations == asked.gradient_evaluations[row]
+
+
+class WithoutSlope(nn.Module):
+    """A network whose gradient is no number where a pixel, of those that are told, has a value."""
+
+    def __init__(self, network, pixels, value):
+        super().__init__()
+        self.network, self.pixels, self.value = network, pixels, value
+
+    def forward(self, x):
+        return self.network(x) + 0 * (x[:, self.pixels] - self.value).abs().sqrt().sum(1, keepdim=True)
+
+
+def test_a_gradient_that_is_no_number_ends_one_minimisation_and_not_the_next_ones():
+    network, images = small_network(), random_images(60, PIXELS)
+    network[-1].bias.zero_()  # some classes are rare, and far: many minimisations come to a bound
+    targets = (network(images).argmax(1) + 1) % 4
+    at_the_bound = WithoutSlope(network, slice(None), 0.0).eval()
+    assert minimum_distortion(at_the_bound, images, targets, method=LBFGS()).success.double().mean() >= 0.8
+
+
+def test_an_image_without_a_gradient_spoils_none_of_those_that_take_its_place(monkeypatch):
+    monkeypatch.setattr(penalty, "IN_WORK", 2)
+    network, images = small_network(), random_images(8, PIXELS)
+    images[0, 0] = 0.5
+    targets = other_targets(network, images)
+    method = LBFGS(rounded=True)
+    result = minimum_distortion(WithoutSlope(network, slice(1), 0.5).eval(), images, targets, method=method)
+    wanted = minimum_distortion(network, images, targets, method=method)
+    assert not result.success[0]
+    assert torch.equal(result.images[1:], wanted.images[1:])
 
 
 @pytest.mark.parametrize("norm", NORMS)

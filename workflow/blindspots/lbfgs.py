@@ -88,7 +88,7 @@ class Minimisation:
         """Start these rows (r,) at x (r, n), of which the evaluation is known.
 
         inverse_curvature: (r,) the length of the first step for a gradient of norm 1, but for what the pairs say.
-        forget:            (r,) bool, whether the pairs so far were of another problem.
+        forget:            (r,) bool, whether the pairs so far were of another problem, or are no finite numbers.
         """
         self.x[rows] = x
         for part, value in zip(self.at, at, strict=True):
@@ -97,6 +97,7 @@ class Minimisation:
         self._step[rows], self._turns[rows], self._reference[rows] = 1, True, at.value
         self._inverse_curvature[rows], self._begun[rows] = inverse_curvature, True
         others = rows[forget]
+        self._vectors[others], self._products[..., others] = 0, 0  # lest one that is no number stays one, times 0
         self._rho[:, others] = 0
         self._accepted[others] = False
         projected = torch.empty_like(x)

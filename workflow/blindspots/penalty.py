@@ -84,6 +84,7 @@ def search(problem: Problem, options: LBFGS) -> Found:
     while True:
         work.turn()
         work.advance(lambda points: penalty.of(problem.loss(points, rows), points, points - origin, c))  # noqa: B023
+        problem.gradient_evaluations[rows[~going]] -= 1  # places that have no image any more are computed, but cost none
         slack = bracket.slack(rows)
         end = work.end(options.tolerance * slack, options.min_decrease * slack, options.window, options.max_evaluations)
         ended = (end.reached & going).nonzero().squeeze(1)
@@ -105,7 +106,7 @@ def search(problem: Problem, options: LBFGS) -> Found:
         c[begun] = penalty.sums.rounded(bracket.c[these])
         x = best.points[these]
         at = penalty.of(_rows(best.loss, these), x, x - origin[begun], c[begun])
-        forget = torch.arange(len(begun), device=begun.device) >= int(on.sum())
+        forget = torch.cat([~end.residual[ended[on]].isfinite(), torch.ones_like(filled, dtype=torch.bool)])
         curvature_of_penalty = c[begun] / best.distance[these] if penalty.l2 else 2 * c[begun]
         inverse_curvature = torch.where(best.reached[these], 1 / curvature_of_penalty, (reach / slope)[these])
         work.begin(begun, x, at, inverse_curvature, forget)
