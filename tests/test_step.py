@@ -45,6 +45,20 @@ def test_the_commit_is_the_projects_and_not_of_a_repository_around_it(tmp_path):
     assert len(said("-c", commit, folder=folder / "workflow")) == 40
 
 
+def test_a_run_is_the_same_with_any_number_of_threads_but_not_with_other_settings(tmp_path):
+    def identity(*arguments):
+        found = []
+        assert (
+            run(lambda step: found.append(step.identity()), MODULE, (), ["--output", str(tmp_path / "made.h5"), *arguments])
+            == 0
+        )
+        return found[0]
+
+    alone = identity()
+    assert identity("--threads", "2") == alone
+    assert identity("--settings", '{"seed": 1}') != alone
+
+
 @pytest.mark.parametrize(("asked", "threads"), [(1, 1), (10_000, available_cores())])
 def test_a_step_has_the_threads_that_it_is_given_but_no_more_than_there_are_cores(tmp_path, asked, threads):
     had = []

@@ -61,7 +61,7 @@ class Step:
     def identity(self) -> str:
         """The same for a run that makes the same: of the program, its settings and inputs, and what it runs on."""
         record = self.record()
-        for key in ("git_commit", "git_dirty", "host", "started", "wall_seconds"):
+        for key in ("git_commit", "git_dirty", "threads", "host", "started", "wall_seconds"):
             del record[key]
         return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
