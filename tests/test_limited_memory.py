@@ -96,7 +96,7 @@ def test_every_iteration_lowers_the_value_and_is_told():
     seen = []
     found = Bowl().minimum(after=seen.append)
     assert len(seen) == found.iterations
-    assert (np.diff([Bowl().start.sum(), *(point.loss for point in seen)][1:]) < 0).all()
+    assert (np.diff([Bowl()(Bowl().start)[0], *(point.loss for point in seen)]) < 0).all()
     assert seen[-1] is found.point
     assert seen[-1].loss == pytest.approx(Bowl()(found.point.values)[0])
 
@@ -133,10 +133,33 @@ def test_a_value_that_is_no_number_at_the_start_is_the_end(value):
     assert (found.iterations, found.message) == (0, NOT_FINITE)
 
 
-@pytest.mark.parametrize("beyond", [math.nan, math.inf])
-def test_a_value_that_is_no_number_further_on_is_too_far(beyond):
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_no_number_at_the_start_is_the_end_whatever_the_pairs(value):
+    bowl = Bowl()
+    pairs = Pairs(5, bowl.start)
+    bowl.minimum(pairs=pairs)
+    start = Point(bowl.start, 1.0, torch.ones(30).double().index_fill(0, torch.tensor([7]), value))
+    found = minimise(bowl, start, pairs, tolerance=1e-3, max_iterations=10)
+    assert (found.iterations, found.message) == (0, NOT_FINITE)
+
+
+def test_a_gradient_too_small_to_be_squared_is_followed_to_the_end():
+    found = minimise(
+        lambda w: (0.0, w),
+        Point.of(lambda w: (0.0, w), torch.full((3,), 1e-25)),
+        Pairs(3, torch.ones(3)),
+        tolerance=1e-30,
+        max_iterations=10,
+    )
+    assert found.message in (CONVERGED, NO_DESCENT)
+
+
+@pytest.mark.parametrize("beyond", [(math.nan, math.nan), (math.inf, math.inf), (0.0, math.nan), (-1.0, math.inf)])
+def test_a_value_or_gradient_that_is_no_number_further_on_is_too_far(beyond):
+    loss, slope = beyond
+
     def function(w):  # (w - 1)² / 2 up to 1.5
-        return (beyond, w * beyond) if w > 1.5 else ((w - 1).square().item() / 2, w - 1)
+        return (loss, w * slope) if w > 1.5 else ((w - 1).square().item() / 2, w - 1)
 
     start = torch.tensor([-2.0])
     pairs = Pairs(3, start)

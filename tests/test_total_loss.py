@@ -15,6 +15,13 @@ from blindspots.total_loss import TotalLoss, decay
 RATES = [0.1, 0.02]
 
 
+class Doubled(nn.Linear):
+    """A linear map that does more than one."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
 def with_biases(network):
     for number, parameter in enumerate(network.parameters()):  # which start at 0
         nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
@@ -68,6 +75,7 @@ def test_products_by_hand_are_torchs_own_differentiation(activation, units):
         nn.Sequential(nn.Flatten(), nn.Linear(6, 3), nn.Sigmoid()),
         nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(4, 3)),
         networks.fully_connected([6], [4, 3], "sigmoid", dropout=[0.2, 0.5]).eval(),
+        nn.Sequential(nn.Flatten(), Doubled(6, 3)),
     ],
 )
 def test_any_other_network_is_differentiated_by_torch(network):

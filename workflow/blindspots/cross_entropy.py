@@ -50,7 +50,7 @@ def _layers(network: nn.Module) -> list[nn.Module] | None:
     modules = [module for module in network if not isinstance(module, nn.Flatten)]
     linear, activations = modules[::2], modules[1::2]
     fits = len(linear) == len(activations) + 1 and all(type(module) in _ACTIVATIONS for module in activations)
-    return modules if fits and all(isinstance(module, nn.Linear) and module.bias is not None for module in linear) else None
+    return modules if fits and all(type(module) is nn.Linear and module.bias is not None for module in linear) else None
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ Function = Callable[[Tensor], tuple[float, Tensor]]  # of a vector: the value, a
 
 CONVERGED = "no component of the gradient exceeds the tolerance"
 NO_DESCENT = "no step lowers the loss any further in the arithmetic's precision"
-NOT_FINITE = "the loss is not a finite number"
+NOT_FINITE = "the loss or its gradient is not finite"
 OUT_OF_ITERATIONS = "as many iterations as are allowed"
 
 
@@ -72,7 +72,7 @@ class Pairs:
         sg, yg = self._products[self._slots].T
         if not self._slots:
             self._yd = np.zeros(self._most)
-            return g * -min(1.0, 1 / g.norm().item())
+            return g * (-1 / max(1.0, g.norm().item()))
         here = np.ix_(self._slots, self._slots)
         sy, yy = self._sy[here], self._yy[here]
         scale = sy[-1, -1] / yy[-1, -1]
@@ -138,7 +138,7 @@ def minimise(
     point, lowest, stalled = start, start.loss, 0
     pairs.start(point.gradient)
     for iteration in range(max_iterations + 1):
-        if (message := _ended(point, tolerance)) or iteration == max_iterations:
+        if (message := ended(point, tolerance)) or iteration == max_iterations:
             return Minimum(point, iteration, message or OUT_OF_ITERATIONS)
         further = _searched(function, point, pairs) if stalled < _STALLED else None
         if further is None:
@@ -148,10 +148,12 @@ def minimise(
         after(point)
 
 
-def _ended(point: Point, tolerance: float) -> str | None:
-    if not math.isfinite(point.loss):
+def ended(point: Point, tolerance: float) -> str | None:
+    """Why a minimisation goes no further than this point, or None."""
+    largest = point.gradient.abs().max().item()
+    if not math.isfinite(point.loss + largest):
         return NOT_FINITE
-    return CONVERGED if point.gradient.abs().max() <= tolerance else None
+    return CONVERGED if largest <= tolerance else None
 
 
 def _searched(function: Function, point: Point, pairs: Pairs) -> Point | None:
@@ -177,13 +179,14 @@ def _line_search(function: Function, start: Point, slope: float, direction: Tens
     long, length = math.inf, 1.0
     for _ in range(_TRIALS):
         point = Point.of(function, start.values + length * direction)
-        if not point.loss <= start.loss + _SUFFICIENT * length * slope + slack:
+        along = _dot(point.gradient, direction)
+        if not (point.loss <= start.loss + _SUFFICIENT * length * slope + slack and math.isfinite(along)):
             long = length
             width = long - short
             rise = point.loss - loss - falls * width
             least = -falls * width**2 / (2 * rise) if math.isfinite(rise) and rise > 0 else 0.0
             length = short + min(max(least, 0.1 * width), 0.6 * width)
-        elif (along := _dot(point.gradient, direction)) < _CURVATURE * slope:
+        elif along < _CURVATURE * slope:
             short, loss, falls = length, point.loss, along
             length = 2.5 * length if long == math.inf else (short + long) / 2
         else:

@@ -1,4 +1,4 @@
-"""Training with the paper's quadratic weight decay, by full-batch L-BFGS until convergence."""
+"""Training with the paper's quadratic weight decay, by L-BFGS until the loss of all images converges."""
 
 from collections.abc import Sequence
 

@@ -7,11 +7,9 @@ pass over all images chooses the working set anew. The curvature pairs are kept 
 the full loss is not needed yet, are on few images drawn at random.
 """
 
-import math
-
 from torch import Tensor
 
-from blindspots.limited_memory import CONVERGED, NO_DESCENT, NOT_FINITE, OUT_OF_ITERATIONS, Pairs, Point, minimise
+from blindspots.limited_memory import CONVERGED, NO_DESCENT, OUT_OF_ITERATIONS, Pairs, Point, ended, minimise
 from blindspots.samples import LARGEST, begin
 from blindspots.total_loss import TotalLoss
 from blindspots.training_record import Iteration, Report, Trained, no_report, tell
@@ -43,7 +41,7 @@ def fit(
     here = Point.of(loss.of_all, values)
     record(here)
     smallest = _SMALLEST
-    while not (message := _ended(here, gradient_tolerance, left)):
+    while not (message := ended(here, gradient_tolerance) or (None if left else OUT_OF_ITERATIONS)):
         limit = min(_ITERATIONS, left)
         rows = _hardest(loss.doubt(), smallest)
         if rows is None:
@@ -64,14 +62,6 @@ def fit(
                 smallest *= 2
     loss.assign(here.values)
     return Trained(states, message == CONVERGED, message)
-
-
-def _ended(point: Point, tolerance: float, left: int) -> str | None:
-    if not math.isfinite(point.loss):
-        return NOT_FINITE
-    if point.gradient.abs().max() <= tolerance:
-        return CONVERGED
-    return None if left else OUT_OF_ITERATIONS
 
 
 def _hardest(doubt: Tensor, smallest: int) -> Tensor | None:
