@@ -587,7 +587,6 @@ def table_settings(wildcards):
         "comparable": config.compare_with_paper,
         "paper": papers_hash(wildcards.table),
         "attack": {"target": attack.target, "norm": attack.lbfgs.norm, "sample": attack.sample, "set": table.distorted},
-        "sqp": plain(attack.sqp),
     }
 
 

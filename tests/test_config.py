@@ -238,6 +238,32 @@ def test_checked_configurations_cannot_be_changed():
         config.noise.seed = 5
 
 
+# --- Networks that are attacked otherwise ---
+
+
+def test_a_network_is_attacked_with_its_own_options_and_else_as_all_are():
+    own = {"lbfgs": {"history": 9}, "sqp": {"noise": 0.5}}
+    config = validated(changed(("networks.M1.attack", own), ("attack.lbfgs.max_searches", 17), ("attack.sqp.noise", 3.0)))
+    found = config.attack_against("M1", "test")
+    assert (found.lbfgs.history, found.lbfgs.max_searches, found.sqp.noise) == (9, 17, 0.5)
+    assert found.margin == config.attack.margin
+    assert config.attack_against("M2", "test") == config.attack
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"lbfsg": {}}, "networks.M1.attack.lbfsg"),
+        ({"lbfgs": {"histroy": 3}}, "networks.M1.attack.lbfgs.histroy: unknown key"),
+        ({"lbfgs": {"history": 0}}, "networks.M1.attack.lbfgs.history"),
+        ({"lbfgs": {"norm": "squared_l2"}}, "networks.M1.attack.lbfgs.norm: all networks of a table have the same one"),
+        ({"sample": 10}, "networks.M1.attack.sample"),
+    ],
+)
+def test_one_mistake_in_a_networks_own_attack_is_one_line(own, words):
+    assert words in refusal(changed(("networks.M1.attack", own)))
+
+
 # --- Networks that are trained otherwise ---
 
 
@@ -324,13 +350,13 @@ def test_a_convolution_and_its_pooling_must_leave_something_of_an_image(image_sh
 
 
 @pytest.mark.parametrize("overlay", ["config.yaml", "small.yaml"])
-def test_a_network_is_built_by_its_definition_and_trained_by_the_rest_of_its_keys(overlay):
+def test_a_network_is_built_by_its_definition_and_trained_and_attacked_by_the_rest_of_its_keys(overlay):
     raw = merged(DEFAULT, yaml.safe_load((FOLDER / overlay).read_text()))
     config = validated(raw)
     for name, network in trained_networks(config).items():
         definition, training = network.definition(), network.training()
         assert not definition.keys() & training.keys()
-        assert {**definition, **training} == network.model_dump(mode="json")
+        assert {**definition, **training, "attack": network.attack} == network.model_dump(mode="json")
         assert raw["networks"][name].keys() <= definition.keys() | training.keys()
         # What is left out of the definition cannot change what is built, nor what is in it how it is trained.
         assert {"units", "activation", "kind"} <= definition.keys()

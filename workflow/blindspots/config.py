@@ -625,7 +625,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _networks_can_be_attacked(self):
-        for name in self.networks:
+        for name, network in self.networks.items():
+            if "norm" in getattr(network, "attack", {}).get("lbfgs", {}):
+                raise ValueError(
+                    f"networks.{name}.attack.lbfgs.norm: all networks of a table have the same one, attack.lbfgs.norm"
+                )
             try:
                 self.attack_against(name, "test")
             except ValidationError as error:
