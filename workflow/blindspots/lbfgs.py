@@ -145,7 +145,8 @@ class Minimisation:
         torch.sub(new.gradient, at.gradient, out=y).mul_(self._free)
 
         rejected = (~accepted).nonzero().squeeze(1)
-        y[rejected], trial[rejected], new.gradient[rejected] = 0, x[rejected], at.gradient[rejected]
+        s[rejected], y[rejected] = 0, 0
+        trial[rejected], new.gradient[rejected] = x[rejected], at.gradient[rejected]
         self._step = torch.where(accepted, 1, self._step * _interpolated(slope, new.value - at.value))
         self.x = trial
         self.at = Evaluation(
@@ -190,7 +191,8 @@ class Minimisation:
         """The factor (b,) by which a direction leads no further than through the box in any variable, lest all of its
         shorter steps end in one corner: where the objective is nearly linear, its inverse curvature is boundless."""
         smallest, largest = direction.aminmax(dim=1)
-        return ((self._upper - self._lower) / torch.maximum(largest, -smallest)).clamp_max(1)
+        length = torch.maximum(largest, -smallest).clamp_min(torch.finfo(direction.dtype).tiny)  # -0 would give -inf
+        return ((self._upper - self._lower) / length).clamp_max(1)
 
 
 def minimize_in_box(
