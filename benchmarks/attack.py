@@ -62,9 +62,10 @@ def ours(
     *,
     method: str | SQP = "sqp",
     batch: int | None = None,
+    threads: int = 1,
 ) -> Tensor:
     targets = classes if targeted else "nearest"
-    return minimum_distortion(model, images, targets, method=method, batch=batch).images
+    return minimum_distortion(model, images, targets, method=method, batch=batch, threads=threads).images
 
 
 def exact(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> Tensor:
@@ -360,12 +361,11 @@ def throughput(problem: Path) -> list[dict[str, str]]:
 
 
 def images_per_second(path: Path, label: str, batch: int | None, threads: int) -> float:
-    torch.set_num_threads(threads)
     problem: Problem = torch.load(path, weights_only=False)
     images, targets = problem.images[:THROUGHPUT_IMAGES], problem.targets[:THROUGHPUT_IMAGES]
     one_gradient(problem.network, images[:2])
     start = time.perf_counter()
-    ours(problem.network, images, targets, True, method=OURS[label], batch=batch)
+    ours(problem.network, images, targets, True, method=OURS[label], batch=batch, threads=threads)
     return len(images) / (time.perf_counter() - start)
 
 

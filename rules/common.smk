@@ -489,7 +489,7 @@ def train_settings(program):
 
 
 def training_threads(wildcards):
-    """One minibatch comes after the other; the full batch has parts."""
+    """One minibatch comes after the other; many images at once have parts."""
     return 1 if CONFIG.networks[wildcards.network].training().get("minibatches") else threads_of(CONFIG.training)
 
 

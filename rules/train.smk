@@ -1,4 +1,4 @@
-# Needs: the data and its splits. Makes: results/networks/{network}.h5, weights and the record of every iteration; those of
+# Needs: the data and its splits. Makes: results/networks/{network}.h5, weights and the record of the way there; those of
 # networks that come trained are taken over from their files.
 
 

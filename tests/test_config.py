@@ -356,8 +356,9 @@ def test_a_network_is_built_by_its_definition_and_trained_and_attacked_by_the_re
     for name, network in trained_networks(config).items():
         definition, training = network.definition(), network.training()
         assert not definition.keys() & training.keys()
+        assert "attack" not in definition.keys() | training.keys()
         assert {**definition, **training, "attack": network.attack} == network.model_dump(mode="json")
-        assert raw["networks"][name].keys() <= definition.keys() | training.keys()
+        assert raw["networks"][name].keys() <= definition.keys() | training.keys() | {"attack"}
         # What is left out of the definition cannot change what is built, nor what is in it how it is trained.
         assert {"units", "activation", "kind"} <= definition.keys()
         assert {"seed", "trained_on", "weight_decay"} <= training.keys()

@@ -63,8 +63,8 @@ SETTINGS = {
     ),
     "networks.sigmoid_pools.perturbed": ("amplified: true # to", "amplified: false # to", PERTURBED),
     "training.history": (
-        "max_iterations: 2000\n  history: 100",
-        "max_iterations: 2000\n  history: 11",
+        "  history: 100 # pairs",
+        "  history: 11 # pairs",
         {"train", "train_perturbed"} | AFTER_TRAINING,
     ),
     "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack"} | AFTER_ATTACK),

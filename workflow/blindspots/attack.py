@@ -86,8 +86,8 @@ def minimum_distortion(
     margin:  a success needs the target's logit to lead by this much, so that rounding, which differs between batch sizes
              and devices, does not undo it.
     batch:   images worked on together, which bounds the memory; by itself as many as fit.
-    threads: batches worked on at the same time on a CPU, as far as they fit into its memory. They change nothing of the
-             results.
+    threads: batches worked on at the same time on a CPU, by a thread each, as far as they fit into its memory. They change
+             nothing of the results, if the model keeps nothing of one call for another.
     report:  called after each batch with a message and its values, as a logger's `info` is.
 
     Returns an `Adversarial`. A minimum is a local one: the best that the search came to. Success and distortion are

@@ -30,7 +30,7 @@ def fit(
 
     Converged means: the largest component of the gradient of the total loss of all images (see `TotalLoss`) is at most
     `gradient_tolerance`. It may also end because no step lowers the loss any more in the arithmetic's precision, or after
-    `max_iterations` of L-BFGS: the message says why.
+    `max_iterations` of L-BFGS, on whichever images: the message says why.
 
     method: "full_batch", which computes the gradient of all images at every step, or "working_set", which comes to such a
     point at a fraction of the cost (see `working_set`). history: pairs that L-BFGS keeps. threads: their number does not
