@@ -161,6 +161,21 @@ def test_training_curves_have_every_network_and_the_error_in_percent():
     assert lines["largest gradient component"]["M1"] == pytest.approx(given["M1"]["gradient_max"])
 
 
+def test_training_curves_of_minibatches_lack_the_gradient_and_keep_the_colours():
+    given = histories()
+    without = {
+        name: {k: v for k, v in history.items() if name != "M1" or "gradient" not in k} for name, history in given.items()
+    }
+    panels = []
+    for histories_drawn in (given, without):
+        figure = figures.training_curves(histories_drawn, 1e-5)
+        lines = [line for line in figure.axes[1].lines if not line.get_label().startswith("_")]
+        panels.append({line.get_label(): line.get_color() for line in lines})
+        figures.plt.close(figure)
+    whole, part = panels
+    assert part == {name: colour for name, colour in whole.items() if name != "M1"}
+
+
 def test_saved_figures_are_closed(tmp_path):
     before = figures.plt.get_fignums()
     saved(curves(), tmp_path / "a.png")
