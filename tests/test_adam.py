@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from blindspots.adam import Adam
+from blindspots.objective import flat
 
 RATES, STEPS = [0.3, 0.0], 7
 
@@ -22,7 +23,7 @@ def gradients(network, seed):
 def stepped(network, steps, optimiser=None):
     optimiser = optimiser or Adam(list(network.parameters()), RATES, 0.1, STEPS)
     for step in steps:
-        optimiser.step(gradients(network, step))
+        optimiser.step(flat(gradients(network, step)))
     return optimiser
 
 
@@ -33,7 +34,7 @@ def test_every_step_is_that_of_torch():
     reference = torch.optim.Adam(groups, lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(reference, STEPS)
     for step in range(STEPS):
-        optimiser.step(gradients(own, step))
+        optimiser.step(flat(gradients(own, step)))
         for parameter, gradient in zip(other.parameters(), gradients(other, step), strict=True):
             parameter.grad = gradient
         reference.step()

@@ -12,80 +12,59 @@ The perturbed outputs are constants: nothing below them is trained by them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from blindspots.problem import Problem
+from blindspots.cross_entropy import Backpropagated, backpropagated
+from blindspots.fully_connected import forward, layers_of
+from blindspots.quick_attack import near_examples
 from blindspots.rows import where
-from blindspots.sqp import SQP, explore
 from blindspots.targets import second_targets
 
-_RANGES = {nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0), nn.ReLU: (0.0, float("inf"))}
 _PIXELS = (0.0, 1.0)
-_QUICK = SQP(exploration=4, noise=0.0, momentum=0.0)  # the pools' examples serve for a while only
-_MARGIN = 4e-3  # logits; the exploration goes ten times as far beyond the border, to fall short less often
 _NO_DIRECTION = 1e-12  # the length below which a direction leads less far than its norm
 
 
-class Stage(NamedTuple):
-    """The part of a network from one output on to the next, and the range of the output that it starts from."""
-
-    layers: nn.Sequential
-    bounds: tuple[float, float]
-
-
-def stages(network: nn.Sequential) -> list[Stage]:
-    """The network cut at its activations: applied one after the other they are the network itself."""
-    activations = [place for place, layer in enumerate(network) if type(layer) in _RANGES]
-    bounds = [_PIXELS, *(_RANGES[type(network[place])] for place in activations)]
-    cuts = pairwise([0, *(place + 1 for place in activations), len(network)])
-    return [Stage(network[a:b], c) for (a, b), c in zip(cuts, bounds, strict=True)]
-
-
 class _Layerwise:
-    """A network with the norm of what is perturbed at each of its stages' outputs, 0 for none.
+    """A network with the norm of what is perturbed at what enters each of its layers, 0 for none.
 
-    Raises ValueError if there is not one norm for the input and each hidden output.
+    Raises ValueError if the network is not fully connected, or if there is not one norm for each of its layers.
     """
 
     def __init__(self, network: nn.Sequential, norms: Sequence[float], weight: float, seed: int):
-        self.stages = stages(network)
-        if len(norms) != len(self.stages):
-            raise ValueError(f"{len(norms)} norms for the input and {len(self.stages) - 1} hidden outputs: give one each")
+        self.layers = layers_of(network)
+        if self.layers is None:
+            raise ValueError("only the layers of fully connected networks are trained with perturbed outputs")
+        if len(norms) != len(self.layers):
+            raise ValueError(f"{len(norms)} norms for the input and {len(self.layers) - 1} hidden outputs: give one each")
         self.norms, self.weight = norms, weight
+        self.bounds = [_PIXELS, *(layer.activation.range for layer in self.layers[:-1])]
         self.generator = torch.Generator().manual_seed(seed)
 
     def places(self) -> Iterator[int]:
-        """The stages whose output, or input for the first, is perturbed."""
+        """The layers at which what enters is perturbed."""
         return (place for place, norm in enumerate(self.norms) if norm)
 
-    def outputs(self, images: Tensor) -> list[Tensor]:
-        """The images (b, ...), the output of each stage that others follow (b, units), and the logits (b, k)."""
-        found = [images]
-        for stage in self.stages:
-            found.append(stage.layers(found[-1]))
-        return found
+    def of_images(self, images: Tensor, labels: Tensor, to_first: bool = False) -> Backpropagated:
+        """The gradient of the images' mean cross-entropy, and what it was computed from."""
+        return backpropagated(self.layers, {0: images.flatten(1).t()}, labels, 1 / len(labels), to_first)
 
-    def logits(self, outputs: Sequence[tuple[int, Tensor]]) -> Tensor:
-        """The logits (m, k) of outputs (b, ...) of places, from the lowest place up, in the order that they are given.
+    def added(self, to: Tensor, perturbed: Mapping[int, Tensor], labels: Sequence[Tensor]) -> Tensor:
+        """A gradient, to which that of perturbed outputs (n, b), by their places, with their labels (b,) is added in place.
 
-        Those of lower places join those of higher ones on their way, as a layer is quicker with all of them at once.
+        It is of the layers from the lowest of these places up.
         """
-        joined: list[Tensor] = []
-        for place, stage in enumerate(self.stages):
-            joined += [values for start, values in outputs if start == place]
-            if joined:
-                joined = [stage.layers(torch.cat(joined) if len(joined) > 1 else joined[0])]
-        return joined[0]
+        if perturbed:
+            above = backpropagated(self.layers, perturbed, torch.cat(labels), self.weight / len(labels[0])).gradient
+            to[-len(above) :] += above
+        return to
 
-    def added(self, perturbed: Sequence[tuple[int, Tensor]], labels: Tensor) -> Tensor:
-        """The term of perturbed outputs (b, ...) of places, from the lowest place up, of images with these labels (b,)."""
-        several = labels.repeat(len(perturbed))
-        return self.weight * len(perturbed) * cross_entropy(self.logits(perturbed), several)
+    def moved(self, place: int, outputs: Tensor, directions: Tensor) -> Tensor:
+        """Outputs (n, b) moved by the place's norm in the directions (n, b), within their range."""
+        factors = self.norms[place] / directions.norm(dim=0).clamp_min(_NO_DIRECTION)
+        return torch.addcmul(outputs, directions, factors).clamp_(*self.bounds[place])
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
@@ -97,36 +76,23 @@ class _Layerwise:
 class Steps(_Layerwise):
     """A step of fixed norm along the gradient that the minibatch's loss has at each output, within the output's range."""
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        outputs = self.outputs(images.detach().requires_grad_())
-        loss = cross_entropy(outputs[-1], labels)
-        places = list(self.places())
-        gradients = torch.autograd.grad(loss, [outputs[place] for place in places], retain_graph=True)
-        moved = [
-            (place, _moved(self.stages[place], outputs[place], gradient, self.norms[place]))
-            for place, gradient in zip(places, gradients, strict=True)
-        ]
-        return loss + self.added(moved, labels)
+    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        plain = self.of_images(images, labels, to_first=self.norms[0] > 0)
+        moved = {place: self.moved(place, plain.passes[place].values, plain.slopes[place]) for place in self.places()}
+        return self.added(plain.gradient, moved, [labels] * len(moved))
 
 
 class Noise(_Layerwise):
     """A step of the same norm in a random direction, which is Gaussian noise of that size."""
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        outputs = self.outputs(images)
-        moved = []
-        for place in self.places():
-            output = outputs[place]
-            direction = torch.randn(output.shape, generator=self.generator, dtype=output.dtype).to(output.device)
-            moved.append((place, _moved(self.stages[place], output, direction, self.norms[place])))
-        return cross_entropy(outputs[-1], labels) + self.added(moved, labels)
+    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        plain = self.of_images(images, labels)
+        outputs = {place: plain.passes[place].values for place in self.places()}
+        moved = {place: self.moved(place, output, self._directions(output)) for place, output in outputs.items()}
+        return self.added(plain.gradient, moved, [labels] * len(moved))
 
-
-def _moved(stage: Stage, output: Tensor, direction: Tensor, norm: float) -> Tensor:
-    """An output (b, ...) moved by a norm in the directions (b, ...), within its range."""
-    r = direction.flatten(1)
-    factor = norm / r.norm(dim=1, keepdim=True).clamp_min(_NO_DIRECTION)
-    return torch.addcmul(output.detach().flatten(1), r, factor).clamp_(*stage.bounds).view_as(output)
+    def _directions(self, like: Tensor) -> Tensor:
+        return torch.randn(like.t().shape, generator=self.generator, dtype=like.dtype).to(like.device).t()
 
 
 class Pools(_Layerwise):
@@ -162,19 +128,18 @@ class Pools(_Layerwise):
         self.owed = 0.0
         self.pools: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
         self.owed += self.rate * len(images)
         while self.owed >= self.batch:
             self.owed -= self.batch
             self._renew()
-        outputs, truths = [(0, images)], [labels]
+        perturbed, truths = {}, []
         for place, (examples, truth) in self.pools.items():
             if len(examples):
                 rows = self._draw(len(examples), len(images)).to(truth.device)
-                outputs.append((place, examples.index_select(0, rows)))
+                perturbed[place] = examples.index_select(0, rows).t()
                 truths.append(truth[rows])
-        losses = cross_entropy(self.logits(outputs), torch.cat(truths), reduction="none").view(len(outputs), -1).mean(1)
-        return losses[0] + self.weight * losses[1:].sum()
+        return self.added(self.of_images(images, labels).gradient, perturbed, truths)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"owed": self.owed, "pools": dict(self.pools)}
@@ -191,27 +156,24 @@ class Pools(_Layerwise):
         self.network.eval()
         rows = self._draw(len(self.images), self.batch).to(self.labels.device)
         labels = self.labels[rows]
-        with torch.no_grad():
-            outputs = self.outputs(self.images[rows])
+        passes, logits = forward(self.layers, {0: self.images[rows].flatten(1).t()})
+        targets = second_targets(logits.t(), labels)
         for place in self.places():
-            self._replace(place, *self._adversarial(place, outputs[place], outputs[-1], labels))
+            self._replace(place, *self._adversarial(place, passes[place].values.t().contiguous(), targets, labels))
         self.network.train(training)
 
     @torch.no_grad()
-    def _adversarial(self, place: int, output: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest outputs (m, ...) of another class, or those at the norm in their directions, with their labels (m,).
+    def _adversarial(self, place: int, outputs: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest outputs (m, n) of another class, or those at the norm in their directions, with their labels (m,).
 
         Quicker than a whole attack: the attack's exploration alone, by a few steps. What they do not reach is left out: in
         a rectified network that is trained so, a third of the images and a seventh of the first hidden outputs.
         """
-        above = nn.Sequential(*(stage.layers for stage in self.stages[place:]))
-        problem = Problem(above, output, second_targets(logits, labels), self.stages[place].bounds, _MARGIN)
-        nowhere = torch.zeros_like(problem.rows, dtype=torch.bool)  # a target is never what the network says of it now
-        points, reached = explore(problem, problem.x, nowhere, _QUICK)
-        output, nearest, labels = (values[reached] for values in (output, problem.images(points), labels))
-        moved = _moved(self.stages[place], output, nearest - output, self.norms[place])
+        points, reached = near_examples(self.layers[place:], outputs, targets, self.bounds[place])
+        outputs, nearest, labels = outputs[reached], points[reached], labels[reached]
+        moved = self.moved(place, outputs.t(), (nearest - outputs).t()).t()
         if not self.amplified:
-            near = (nearest - output).flatten(1).norm(dim=1) <= self.norms[place]
+            near = (nearest - outputs).norm(dim=1) <= self.norms[place]
             moved = where(near, nearest, moved)
         return moved, labels
 

@@ -1,9 +1,6 @@
-"""The cross-entropy of many images and its gradient, added up over parts of them.
+"""The cross-entropy of many images and its gradient, added up over parts of them."""
 
-For fully connected networks the products are written out here, which takes 0.8 of the time of torch's own differentiation.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -11,13 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from blindspots.fully_connected import Layer, Pass, backward, forward, gradient, layers_of
 from blindspots.objective import flat, in_parts
-
-_ACTIVATIONS = {  # in place, and the slope of a loss by what enters from that by what comes out and this
-    nn.Sigmoid: (torch.sigmoid_, torch.ops.aten.sigmoid_backward),
-    nn.Tanh: (torch.tanh_, torch.ops.aten.tanh_backward),
-    nn.ReLU: (torch.relu_, partial(torch.ops.aten.threshold_backward, threshold=0)),
-}
 
 
 class Summed(NamedTuple):
@@ -28,12 +20,19 @@ class Summed(NamedTuple):
     wrong: int  # how many are misclassified
 
 
+class Evaluated(NamedTuple):
+    """Of b images."""
+
+    loss: float  # the mean cross-entropy
+    error: float  # the fraction misclassified
+
+
 def summed(network: nn.Module, images: Tensor, labels: Tensor, each: Callable = map) -> Summed:
     """The cross-entropy of images (b, ...) with labels (b,), and its gradient by the network's parameters.
 
     each: computes the parts, as `map` or `Workers.map` does.
     """
-    layers = _layers(network)
+    layers = layers_of(network)
     of_part = partial(_of_network, network) if layers is None else partial(_of_layers, layers)
     losses, total, wrong = [], None, 0
     for part in each(lambda part: of_part(*part), zip(in_parts(images), in_parts(labels), strict=True)):
@@ -43,37 +42,44 @@ def summed(network: nn.Module, images: Tensor, labels: Tensor, each: Callable = 
     return Summed(torch.cat(losses), total, wrong)
 
 
-def _layers(network: nn.Module) -> list[nn.Module] | None:
-    """Linear maps and activations by turns, if that is what a network is once its input is flattened, or None."""
-    if not isinstance(network, nn.Sequential):
-        return None
-    modules = [module for module in network if not isinstance(module, nn.Flatten)]
-    linear, activations = modules[::2], modules[1::2]
-    fits = len(linear) == len(activations) + 1 and all(type(module) in _ACTIVATIONS for module in activations)
-    return modules if fits and all(type(module) is nn.Linear and module.bias is not None for module in linear) else None
+@torch.no_grad()
+def evaluated(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluated:
+    """The cross-entropy and the errors of images (b, ...) with labels (b,), without any gradient."""
+    loss, wrong = 0.0, 0
+    for part, truth in zip(in_parts(images), in_parts(labels), strict=True):
+        logits = network(part)
+        loss += cross_entropy(logits, truth, reduction="none").sum(dtype=torch.float64).item()
+        wrong += int((logits.max(1).indices != truth).sum())
+    return Evaluated(loss / len(images), wrong / len(images))
+
+
+class Backpropagated(NamedTuple):
+    gradient: Tensor  # flat, by the parameters of the layers passed
+    passes: list[Pass]
+    slopes: dict[int, Tensor]  # by the values that came to a layer from the one below, or, if asked for, to the first
 
 
 @torch.no_grad()
-def _of_layers(layers: Sequence[nn.Module], images: Tensor, labels: Tensor) -> Summed:
-    """By hand. The units of a layer are rows and the images columns, which is the faster way round."""
-    linear, activations = layers[::2], [_ACTIVATIONS[type(layer)] for layer in layers[1::2]]
-    inputs = [images.flatten(1).t()]  # of each linear map
-    for layer, (activate, _) in zip(linear, activations, strict=False):
-        inputs.append(activate(_mapped(layer, inputs[-1])))
-    log_probabilities = _mapped(linear[-1], inputs[-1]).log_softmax(0)
+def backpropagated(
+    layers: Sequence[Layer], entering: Mapping[int, Tensor], labels: Tensor, weight: float, to_first: bool = False
+) -> Backpropagated:
+    """The gradient of the sum of the cross-entropies, times a weight, of what enters layers with these labels (b,).
+
+    entering, to_first: see `forward` and `backward`.
+    """
+    passes, logits = forward(layers, entering)
+    of_linear, of_values = backward(passes, _slope(logits.softmax(0), labels).mul_(weight), to_first)
+    return Backpropagated(gradient(passes, of_linear), passes, of_values)
+
+
+@torch.no_grad()
+def _of_layers(layers: Sequence[Layer], images: Tensor, labels: Tensor) -> Summed:
+    passes, logits = forward(layers, {0: images.flatten(1).t()})
+    log_probabilities = logits.log_softmax(0)
     losses = -log_probabilities.gather(0, labels[None])[0]
     wrong = int((log_probabilities.max(0).indices != labels).sum())  # argmax(0) takes six times as long
-    slope = log_probabilities.exp_()
-    slope[labels, torch.arange(len(labels), device=labels.device)] -= 1
-    gradients = [slope @ inputs[-1].t(), slope.sum(1)]
-    for place in reversed(range(len(activations))):
-        slope = activations[place][1](linear[place + 1].weight.t() @ slope, inputs[place + 1])
-        gradients[:0] = slope @ inputs[place].t(), slope.sum(1)
-    return Summed(losses, flat(gradients), wrong)
-
-
-def _mapped(layer: nn.Linear, columns: Tensor) -> Tensor:
-    return torch.addmm(layer.bias[:, None], layer.weight, columns)
+    slopes, _ = backward(passes, _slope(log_probabilities.exp_(), labels))
+    return Summed(losses, gradient(passes, slopes), wrong)
 
 
 def _of_network(network: nn.Module, images: Tensor, labels: Tensor) -> Summed:
@@ -83,3 +89,8 @@ def _of_network(network: nn.Module, images: Tensor, labels: Tensor) -> Summed:
         losses = cross_entropy(logits, labels, reduction="none")
         gradient = flat(torch.autograd.grad(losses.sum(), list(network.parameters())))
     return Summed(losses.detach(), gradient, int((logits.argmax(1) != labels).sum()))
+
+
+def _slope(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The slopes of b labels' cross-entropies by the logits, in place of the probabilities (k, b)."""
+    return probabilities.scatter_add_(0, labels[None], probabilities.new_full((1, len(labels)), -1.0))

@@ -14,12 +14,16 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        mask = self.mask(x)
+        return x if mask is None else x * mask
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        """What the values are multiplied by, in their shape and order of memory, or None where none is dropped."""
         if not self.training or not self.p:
-            return x
+            return None
+        mask = torch.empty_like(x)
         dropped = round(self.p * 2**_BITS)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)  # all 64 bits
-        numbers = words.view(torch.int16)[: x.numel()].view(x.shape)
-        mask = torch.ge(
-            numbers, dropped - 2 ** (_BITS - 1), out=torch.empty_like(x)
-        )  # a mask of bool would take thrice as long
-        return x * mask.mul_(2**_BITS / (2**_BITS - dropped))
+        numbers = words.view(torch.int16).as_strided(mask.shape, mask.stride())
+        torch.ge(numbers, dropped - 2 ** (_BITS - 1), out=mask)  # a mask of bool would take thrice as long
+        return mask.mul_(2**_BITS / (2**_BITS - dropped))

@@ -204,13 +204,17 @@ def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]
 
 
 def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance: float) -> Figure:
-    """Loss, largest gradient component (with its tolerance) and training error of every network by what it cost so far."""
+    """Loss, largest gradient component (with its tolerance) and training error of every network by what it cost so far.
+
+    Networks trained in minibatches have no gradient on record.
+    """
     panels = {"loss": "loss with decay", "gradient_max": "largest gradient component", "error": "training error (%)"}
     figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.6), layout="constrained")
     for axis, (key, label) in zip(axes, panels.items(), strict=True):
-        for name, history in histories.items():
-            values = history[key] * (100 if key == "error" else 1)
-            axis.plot(history["evaluations"], values, label=name, linewidth=1.2)
+        for number, (name, history) in enumerate(histories.items()):
+            if key in history:
+                values = history[key] * (100 if key == "error" else 1)
+                axis.plot(history["evaluations"], values, label=name, color=f"C{number}", linewidth=1.2)
         axis.set(xlabel="gradients of all images", title=label)
         axis.set_yscale("symlog", linthresh=0.01) if key == "error" else axis.set_yscale("log")
         axis.grid(alpha=0.3)

@@ -9,17 +9,18 @@ from torch.nn.functional import cross_entropy
 
 from blindspots.adam import Adam
 from blindspots.checkpoints import Checkpoint
-from blindspots.limited_memory import Point
-from blindspots.objective import in_parts
-from blindspots.total_loss import TotalLoss, decaying
-from blindspots.training_record import Iteration, Report, Trained, no_report, tell
+from blindspots.cross_entropy import backpropagated, evaluated
+from blindspots.fully_connected import layers_of
+from blindspots.objective import flat
+from blindspots.total_loss import decay, decaying
+from blindspots.training_record import Epoch, Report, Trained, no_report, tell
 
 
 class Term(Protocol):
-    """What the loss of a minibatch is, where that is more than its images' own; its state as torch's modules give theirs."""
+    """What the loss of a minibatch is; its state as torch's modules give theirs."""
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of images (b, ...) with their labels (b,), without the weight decay."""
+    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss's gradient at images (b, ...) with their labels (b,) by all parameters, one vector, without the decay."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -30,10 +31,12 @@ class Ordinary:
     """The cross-entropy of the images alone."""
 
     def __init__(self, network: nn.Module):
-        self.network = network
+        self.network, self.layers = network, layers_of(network)
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(self.network(images), labels)
+    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        if self.layers:
+            return backpropagated(self.layers, {0: images.flatten(1).t()}, labels, 1 / len(labels)).gradient
+        return flat(torch.autograd.grad(cross_entropy(self.network(images), labels), list(self.network.parameters())))
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -79,7 +82,7 @@ def fit(
     term = term or Ordinary(network)
     parts = {"network": network, "optimiser": optimiser, "term": term}
     order = torch.Generator().manual_seed(seed)
-    states: list[Iteration] = []
+    states: list[Epoch] = []
     errors: list[float] = []
     with torch.random.fork_rng():  # dropout draws from torch's own generator
         torch.manual_seed(seed)
@@ -88,30 +91,24 @@ def fit(
                 part.load_state_dict(kept[name])
             order.set_state(kept["order"])
             _set_dropout(kept["dropout"])
-            states, errors = [Iteration(*state) for state in kept["states"]], kept["errors"]
+            states, errors = [Epoch(*state) for state in kept["states"]], kept["errors"]
             report("goes on after epoch %d", len(states))
         for epoch in range(len(states) + 1, epochs + 1):
             network.train()
             for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
                 batch = images.index_select(0, rows)  # in half the time of images[rows]
-                optimiser.step(torch.autograd.grad(term.loss(batch, labels[rows]), parameters))
-            whole = TotalLoss(network.eval(), images, labels, weight_decay, decay_convention)
-            point = Point.of(whole.of_all, whole.values)
-            states.append(Iteration.of(whole.state(point), evaluations=epoch))
+                optimiser.step(term.gradient(batch, labels[rows]))
+            loss, error = evaluated(network.eval(), images, labels)
+            loss += decay(network, weight_decay, decay_convention).item()
+            states.append(Epoch(loss, error, evaluations=epoch))
             if watched:
-                errors.append(_error(network, *watched))
+                errors.append(evaluated(network, *watched).error)
             tell(report, "epoch", "training error", states)
             if checkpoint:
                 kept = {name: part.state_dict() for name, part in parts.items()}
                 drawn = {"order": order.get_state(), "dropout": _dropout()}
                 checkpoint.save(kept | drawn | {"states": [tuple(state) for state in states], "errors": errors})
     return Fitted(Trained(states, False, f"{epochs} epochs of minibatches of {size}"), errors)
-
-
-@torch.no_grad()
-def _error(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    parts = zip(in_parts(images), in_parts(labels), strict=True)
-    return sum(int((network(part).argmax(1) != truth).sum()) for part, truth in parts) / len(images)
 
 
 def _dropout() -> list[Tensor]:

@@ -163,17 +163,17 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
 
         goal = r.mul_(-first * cooled).add_(points)
         offsets = torch.linalg.vecdot(average, around) - lead + beyond
-        points = _onto_half_space(goal, average, offsets, problem.lower, problem.upper)
+        points = onto_half_space(goal, average, offsets, problem.lower, problem.upper)
     keep(points, problem.distance(points, rows))
     return nearest, improved
 
 
-def _onto_half_space(goal: Tensor, normal: Tensor, offset: Tensor, lower: float, upper: float) -> Tensor:
+def onto_half_space(goal: Tensor, normal: Tensor, offset: Tensor, lower: float, upper: float) -> Tensor:
     """As `project` for a single inequality, by two steps of Newton's method: near enough on a path of many points."""
     multiplier, point = torch.zeros_like(offset), goal
     moved, product = torch.empty_like(goal), torch.empty_like(goal)  # new memory at every turn would take most of the time
     for _ in range(2):
-        slope = only_inside(normal, point, lower, upper, out=product).mul_(normal).sum(1)
+        slope = only_inside(normal, point, lower, upper, out=product).norm(dim=1).square_()
         newton = (multiplier + (offset - torch.mul(normal, point, out=product).sum(1)) / slope).clamp_min(0)
         multiplier = torch.where(newton.isfinite(), newton, multiplier)  # no slope: no way on
         point = torch.addcmul(goal, multiplier[:, None], normal, out=moved).clamp_(lower, upper)

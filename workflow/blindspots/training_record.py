@@ -17,7 +17,7 @@ class State(NamedTuple):
 
 
 class Iteration(NamedTuple):
-    """The state of all images: after an iteration of L-BFGS, between two working sets, or after an epoch of minibatches."""
+    """The state of all images: after an iteration of L-BFGS, or between two working sets."""
 
     loss: float  # the total loss: mean cross-entropy plus decay
     gradient_norm: float  # ‖∇ total loss‖₂
@@ -30,9 +30,25 @@ class Iteration(NamedTuple):
         gradient = state.gradient
         return cls(state.loss, gradient.norm().item(), gradient.abs().max().item(), state.error, evaluations)
 
+    @property
+    def described(self) -> str:
+        return f"loss {self.loss:.6f}, gradient norm {self.gradient_norm:.2e} (largest component {self.gradient_max:.2e})"
+
+
+class Epoch(NamedTuple):
+    """The state of all images after an epoch of minibatches, where no gradient of all is computed."""
+
+    loss: float  # these as in an iteration
+    error: float
+    evaluations: float
+
+    @property
+    def described(self) -> str:
+        return f"loss {self.loss:.6f}"
+
 
 class Trained(NamedTuple):
-    history: list[Iteration]
+    history: list[Iteration] | list[Epoch]
     converged: bool
     message: str
 
@@ -41,8 +57,7 @@ def no_report(message: str, *values: object) -> None:
     """The report that nobody reads."""
 
 
-def tell(report: Report, unit: str, error: str, states: Sequence[Iteration]) -> None:
+def tell(report: Report, unit: str, error: str, states: Sequence[Iteration | Epoch]) -> None:
     """Report the last of the states; error says what the error is that they have."""
-    line = "%s %d: loss %.6f, gradient norm %.2e (largest component %.2e), %s %.4f"
     last = states[-1]
-    report(line, unit, len(states), last.loss, last.gradient_norm, last.gradient_max, error, last.error)
+    report("%s %d: %s, %s %.4f", unit, len(states), last.described, error, last.error)

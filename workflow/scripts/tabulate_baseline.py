@@ -87,8 +87,10 @@ def _outcome(path: Path, target: str) -> str:
 
 
 def _ended(network: h5py.File) -> str:
-    """Why its training ended, and where."""
+    """Why its training ended, and where, as far as that is on record."""
     why = network["converged"].attrs["meaning"].strip(" :")
+    if "gradient_max" not in network["history"]:  # of training in minibatches
+        return why
     return f"{why}, where no component of the gradient exceeds {network['history/gradient_max'][-1]:.1e}"
 
 

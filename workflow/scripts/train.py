@@ -14,6 +14,14 @@ from blindspots.objective import in_parts
 from blindspots.step import Progress, Step, log, run
 from blindspots.training_record import Trained
 
+_MEANINGS = {  # of what is on record of a training
+    "loss": "the total loss of all images, weight decay included",
+    "gradient_norm": "2-norm of the loss's gradient",
+    "gradient_max": "largest component of the loss's gradient",
+    "error": "images misclassified, a fraction; in pretraining the rms of x̂ - x",
+    "evaluations": "gradients computed so far, in those of all images",
+}
+
 
 def body(step: Step) -> None:
     if step.settings.get("minibatches"):
@@ -86,12 +94,11 @@ def _decay(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _end(step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapping[str, Dataset] | None = None) -> None:
     last = trained.history[-1]
     log.info(
-        "%s after %.1f gradients of all images (%s): loss %.6f, largest gradient component %.1e, training error %.4f",
+        "%s after %.1f gradients of all images (%s): %s, training error %.4f",
         _outcome(trained, step.settings),
         last.evaluations,
         trained.message,
-        last.loss,
-        last.gradient_max,
+        last.described,
         last.error,
     )
     step.write(
@@ -112,14 +119,8 @@ def _outcome(trained: Trained, settings: Mapping[str, Any]) -> str:
 
 
 def _record(name: str, trained: Trained) -> dict[str, Dataset]:
-    loss, gradient_norm, gradient_max, error, evaluations = zip(*trained.history, strict=True)
-    return {
-        f"{name}/loss": Dataset(loss, "(points,) the total loss of all images, weight decay included"),
-        f"{name}/gradient_norm": Dataset(gradient_norm, "(points,) 2-norm of the loss's gradient"),
-        f"{name}/gradient_max": Dataset(gradient_max, "(points,) largest component of the loss's gradient"),
-        f"{name}/error": Dataset(error, "(points,) images misclassified, a fraction; in pretraining the rms of x̂ - x"),
-        f"{name}/evaluations": Dataset(evaluations, "(points,) gradients computed so far, in those of all images"),
-    }
+    columns = zip(trained.history[0]._fields, zip(*trained.history, strict=True), strict=True)
+    return {f"{name}/{field}": Dataset(values, f"(points,) {_MEANINGS[field]}") for field, values in columns}
 
 
 def main(argv=None) -> int:
