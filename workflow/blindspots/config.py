@@ -222,7 +222,7 @@ class Pretraining(Section):
 
 
 class Minibatches(Section):
-    """Options of training by minibatches, as in `blindspots.training`."""
+    """Options of training by minibatches, as in `blindspots.minibatches`."""
 
     size: Count
     epochs: Count

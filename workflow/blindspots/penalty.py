@@ -34,7 +34,8 @@ class LBFGS:
                     square, its cube, and so on.
     tolerance, min_decrease, window, max_evaluations, history: of the minimisation at each c (see `minimize_in_box`).
     looseness:      tolerance and min_decrease are as many times larger as c is known less than to c_tolerance when a
-                    minimisation begins, but at most this many times: at first it is only asked whether c succeeds.
+                    minimisation begins, but at most this many times: at first it is only asked whether c succeeds. The
+                    nearest success may be of such a minimisation, which has then converged by its own tolerance.
     rounded:        to single precision, every sum and what the network says: of a network and images in double precision
                     the examples are then the same on every device. In single precision it does nothing.
     """
