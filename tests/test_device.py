@@ -44,6 +44,12 @@ def test_what_tensors_leave_is_kept_for_the_next_ones():
     assert new_pages() < 1000  # of 38,300
 
 
+def test_new_memory_is_not_filled():
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    prepare(SimpleNamespace(), "cpu")
+    assert not torch.empty(1000).isnan().any()
+
+
 def test_convolutions_on_a_gpu_are_not_rounded_to_fewer_digits(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     prepare(SimpleNamespace(), "cpu")

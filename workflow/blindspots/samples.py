@@ -20,13 +20,16 @@ def begin(
     gradient_tolerance: float,
     max_iterations: int,
 ) -> tuple[Tensor, int]:
-    """Where so many iterations on samples of so many images lead to, (n,), and how many of `max_iterations` are left."""
+    """Where so many iterations on samples of so many images lead to, (n,), and how many of `max_iterations` are left.
+
+    No sample takes more than half of what is left, so that some are left for all images.
+    """
     values, left, count = objective.values, max_iterations, len(objective.images)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(values.device)
     for size, iterations in stages:
         if size <= LARGEST * count:
             sample = objective.of_sample(order[:size])
-            limits = {"tolerance": _COARSER * gradient_tolerance, "max_iterations": min(iterations, left)}
+            limits = {"tolerance": _COARSER * gradient_tolerance, "max_iterations": min(iterations, left // 2)}
             found = minimise(sample, Point.of(sample, values), pairs, **limits)
             values, left = found.point.values, left - found.iterations
     return values, left
