@@ -14,7 +14,7 @@ from blindspots.exact import exact_linear
 from blindspots.lbfgs import CONVERGED
 from blindspots.penalty import LBFGS
 from blindspots.problem import Problem
-from blindspots.sqp import SQP, _as_far_as_it_holds, explore
+from blindspots.sqp import SQP, _as_far_as_it_holds
 
 SHAPE, CLASSES = (6, 6), 5
 TIGHT = SQP(tolerance=1e-6, max_rounds=60)
@@ -330,18 +330,6 @@ def test_refined_images_are_never_further_whatever_the_exploration(kinked, attac
     result = refine(kinked, images, adversarial, targets, method=SQP(exploration=steps))
     assert result.success.all()
     assert (result.distortion <= before).all()
-
-
-@pytest.mark.parametrize("steps", [1, 2, 7, 20])
-def test_the_later_half_of_an_exploration_is_asked_for_its_class(kinked, monkeypatch, steps):
-    images = digits(5)
-    problem = Problem(kinked, images, next_class(kinked, images), (0.0, 1.0), 1e-4)
-    asked = []
-    monkeypatch.setattr(problem, "leads", lambda points, rows: asked.append(len(rows)) or -torch.ones(len(rows), CLASSES))
-    monkeypatch.setattr(problem, "smallest_lead", lambda points, rows, smoothing: (-points[:, 0], -torch.ones_like(points)))
-    _, improved = explore(problem, problem.x, torch.zeros(5, dtype=torch.bool), SQP(exploration=steps))
-    assert not improved.any()
-    assert asked == [5] * (steps // 2 + 1)  # the last of them is where the path ends
 
 
 # Competitors

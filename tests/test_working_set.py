@@ -163,3 +163,10 @@ def test_a_loss_that_is_no_number_is_the_end():
     _, result = trained(images=images)
     assert (result.converged, result.message) == (False, NOT_FINITE)
     assert len(result.history) == 1
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 30])
+def test_few_iterations_are_not_all_made_on_samples(limit):
+    _, result = trained(max_iterations=limit)
+    assert len(result.history) > 1
+    assert result.message == OUT_OF_ITERATIONS

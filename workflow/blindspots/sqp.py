@@ -28,7 +28,6 @@ _REACHING_ROUNDS = 10
 _ROUGH, _EXACT = 1e-2, 0.02  # tolerances of the projections, the latter relative to that of the whole
 
 _SHARE = (0.6, 0.06)  # of the way to x that a step of the exploration goes, the first one and the last
-_KEPT_FROM = 0.5  # of the exploration's steps: before, noise keeps the path further away than it ends
 
 _LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100, rounded=True)
 
@@ -129,8 +128,7 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     than where the path began, for those that had reached the class there.
 
     A step goes a share of the way back to x, and then to where the smallest lead, linearised with the average gradient,
-    is just positive. The second half of the path's points are asked whether they are of the class. The noise at a step is
-    the same for all images: an image's result does not depend on the others.
+    is just positive. The noise at a step is the same for all images: an image's result does not depend on the others.
     """
     rows, pixels, steps = problem.rows, problem.x.shape[1], options.exploration
     exact = not (options.noise or options.smoothing)  # the lead that a step linearises is the path's own
@@ -158,8 +156,7 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
             noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
             around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
         lead, gradient = problem.smallest_lead(around, rows, options.smoothing * cooled**2)
-        if step >= _KEPT_FROM * steps:
-            keep(points, away, lead if exact else None)
+        keep(points, away, lead if exact else None)
         if average is not None and options.momentum:
             gradient.sub_(average).mul_(1 - options.momentum).add_(average)
         average = gradient
