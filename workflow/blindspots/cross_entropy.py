@@ -27,6 +27,14 @@ class Evaluated(NamedTuple):
     error: float  # the fraction misclassified
 
 
+class Backpropagated(NamedTuple):
+    """Of what entered the layers of a network."""
+
+    gradient: Tensor  # flat, by the parameters of the layers passed
+    passes: list[Pass]
+    slopes: dict[int, Tensor]  # by the values that came to a layer from the one below, or, if asked for, to the first
+
+
 def summed(network: nn.Module, images: Tensor, labels: Tensor, each: Callable = map) -> Summed:
     """The cross-entropy of images (b, ...) with labels (b,), and its gradient by the network's parameters.
 
@@ -51,12 +59,6 @@ def evaluated(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluated:
         loss += cross_entropy(logits, truth, reduction="none").sum(dtype=torch.float64).item()
         wrong += int((logits.max(1).indices != truth).sum())
     return Evaluated(loss / len(images), wrong / len(images))
-
-
-class Backpropagated(NamedTuple):
-    gradient: Tensor  # flat, by the parameters of the layers passed
-    passes: list[Pass]
-    slopes: dict[int, Tensor]  # by the values that came to a layer from the one below, or, if asked for, to the first
 
 
 @torch.no_grad()
@@ -87,10 +89,11 @@ def _of_network(network: nn.Module, images: Tensor, labels: Tensor) -> Summed:
     with torch.enable_grad():
         logits = network(images)
         losses = cross_entropy(logits, labels, reduction="none")
-        gradient = flat(torch.autograd.grad(losses.sum(), list(network.parameters())))
-    return Summed(losses.detach(), gradient, int((logits.argmax(1) != labels).sum()))
+        slope = flat(torch.autograd.grad(losses.sum(), list(network.parameters())))
+    return Summed(losses.detach(), slope, int((logits.argmax(1) != labels).sum()))
 
 
 def _slope(probabilities: Tensor, labels: Tensor) -> Tensor:
     """The slopes of b labels' cross-entropies by the logits, in place of the probabilities (k, b)."""
-    return probabilities.scatter_add_(0, labels[None], probabilities.new_full((1, len(labels)), -1.0))
+    probabilities[labels, torch.arange(len(labels), device=labels.device)] -= 1
+    return probabilities
