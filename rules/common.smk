@@ -592,8 +592,14 @@ def table_settings(wildcards):
 
 def baseline_settings(wildcards):
     table = table_of(wildcards)
-    linear = [name for name in table.networks if name in LINEAR_NETWORKS]
-    return settings("tabulate_baseline", **table_settings(wildcards), linear=linear, errors_on=table.errors_on)
+    config, attacked = config_of(wildcards), table.distorted
+    return settings(
+        "tabulate_baseline",
+        **table_settings(wildcards),
+        linear=[name for name in table.networks if name in LINEAR_NETWORKS],
+        errors_on=table.errors_on,
+        refined_to={name: config.attack_against(name, attacked).sqp.tolerance for name in table.networks},
+    )
 
 
 def transfer_settings(wildcards):

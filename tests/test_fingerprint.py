@@ -167,12 +167,12 @@ def test_every_third_party_import_has_a_pin_of_its_name():
 # A changed copy of the project
 
 CHANGES = {
-    "comment": ("workflow/blindspots/training.py", "import numpy as np\n", "# a comment\nimport numpy as np\n"),
-    "training": ("workflow/blindspots/training.py", '"maxcor": history', '"maxcor": history + 1'),
+    "comment": ("workflow/blindspots/full_batch.py", "import numpy as np\n", "# a comment\nimport numpy as np\n"),
+    "training": ("workflow/blindspots/full_batch.py", '"maxcor": history', '"maxcor": history + 1'),
     "shared": ("workflow/blindspots/artifacts.py", '".tmp"', '".temporary"'),
     "upgrade": ("envs/constraints.txt", "scipy==", "scipy==9"),
     "new import": (
-        "workflow/blindspots/training.py",
+        "workflow/blindspots/full_batch.py",
         "import numpy as np\n",
         "import numpy as np\nfrom blindspots import idx\n",
     ),

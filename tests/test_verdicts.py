@@ -60,11 +60,10 @@ def baseline(verdicts, folder, missed=0, comparable=True):
     success = np.arange(IMAGES) >= missed
     found = {"success": success, "distortion": np.where(success, SIZES, np.nan), "residual": np.where(success, 0, np.nan)}
     found |= {"status": success.astype(np.uint8).astype(STATUS), "predicted": np.zeros(IMAGES), "labels": np.zeros(IMAGES)}
-    record = {"settings": {"sqp": {"tolerance": 1e-3}}}
-    artifacts.write(folder / "a.h5", {name: Dataset(value, "some") for name, value in found.items()}, record)
+    artifacts.write(folder / "a.h5", {name: Dataset(value, "some") for name, value in found.items()}, {})
     artifacts.write(folder / "o.h5", {"misclassified/test/M1": Dataset(np.arange(IMAGES) < 20, "some")}, {})
     artifacts.write(folder / "n.h5", {"converged": Dataset(True, "some")}, {})
-    settings = {"errors_on": ["test"], "linear": [], "comparable": comparable}
+    settings = {"errors_on": ["test"], "linear": [], "refined_to": {"M1": 1e-3}, "comparable": comparable}
     files = {"originals": ["o.h5"], "adversarial": ["a.h5"], "refined": ["a.h5"], "exact": [], "networks": ["n.h5"]}
     return verdicts(tabulate_baseline, settings, **files)
 
