@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from blindspots.parallel import Workers
 
@@ -31,6 +32,15 @@ def test_torch_computes_each_piece_with_one_thread_and_has_its_threads_again_aft
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+def test_no_library_computes_a_piece_with_more_than_one_thread():
+    def threads(_):
+        torch.ones(4, 4) @ torch.ones(4, 4)
+        return {library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openmp"}
+
+    with Workers(2) as workers:
+        assert list(workers.map(threads, range(4))) == [{1}] * 4
 
 
 def test_numbers_too_small_to_be_normal_are_zero_on_every_thread_if_they_are_on_the_first():

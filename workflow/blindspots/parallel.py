@@ -27,8 +27,9 @@ class Workers:
 
     def __enter__(self) -> "Workers":
         self._before = torch.get_num_threads()
-        torch.set_num_threads(1)  # new threads take it over, too
-        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        torch.set_num_threads(1)
+        # In each thread too, since MKL keeps its own number for every one, by itself that of the environment.
+        self._pool = ThreadPoolExecutor(self._threads, "", torch.set_num_threads, (1,)) if self._threads > 1 else None
         return self
 
     def __exit__(self, *error) -> None:
