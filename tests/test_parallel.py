@@ -40,7 +40,7 @@ def test_no_library_computes_a_piece_with_more_than_one_thread():
         return {library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openmp"}
 
     with Workers(2) as workers:
-        assert list(workers.map(threads, range(4))) == [{1}] * 4
+        assert all(found <= {1} for found in workers.map(threads, range(4)))
 
 
 def test_numbers_too_small_to_be_normal_are_zero_on_every_thread_if_they_are_on_the_first():
