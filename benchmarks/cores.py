@@ -54,7 +54,7 @@ def main() -> int:
     frame["times as fast"] = frame["1 thread, s"] / frame["2 threads, s"]
     print(frame[[job.takes_threads for job in jobs]].round(2).to_markdown(), "\n")
     costs = {job.name: cost(job, *seconds[job.name]) for job in jobs}
-    pays = yaml.safe_load((ROOT / "config/config.yaml").read_text())["attack"]["threads"]
+    pays = yaml.safe_load((ROOT / "config/config.yaml").read_text())["training"]["threads"]
     print(pd.DataFrame([scheduled(jobs, costs, pays, cores) for cores in CORES]).round(2).to_markdown(index=False))
     return 0
 

@@ -80,7 +80,7 @@ SETTINGS = {
         "evaluation:\n  device: cpu",
         {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline", "tabulate_methods", *UNITS} - {"gather"},
     ),
-    "training.threads": ("  threads: 1 # cores", "  threads: 3 # cores", set()),
+    "training.threads": ("  threads: 4 # cores", "  threads: 3 # cores", set()),
     "data.sources": ("variable: BLINDSPOTS_DATA", "variable: ANOTHER", set()),
 }
 

@@ -402,7 +402,7 @@ def test_a_job_has_half_of_the_cores_but_on_a_cluster_one(finished, tmp_path, ar
     command = [sys.executable, "-m", "snakemake", *arguments, *SMALL, "-n", "-F", "-p", "results/table4.csv"]
     environment = os.environ | eight_cores(tmp_path / "eight")
     run = subprocess.run(command, cwd=finished, env=environment, capture_output=True, text=True, check=True)
-    assert {int(found) for found in re.findall(r"scripts.attack .*--threads (\d+)", run.stdout)} == {threads}
+    assert {int(found) for found in re.findall(r"--threads (\d+)", run.stdout)} == {threads}
 
 
 @pytest.mark.parametrize("cores", [1, 8])
@@ -410,7 +410,7 @@ def test_a_run_in_another_folder_with_other_cores_gives_the_same_bytes(finished,
     folder = copy_code(tmp_path / "again")
     run = snakemake(folder, *TABLES, *SMALL, cores=cores, **eight_cores(tmp_path / "eight"))
     assert run.returncode == 0, run.stderr
-    with artifacts.read(folder / "results/adversarial/test/M1/1-of-1.h5") as file:
+    with artifacts.read(folder / "results/networks/M1.h5") as file:
         assert file.attrs["threads"] == max(1, cores // 2)
     made = every_artifact(folder)
     assert {path.parts[-4] for path in made} >= {"adversarial", "refined"}

@@ -33,8 +33,8 @@ def fit(
     `max_iterations` of L-BFGS, on whichever images: the message says why.
 
     method: "full_batch", which computes the gradient of all images at every step, or "working_set", which comes to such a
-    point at a fraction of the cost (see `working_set`). history: pairs that L-BFGS keeps. threads: their number
-    is not meant to change the result, but with four a small network once had other last bits.
+    point at a fraction of the cost (see `working_set`). history: pairs that L-BFGS keeps. threads: their number does not
+    change the result.
     """
     with Workers(threads) as workers:
         loss = TotalLoss(network, images, labels, weight_decay, decay_convention, workers.map)
