@@ -16,7 +16,7 @@ rule attack:
         "results/logs/attack/{images}/{variant}{network}/{shard}.log",
     benchmark:
         "results/benchmarks/attack/{images}/{variant}{network}/{shard}.tsv"
-    priority: work
+    priority: work_from_the_attack_on
     conda:
         "../envs/environment.yaml"
     threads: threads_of(CONFIG.attack)

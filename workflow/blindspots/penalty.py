@@ -20,7 +20,7 @@ from blindspots.lbfgs import DROP_BELOW, Evaluation, Minimisation, binding
 from blindspots.problem import Found, Loss, Problem
 from blindspots.sums import AS_THEY_ARE, SINGLE, Sums
 
-IN_WORK = 128  # images at a time on a CPU: more leave its cache, fewer do not outweigh what an operation costs by itself
+IN_WORK = 256  # images at a time on a CPU: more leave its cache, fewer do not outweigh what an operation costs by itself
 _FIRST_C = 0.4  # of the loss's slope: from much more, more c have to be tried
 
 
@@ -105,8 +105,8 @@ def search(problem: Problem, options: LBFGS) -> Found:
         begun = torch.cat([ended[on], filled])
         these = rows[begun]
         c[begun] = penalty.sums.rounded(bracket.c[these])
-        x = best.points[these]
-        at = penalty.of(_rows(best.loss, these), x, x - origin[begun], c[begun])
+        x = best.points.index_select(0, these)
+        at = penalty.of(_rows(best.loss, these), x, x - origin.index_select(0, begun), c[begun])
         forget = torch.cat([~end.residual[ended[on]].isfinite(), torch.ones_like(filled, dtype=torch.bool)])
         curvature_of_penalty = c[begun] / best.distance[these] if penalty.l2 else 2 * c[begun]
         inverse_curvature = torch.where(best.reached[these], 1 / curvature_of_penalty, (reach / slope)[these])
@@ -182,7 +182,7 @@ class _Best(NamedTuple):
 
     def take_in(self, penalty, rows, ended, succeeds, work, end, origin, c) -> None:
         """Where minimisations have ended with a success nearer than before."""
-        r = work.x[ended] - origin[ended]
+        r = work.x.index_select(0, ended) - origin.index_select(0, ended)
         far = penalty.sums.norm(r)
         nearer = succeeds & (far < self.distance[rows[ended]])
         places, r = ended[nearer], r[nearer]
@@ -244,4 +244,4 @@ def _positive(values: Tensor) -> Tensor:
 
 
 def _rows(values: NamedTuple, rows: Tensor) -> NamedTuple:
-    return type(values)(*(part[rows] for part in values))
+    return type(values)(*(part.index_select(0, rows) for part in values))
