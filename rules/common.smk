@@ -509,7 +509,9 @@ def work_from_the_training_on(wildcards):
 
 def perturbed_work(wildcards):
     network = CONFIG.networks[wildcards.network]
-    return work_from_the_training_on(wildcards) * network.perturbed.passes(CONFIG.data.train_size) * network.minibatches.epochs
+    return (
+        work_from_the_training_on(wildcards) * network.perturbed.passes(CONFIG.data.train_size) * network.minibatches.epochs
+    )
 
 
 def attack_of(wildcards):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import nn
@@ -171,6 +171,7 @@ KINDS = ("on bounds", "black and white")
 @pytest.mark.parametrize("method", [SQP(), SQP(exploration=0)], ids=["SQP", "SQP without exploration"])
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=10)
+@example(seed=159069, size=1.0)  # the step before the last is cut short by a fourth class
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([0.3, 1.0, 30.0]))
 def test_quadratic_steps_come_within_a_thousandth_of_the_exact_minimum(kind, method, seed, size):
     network, images = classifier(seed, size), pictures(seed, 10, kind)

@@ -35,6 +35,7 @@ _SECANTS = 5
 _SHORT = 0.9  # of the way to where a chord crosses zero: as a rule of the class still
 _PATIENCE = 4  # rounds after which more competitors are linearised
 _LEAST_DAMPING = 1e-3
+_LARGEST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class SQP:
                  change from point to point, need more than shallow ones.
     competitors: how many of the other classes are linearised at first, the nearest ones; each costs a gradient a round.
                  Images that are not done after some rounds get twice as many, and so on.
-    tolerance:   an image is done when the quadratic step is at most this fraction of its distortion.
+    tolerance:   an image is done when the quadratic step is at most this fraction of its distortion, and shortens that by
+                 at most a tenth as much.
     max_rounds:  quadratic steps, and as many again after an exploration.
     """
 
@@ -209,6 +211,7 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         warm = multipliers[rows].gather(1, linear.classes) * damped
         quadratic = project(goal, linear.gradients, offsets, lower, upper, start=warm, tolerance=exact)
         residual[rows] = (quadratic.point - here).norm(dim=1) / (damping[rows] * distance[rows])
+        gain = (1 - problem.distance(quadratic.point, rows) / distance[rows]) / damping[rows]
 
         missing = margin - problem.leads(quadratic.point, rows).gather(1, linear.classes)
         offsets = offsets + missing.clamp_min(0)
@@ -223,7 +226,9 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         points[rows[nearer]], distance[rows[nearer]] = there[nearer], size[nearer]
         damping[rows] = torch.where(worthwhile, (2 * damping[rows]).clamp_max(1), damping[rows] / 4)
 
-        converged, stuck = residual[rows] <= options.tolerance, damping[rows] < _LEAST_DAMPING
+        # Near a minimum a step gains its own square; one that gains more was cut short by another class the time before.
+        converged = (residual[rows] <= options.tolerance) & (gain <= _LARGEST_GAIN * options.tolerance)
+        stuck = damping[rows] < _LEAST_DAMPING
         status[rows] = torch.where(converged, CONVERGED, torch.where(stuck, NO_DESCENT, OUT_OF_EVALUATIONS))
         rows = rows[~(converged | stuck)]
     return Found(points, reached, torch.full_like(distance, torch.nan), residual, status)
