@@ -42,6 +42,7 @@ def made(tmp_path):
                 history = {
                     "converged": Dataset(True, "8 epochs"),
                     "history/error_test": Dataset(rng.random(8) / 50, "errors"),
+                    "history/evaluations": Dataset(np.arange(2.0, 18, 2), "epochs"),
                 }
                 settings = {"network": {"activation": name.split("_")[0]}}
                 artifacts.write(networks[-1], history, {"settings": json.dumps(settings)})
@@ -131,6 +132,8 @@ def test_the_figure_has_a_panel_an_activation_and_the_papers_numbers_where_they_
     }
     for place, name in enumerate(NETWORKS):
         own = [events(path, "history/error_test") for path in networks[place :: len(NETWORKS)]]
-        assert np.array_equal(drawn["panels"][name.split("_")[0]][name], own)
+        epochs, errors = drawn["panels"][name.split("_")[0]][name]
+        assert np.array_equal(errors, own)
+        assert epochs.tolist() == [2, 4, 6, 8, 10, 12, 14, 16]
     assert drawn["printed"] == ({"sigmoid_pools": "<1.2"} if comparable else {})
     assert ("one training" if seeds == 1 else "3 trainings") in drawn["title"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_training import IMAGES, LABELS, network_of
+from torch.nn.functional import cross_entropy
 
 from blindspots import adversarial_training, artifacts, datasets, minibatches, networks
 from blindspots.artifacts import Dataset
@@ -62,6 +63,14 @@ def test_minibatches_learn_a_separable_problem(rate):
     assert (network(IMAGES).argmax(1) != SEPARABLE).double().mean().item() == pytest.approx(history[-1].error)
 
 
+@pytest.mark.parametrize(("epochs", "recorded"), [(3, [1, 2, 3]), (45, [*range(1, 46, 2)]), (60, [*range(3, 61, 3)])])
+def test_of_many_epochs_some_twenty_are_on_record_the_last_one_among_them(epochs, recorded):
+    network = dropping(0.0)
+    history = in_minibatches(network, epochs=epochs).history
+    assert [state.evaluations for state in history] == recorded
+    assert history[-1].loss == pytest.approx(cross_entropy(network(IMAGES), SEPARABLE).item())
+
+
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_minibatches_leave_one_record_an_epoch_and_never_say_converged(epochs):
     # Nor where there is nothing to learn: without a label's influence the gradient of the last layer soon vanishes.
@@ -72,10 +81,10 @@ def test_minibatches_leave_one_record_an_epoch_and_never_say_converged(epochs):
     assert f"{epochs} epochs" in result.message
 
 
-def test_minibatches_report_every_epoch():
+def test_minibatches_report_what_is_on_record():
     lines = []
     result = in_minibatches(dropping(0.2), report=lambda text, *values: lines.append(text % values))
-    assert [line.split(":")[0] for line in lines] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3"]
     assert f"{result.history[-1].loss:.6f}" in lines[-1]
 
 
@@ -230,14 +239,14 @@ def noise(network):
     )
 
 
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize(("epochs", "after"), [(4, 1), (4, 2), (4, 3), (42, 3)])
 @pytest.mark.parametrize("make_term", [None, noise, pools])
-def test_a_killed_training_goes_on_to_the_very_end_that_it_would_have_had(tmp_path, make_term, after):
+def test_a_killed_training_goes_on_to_the_very_end_that_it_would_have_had(tmp_path, make_term, epochs, after):
     def trained(checkpoint):
         network = dropping(0.5 if make_term is None else 0.0)
         term = make_term and make_term(network)
         kept = {"term": term, "checkpoint": checkpoint, "watched": (IMAGES[:30], SEPARABLE[:30])}
-        return minibatches.fit(network, IMAGES, SEPARABLE, **(BATCHES | {"epochs": 4}), **kept), weights(network)
+        return minibatches.fit(network, IMAGES, SEPARABLE, **(BATCHES | {"epochs": epochs}), **kept), weights(network)
 
     whole, end = trained(None)
     path = tmp_path / "training.checkpoint"

@@ -223,10 +223,17 @@ def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance
     return figure
 
 
-def errors_by_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], printed: Mapping[str, str], title: str) -> Figure:
-    """Test errors after every epoch, the mean over the seeds within their range; at the right each seed's last one.
+class Errors(NamedTuple):
+    """Of one way of training."""
 
-    panels:  a panel's name -> each network's (seeds, epochs) errors, as fractions.
+    epochs: np.ndarray  # (points,) after which they were measured
+    values: np.ndarray  # (seeds, points), as fractions
+
+
+def errors_by_epoch(panels: Mapping[str, Mapping[str, Errors]], printed: Mapping[str, str], title: str) -> Figure:
+    """Test errors by epoch, the mean over the seeds within their range; at the right each seed's last one.
+
+    panels:  a panel's name -> each network's errors.
     printed: the numbers in percent, as the paper prints them, of those networks that it has.
     """
     figure, axes = plt.subplots(
@@ -240,9 +247,9 @@ def errors_by_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], printed: Map
     )
     figure.suptitle(title, fontsize=TITLE)
     for (curves, ends), (panel, errors) in zip(axes, panels.items(), strict=True):
-        for place, (name, values) in enumerate(errors.items()):
+        for place, (name, (epochs, values)) in enumerate(errors.items()):
             look = {"color": f"C{place}", "marker": "osv^DPX*"[place % 8], "markersize": 4}
-            percent, epochs = 100 * values, np.arange(1, values.shape[1] + 1)
+            percent = 100 * values
             curves.fill_between(epochs, percent.min(0), percent.max(0), color=look["color"], alpha=0.15, linewidth=0)
             every = max(1, len(epochs) // 8)
             style = ("-", "--", "-.")[place % 3]

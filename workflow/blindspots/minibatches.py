@@ -13,7 +13,9 @@ from blindspots.cross_entropy import backpropagated, evaluated
 from blindspots.fully_connected import layers_of
 from blindspots.objective import flat
 from blindspots.total_loss import decay, decaying
-from blindspots.training_record import Epoch, Report, Trained, no_report, tell
+from blindspots.training_record import Epoch, Report, Trained, no_report
+
+_RECORDED = 20  # epochs or little more: a look at all images takes as long as a fifth of an epoch
 
 
 class Term(Protocol):
@@ -47,7 +49,7 @@ class Ordinary:
 
 class Fitted(NamedTuple):
     trained: Trained
-    watched: list[float]  # the fraction of the watched images misclassified after each epoch
+    watched: list[float]  # the fraction of the watched images misclassified, at every point of the record
 
 
 def fit(
@@ -68,8 +70,8 @@ def fit(
 ) -> Fitted:
     """Train `network` in place by Adam on minibatches, its learning rate falling to 0 over all `epochs`.
 
-    The record has the loss of all images (n, ...) with their labels (n,), as they are and without dropout, after every
-    epoch. Nothing converges, as the loss is another one at every step.
+    The record has the loss of all images (n, ...) with their labels (n,), as they are and without dropout, after the last
+    epoch and after every one before, or of many some twenty. Nothing converges, as the loss is another one at every step.
 
     term:       the loss of a minibatch; by itself the images' cross-entropy.
     watched:    other images and labels, whose error is on record too; nothing depends on it.
@@ -82,8 +84,7 @@ def fit(
     term = term or Ordinary(network)
     parts = {"network": network, "optimiser": optimiser, "term": term}
     order = torch.Generator().manual_seed(seed)
-    states: list[Epoch] = []
-    errors: list[float] = []
+    begun, states, errors = 0, [], []
     with torch.random.fork_rng():  # dropout draws from torch's own generator
         torch.manual_seed(seed)
         if checkpoint and (kept := checkpoint.load()):
@@ -91,23 +92,26 @@ def fit(
                 part.load_state_dict(kept[name])
             order.set_state(kept["order"])
             _set_dropout(kept["dropout"])
-            states, errors = [Epoch(*state) for state in kept["states"]], kept["errors"]
-            report("goes on after epoch %d", len(states))
-        for epoch in range(len(states) + 1, epochs + 1):
+            begun, states, errors = kept["epoch"], [Epoch(*state) for state in kept["states"]], kept["errors"]
+            report("goes on after epoch %d", begun)
+        for epoch in range(begun + 1, epochs + 1):
             network.train()
             for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
                 batch = images.index_select(0, rows)  # in half the time of images[rows]
                 optimiser.step(term.gradient(batch, labels[rows]))
-            loss, error = evaluated(network.eval(), images, labels)
-            loss += decay(network, weight_decay, decay_convention).item()
-            states.append(Epoch(loss, error, evaluations=epoch))
-            if watched:
-                errors.append(evaluated(network, *watched).error)
-            tell(report, "epoch", "training error", states)
+            network.eval()
+            if (epochs - epoch) % max(1, epochs // _RECORDED) == 0:
+                loss, error = evaluated(network, images, labels)
+                loss += decay(network, weight_decay, decay_convention).item()
+                states.append(Epoch(loss, error, evaluations=epoch))
+                if watched:
+                    errors.append(evaluated(network, *watched).error)
+                report("epoch %d of %d: %s, training error %.4f", epoch, epochs, states[-1].described, error)
             if checkpoint:
                 kept = {name: part.state_dict() for name, part in parts.items()}
                 drawn = {"order": order.get_state(), "dropout": _dropout()}
-                checkpoint.save(kept | drawn | {"states": [tuple(state) for state in states], "errors": errors})
+                record = {"epoch": epoch, "states": [tuple(state) for state in states], "errors": errors}
+                checkpoint.save(kept | drawn | record)
     return Fitted(Trained(states, False, f"{epochs} epochs of minibatches of {size}"), errors)
 
 

@@ -57,7 +57,7 @@ def no_report(message: str, *values: object) -> None:
     """The report that nobody reads."""
 
 
-def tell(report: Report, unit: str, error: str, states: Sequence[Iteration | Epoch]) -> None:
+def tell(report: Report, unit: str, error: str, states: Sequence[Iteration]) -> None:
     """Report the last of the states; error says what the error is that they have."""
     last = states[-1]
     report("%s %d: %s, %s %.4f", unit, len(states), last.described, error, last.error)

@@ -1,4 +1,4 @@
-"""The test error after every epoch of networks that are trained in different ways, from several seeds."""
+"""The test error on the way of networks that are trained in different ways, from several seeds."""
 
 import json
 
@@ -11,14 +11,15 @@ from blindspots.tables import by_replicate, read_paper
 
 def body(step: Step) -> None:
     settings = step.settings
-    panels: dict[str, dict[str, np.ndarray]] = {}
+    panels: dict[str, dict[str, figures.Errors]] = {}
     for name, paths in by_replicate(step.inputs["networks"], settings["networks"]).items():
         errors = []
         for path in paths:
             with artifacts.read(path) as file:
                 errors.append(file["history/error_test"][()])
+                epochs = file["history/evaluations"][()]
                 activation = json.loads(file.attrs["settings"])["network"]["activation"]
-        panels.setdefault(activation, {})[name] = np.stack(errors)
+        panels.setdefault(activation, {})[name] = figures.Errors(epochs, np.stack(errors))
     paper = read_paper(step.inputs["paper"]) if settings["comparable"] else {}
     printed = {row: number.printed for (row, column), number in paper.items() if column == "error_test"}
     count = settings["replicates"]

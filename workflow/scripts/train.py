@@ -69,7 +69,7 @@ def in_minibatches(step: Step, make_term: Callable[..., minibatches.Term] | None
         checkpoint=checkpoint,
         report=Progress(),
     )
-    meaning = "(epochs,) test images misclassified, a fraction; nothing depends on it"
+    meaning = "(points,) test images misclassified, a fraction; nothing depends on it"
     _end(step, network, x, fitted.trained, {"history/error_test": Dataset(fitted.watched, meaning)})
     checkpoint.remove()
 
