@@ -1,17 +1,19 @@
 """What training on working sets costs beside the plain full batch, and where both end: python benchmarks/training.py
 
-Trains M1, M1' and M2 from several seeds by both methods on one core, by turns, and prints a Markdown table: seconds of the
-core, loss, errors on P1, P2 and test, the mean minimum distortion by the paper's procedure, and how often the examples for a
-network fool another. Each is the mean ± the standard deviation over the seeds. The difference is within the spread where
-Welch's test does not tell the methods apart at the 1 % level. With --finished FOLDER those networks of the full batch that
-FOLDER has in networks/ and networks/seeds…/ are read instead of trained: their seconds are then those of the clock, of a run
-beside others. The images are those of results/data.h5 and results/splits.h5 (snakemake --cores 1 results/splits.h5).
+Trains M1, M1' and M2 from several seeds by both methods, each on one core, and prints a Markdown table: seconds of the
+core, loss, errors on P1, P2 and test, the mean minimum distortion by the paper's procedure, and how often the examples
+for a network fool another. Each is the mean ± the standard deviation over the seeds. The difference is within the
+spread where Welch's test does not tell the methods apart at the 1 % level. With --workers 2 two cores train at the same
+time, which may disturb each other. The images are those of results/data.h5 and results/splits.h5 (snakemake --cores 1
+results/splits.h5).
 """
 
 import argparse
 import itertools
+import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +23,7 @@ import yaml
 from scipy import stats
 from torch import Tensor, nn
 
-from blindspots import artifacts, datasets, networks, training
+from blindspots import datasets, networks, training
 from blindspots.attack import minimum_distortion
 from blindspots.config import Config, validated
 from blindspots.device import prepare
@@ -29,31 +31,22 @@ from blindspots.evaluation import classify
 
 NAMES = ("M1", "M1_prime", "M2")
 HISTORY = {"full_batch": 10}  # pairs, as in the ablation; otherwise those that are configured
-SECONDS = "seconds"
 Images = dict[str, tuple[Tensor, Tensor]]
 
 
 def main() -> int:
     options = arguments()
-    data, splits = options.results / "data.h5", options.results / "splits.h5"
+    splits = options.results / "splits.h5"
     if not splits.exists():
         print(f"{splits} is missing: run snakemake --cores 1 {splits} first.", file=sys.stderr)
         return 1
-    prepare(SimpleNamespace(threads=1), "cpu")
-    config = validated(yaml.safe_load(Path("config/config.yaml").read_text()))
-    images = {part: read(data, "train", datasets.read_split(splits, part)) for part in ("P1", "P2")}
-    images["test"] = read(data, "test")
     rows = []
-    for seed, method in itertools.product(range(options.seeds), training.METHODS):
-        trained = {}
-        for name in NAMES:
-            trained[name], figures = made(config, name, seed, method, images, options.finished)
-            rows += [{"method": method, "network": name, "figure": key, "value": value} for key, value in figures.items()]
-        rows += [{"method": method, **row} for row in attacked(trained, images["test"], options.images)]
-        print(f"seed {seed + 1} of {options.seeds}, {method}", file=sys.stderr)
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as workers:
+        jobs = list(itertools.product(range(options.seeds), training.METHODS, [options.results], [options.images]))
+        for (seed, method, *_), found in zip(jobs, workers.map(trained_and_attacked, jobs), strict=True):
+            rows += [{"method": method, **row} for row in found]
+            print(f"seed {seed + 1} of {options.seeds}, {method}", file=sys.stderr)
     print(compared(pd.DataFrame(rows)).to_markdown(index=False))
-    if options.finished:
-        print(f"\nFull-batch networks are those of {options.finished}, where it has them; their seconds are clock time.")
     return 0
 
 
@@ -62,7 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each network")
     parser.add_argument("--images", type=int, default=300, help="test images that are attacked")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of data.h5 and splits.h5")
-    parser.add_argument("--finished", type=Path, metavar="FOLDER", help="results with networks of the full batch")
+    parser.add_argument("--workers", type=int, default=1, help="trainings at the same time")
     return parser.parse_args()
 
 
@@ -71,26 +64,30 @@ def read(path: Path, *which) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images), torch.from_numpy(labels).long()
 
 
-def made(config: Config, name: str, seed: int, method: str, images: Images, finished: Path | None):
+def trained_and_attacked(job: tuple[int, str, Path, int]) -> list[dict]:
+    """Rows of all that is measured of the three networks from one seed by one method, with so many images attacked."""
+    seed, method, results, count = job
+    prepare(SimpleNamespace(threads=1), "cpu")
+    config = validated(yaml.safe_load(Path("config/config.yaml").read_text()))
+    data, splits = results / "data.h5", results / "splits.h5"
+    images = {part: read(data, "train", datasets.read_split(splits, part)) for part in ("P1", "P2")}
+    images["test"] = read(data, "test")
+    made, rows = {}, []
+    for name in NAMES:
+        made[name], figures = trained(config, name, seed, method, images)
+        figures |= {f"error on {part} (%)": 100 * error(made[name], *of) for part, of in images.items()}
+        rows += [{"network": name, "figure": figure, "value": value} for figure, value in figures.items()]
+    return rows + list(attacked(made, images["test"], count))
+
+
+def trained(config: Config, name: str, seed: int, method: str, images: Images) -> tuple[nn.Module, dict[str, float]]:
     """The network, frozen, with what its training came to."""
-    path = finished and finished / "networks" / (f"seeds{seed + 1}/{name}.h5" if seed else f"{name}.h5")
-    if method == "full_batch" and path and path.exists():
-        network = networks.read(path)
-        with artifacts.read(path) as file:
-            taken, loss, cost = file.attrs["wall_seconds"], file["history/loss"][-1], file["history/evaluations"][-1]
-    else:
-        network, taken, loss, cost = trained_here(config, name, seed, method, images)
-    errors = {f"error on {part} (%)": 100 * error(network, *of) for part, of in images.items()}
-    return network, {SECONDS: taken, "gradients of all images": cost, "loss": loss} | errors
-
-
-def trained_here(config: Config, name: str, seed: int, method: str, images: Images):
     definition, options = config.networks[name], config.training
     x, y = images[definition.trained_on]
     network = networks.build(definition.definition(), x[0].shape)
     networks.initialise(network, torch.Generator().manual_seed(definition.seed + 1000 * seed))
     start = time.process_time()
-    trained = training.fit(
+    found = training.fit(
         network,
         x,
         y,
@@ -101,21 +98,21 @@ def trained_here(config: Config, name: str, seed: int, method: str, images: Imag
         max_iterations=options.max_iterations,
         history=HISTORY.get(method, options.history),
     )
-    seconds, last = time.process_time() - start, trained.history[-1]
-    if not trained.converged:
-        print(f"{name} by {method}: {trained.message}", file=sys.stderr)
-    return networks.frozen(network), seconds, last.loss, last.evaluations
+    seconds, last = time.process_time() - start, found.history[-1]
+    if not found.converged:
+        print(f"{name} by {method}: {found.message}", file=sys.stderr)
+    return networks.frozen(network), {"seconds": seconds, "gradients of all images": last.evaluations, "loss": last.loss}
 
 
-def attacked(trained: dict[str, nn.Module], test: tuple[Tensor, Tensor], count: int):
+def attacked(made: dict[str, nn.Module], test: tuple[Tensor, Tensor], count: int):
     """Rows of the mean distortion for each network, and of the error of every other on its examples."""
     x, y = (values[:count] for values in test)
-    for name, network in trained.items():
+    for name, network in made.items():
         found = minimum_distortion(network, x, "random", labels=y, method="lbfgs")
         distortion = found.distortion.double().nanmean().item()
         yield {"network": name, "figure": "mean distortion", "value": distortion}
-        for other in (other for other in trained if other != name):
-            rate = 100 * error(trained[other], found.images, y)
+        for other in (other for other in made if other != name):
+            rate = 100 * error(made[other], found.images, y)
             yield {"network": name, "figure": f"error of {other} on its examples (%)", "value": rate}
 
 
