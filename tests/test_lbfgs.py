@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minimizing import minimize_in_box
 from scipy.optimize import lsq_linear
 
-from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS, Evaluation, minimize_in_box
+from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS, Evaluation
 
 OPTIONS = {"lower": 0.0, "upper": 1.0, "history": 8, "tolerance": 1e-8, "min_decrease": -1, "window": 10}
 OPTIONS |= {"max_evaluations": 1000}

@@ -6,12 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minimizing import minimize_in_box
 from scipy.optimize import minimize
 from torch import nn
 
 from blindspots import attack, networks, penalty
 from blindspots.attack import minimum_distortion
-from blindspots.lbfgs import CONVERGED, minimize_in_box
+from blindspots.lbfgs import CONVERGED
 from blindspots.penalty import LBFGS, _Penalty, search
 from blindspots.problem import Problem
 from blindspots.sums import AS_THEY_ARE

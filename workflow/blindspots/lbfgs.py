@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blindspots.sums import AS_THEY_ARE, Sums
+from blindspots.sums import Sums
 
 CONVERGED, OUT_OF_EVALUATIONS, NO_DESCENT = 0, 1, 2
 
@@ -35,15 +35,6 @@ class Evaluation(NamedTuple):
     value_scale: Tensor
     gradient_scale: Tensor
     aside: Tensor
-
-
-class Minimum(NamedTuple):
-    """Where each row ended: x (b, n), residual (b,) relative to the objective's scale, evaluations (b,), status (b,)."""
-
-    x: Tensor
-    residual: Tensor
-    evaluations: Tensor
-    status: Tensor
 
 
 class End(NamedTuple):
@@ -159,7 +150,14 @@ class Minimisation:
         self._free = self._project(self.x, self.at.gradient, out=self._vectors[:, -1])
 
     def end(self, tolerance, min_decrease, window: int, max_evaluations: int) -> End:
-        """Which rows have ended; for the arguments, numbers or (b,), see `minimize_in_box`."""
+        """Which rows have ended, by limits that are numbers or (b,).
+
+        tolerance:       a row has converged when its projected gradient, the gradient but 0 in the binding set, is at most
+                         this times its scale. (Not ‖clip(x - g) - x‖, which the box cuts to the distance from a bound.)
+        min_decrease:    a row is given up when as many evaluations as the window has lower its value by no more than this
+                         times its scale, as happens at kinks, where the gradient never becomes small.
+        max_evaluations: a row has no more of them.
+        """
         residual = self._sums.norm(self._vectors[:, -1]) / self.at.gradient_scale
         converged, stuck = residual <= tolerance, self._step < _SMALLEST_STEP
         due = self.evaluations % window == 0
@@ -195,54 +193,6 @@ class Minimisation:
         largest, smallest = direction.amax(1), direction.amin(1)
         length = torch.maximum(largest, -smallest).clamp_min(torch.finfo(direction.dtype).tiny)  # -0 would give -inf
         return ((self._upper - self._lower) / length).clamp_max(1)
-
-
-def minimize_in_box(
-    objective: Callable[[Tensor, Tensor], Evaluation],
-    start: Tensor,
-    inverse_curvature: Tensor,
-    *,
-    lower: float,
-    upper: float,
-    history: int,
-    tolerance: float,
-    min_decrease: float,
-    window: int,
-    max_evaluations: int,
-    sums: Sums = AS_THEY_ARE,
-) -> Minimum:
-    """Minimise each row of `start` (b, n) over the box [lower, upper]^n.
-
-    objective:         (points (r, n), rows (r,)) -> Evaluation, where rows says which of the b problems the points are of.
-    inverse_curvature: (b,) the length of the first step for a gradient of norm 1.
-    history:           see `Minimisation`, as for sums.
-    tolerance:         a row has converged when its projected gradient, the gradient but 0 in the binding set, is at most
-                       this times its scale. (Not ‖clip(x - g) - x‖, which the box cuts to the distance from a bound.)
-    min_decrease:      a row is given up when as many evaluations as the window has lower its value by no more than this
-                       times its scale, as happens at kinks, where the gradient never becomes small.
-    """
-    rows = torch.arange(len(start), device=start.device)
-    x = start.clamp(lower, upper)
-    result = Minimum(x.clone(), x.new_zeros(len(x)), rows.clone(), rows.clone())
-    going = torch.ones_like(rows, dtype=torch.bool)
-    at = objective(x, rows)
-    work = Minimisation(x, at, lower, upper, history, sums)
-    work.begin(rows, x, at, inverse_curvature, forget=going)
-    while True:
-        ended, status, residual = work.end(tolerance, min_decrease, window, max_evaluations)
-        ended &= going
-        if ended.any():
-            done = rows[ended]
-            result.x[done], result.residual[done] = work.x[ended], residual[ended]
-            result.evaluations[done], result.status[done] = work.evaluations[ended], status[ended]
-            going &= ~ended
-            if not going.any():
-                return result
-            if going.sum() < DROP_BELOW * len(rows):
-                work.keep(going)
-                rows, going = rows[going], going[going]
-        work.turn()
-        work.advance(lambda points: objective(points, rows))  # noqa: B023
 
 
 def binding(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:

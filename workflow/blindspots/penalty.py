@@ -32,7 +32,7 @@ class LBFGS:
     c_tolerance:    the search over c ends when the largest c that succeeds and the smallest that fails differ by at most
                     this fraction, or after `max_searches` values of c; until both exist, c moves by `c_growth`, its
                     square, its cube, and so on.
-    tolerance, min_decrease, window, max_evaluations, history: of the minimisation at each c (see `minimize_in_box`).
+    tolerance, min_decrease, window, max_evaluations, history: of the minimisation at each c (see `lbfgs.Minimisation`).
     looseness:      tolerance and min_decrease are as many times larger as c is known less than to c_tolerance when a
                     minimisation begins, but at most this many times: at first it is only asked whether c succeeds. The
                     nearest success may be of such a minimisation, which has then converged by its own tolerance.
