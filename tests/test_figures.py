@@ -448,7 +448,12 @@ def test_a_network_for_which_nothing_was_found_has_no_examples_drawn(tmp_path, m
 
 def test_errors_by_epoch_are_those_of_the_networks_and_their_range():
     rng = np.random.default_rng(0)
-    panels = {name: {f"{name}_{k}": rng.uniform(0.01, 0.05, (3, 20)) for k in range(2)} for name in ("relu", "sigmoid")}
+    epochs = np.arange(5.0, 105, 5)
+
+    def errors():
+        return figures.Errors(epochs, rng.uniform(0.01, 0.05, (3, 20)))
+
+    panels = {name: {f"{name}_{k}": errors() for k in range(2)} for name in ("relu", "sigmoid")}
     figure = figures.errors_by_epoch(panels, {"relu_1": "<1.2", "another": "1.6"}, "a title")
     assert figure.get_suptitle() == "a title"
     assert len(figure.axes) == 4
@@ -456,14 +461,14 @@ def test_errors_by_epoch_are_those_of_the_networks_and_their_range():
         curves, ends = figure.axes[2 * place : 2 * place + 2]
         assert panel in curves.get_title()
         assert [text.get_text() for text in curves.get_legend().get_texts()] == list(errors)
-        for line, band, values in zip(curves.lines, curves.collections, errors.values(), strict=True):
-            assert line.get_xdata().tolist() == list(range(1, 21))
+        for line, band, (_, values) in zip(curves.lines, curves.collections, errors.values(), strict=True):
+            assert line.get_xdata().tolist() == epochs.tolist()
             assert line.get_ydata() == pytest.approx(100 * values.mean(0))
             heights = band.get_paths()[0].vertices[:, 1]
             assert (heights.min(), heights.max()) == pytest.approx((100 * values.min(), 100 * values.max()))
         lines = [line for line in ends.lines if line.get_linestyle() != ":"]
         dots, means = lines[0::2], lines[1::2]
-        for dot, mean, values in zip(dots, means, errors.values(), strict=True):
+        for dot, mean, (_, values) in zip(dots, means, errors.values(), strict=True):
             assert dot.get_xdata() == pytest.approx(100 * values[:, -1])
             assert mean.get_xdata() == pytest.approx([100 * values[:, -1].mean()])
         assert [label.get_text() for label in ends.get_yticklabels()] == list(errors)
