@@ -16,7 +16,7 @@ rule attack:
         "results/logs/attack/{images}/{variant}{network}/{shard}.log",
     benchmark:
         "results/benchmarks/attack/{images}/{variant}{network}/{shard}.tsv"
-    priority: work_from_the_attack_on
+    priority: work(2)
     conda:
         "../envs/environment.yaml"
     threads: threads_of(CONFIG.attack)
@@ -45,7 +45,7 @@ rule refine:
         "results/logs/refine/{images}/{variant}{network}/{shard}.log",
     benchmark:
         "results/benchmarks/refine/{images}/{variant}{network}/{shard}.tsv"
-    priority: work
+    priority: work(1)
     conda:
         "../envs/environment.yaml"
     threads: threads_of(CONFIG.attack)

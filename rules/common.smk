@@ -493,25 +493,19 @@ def training_threads(wildcards):
     return 1 if CONFIG.networks[wildcards.network].training().get("minibatches") else threads_of(CONFIG.training)
 
 
-def work(wildcards, stages=1):
+def work(stages):
     """The size of a network times the stages that it still has to go through (training, attack, refinement): what has the
     longest way to go starts first."""
-    return stages * CONFIG.networks[wildcards.network].multiplications(CONFIG.data.image_shape)
 
+    def ahead(wildcards):
+        return stages * CONFIG.networks[wildcards.network].multiplications(CONFIG.data.image_shape)
 
-def work_from_the_attack_on(wildcards):
-    return work(wildcards, stages=2)
-
-
-def work_from_the_training_on(wildcards):
-    return work(wildcards, stages=3)
+    return ahead
 
 
 def perturbed_work(wildcards):
     network = CONFIG.networks[wildcards.network]
-    return (
-        work_from_the_training_on(wildcards) * network.perturbed.passes(CONFIG.data.train_size) * network.minibatches.epochs
-    )
+    return work(3)(wildcards) * network.perturbed.passes(CONFIG.data.train_size) * network.minibatches.epochs
 
 
 def attack_of(wildcards):

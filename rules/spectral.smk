@@ -13,7 +13,7 @@ rule measure_spectra:
         "results/logs/spectra/{examples}/{images}/{variant}{network}.log",
     benchmark:
         "results/benchmarks/spectra/{examples}/{images}/{variant}{network}.tsv"
-    priority: work
+    priority: work(1)
     conda:
         "../envs/environment.yaml"
     resources:

@@ -14,7 +14,7 @@ rule train:
         "results/benchmarks/train/{variant}{network}.tsv"
     wildcard_constraints:
         network=any_of(name for name in TRAINED_NETWORKS if name not in PERTURBED_NETWORKS),
-    priority: work_from_the_training_on
+    priority: work(3)
     conda:
         "../envs/environment.yaml"
     threads: training_threads

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 from conftest import ROOT, copy_code, snakemake
 
-README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "config").rglob("*.md"))]
+HOW_TO = (ROOT / "docs/howto.md").read_text()
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]+)?\)")
 RESULT = re.compile(r"\bresults/(?:figures/)?[\w.{},]+\.(?:csv|h5|html|md|png|zip)\b")
 
@@ -26,8 +26,8 @@ def test_the_workflow_makes_all_results_that_are_named(tmp_path):
     assert planned.returncode == 0, planned.stdout
 
 
-@pytest.mark.parametrize("command", re.findall(r"^snakemake .* --directory results/.*$", README, re.MULTILINE))
-def test_a_run_beside_results_is_planned_as_the_readme_has_it(command, tmp_path):
+@pytest.mark.parametrize("command", re.findall(r"^snakemake .* --directory results/.*$", HOW_TO, re.MULTILINE))
+def test_a_run_beside_results_is_planned_as_the_page_has_it(command, tmp_path):
     clone = copy_code(tmp_path / "clone")
     (clone / "own.yaml").write_text("compare_with_paper: false\n")  # the least that its reader may have written there
     planned = subprocess.run(["bash", "-c", f"{command} -n"], cwd=clone, capture_output=True, text=True)

@@ -35,7 +35,7 @@ _SECANTS = 5
 _SHORT = 0.9  # of the way to where a chord crosses zero: as a rule of the class still
 _PATIENCE = 4  # rounds after which more competitors are linearised
 _LEAST_DAMPING = 1e-3
-_LARGEST_GAIN = 0.1
+_LARGEST_GAIN = 0.1  # times the tolerance, of the last step
 
 
 @dataclass(frozen=True)
