@@ -157,7 +157,18 @@ def weights(config, name):
     network = config.networks[name]
     if isinstance(network, Pretrained):
         return [network]
-    return [network.definition(), network.training(), config.data, config.splits, config.training]
+    of_training = config.training.model_dump(include=training_keys(network))
+    return [network.definition(), network.training(), config.data, config.splits, of_training]
+
+
+def training_keys(network):
+    """The keys of `training` that a network's weights depend on: those of L-BFGS change nothing in minibatches."""
+    keys = {"decay_convention", "device"}
+    return keys if in_minibatches(network) else keys | {"method", "gradient_tolerance", "max_iterations", "history"}
+
+
+def in_minibatches(network):
+    return bool(network.training().get("minibatches"))
 
 
 def originals(config, images):
@@ -481,7 +492,7 @@ def train_settings(program):
             program,
             network=network.definition(),
             **network.training(),
-            training=plain(config.training),
+            training=config.training.model_dump(mode="json", include=training_keys(network) - {"device"}),
             **machine(config.training),
         )
 
@@ -490,7 +501,7 @@ def train_settings(program):
 
 def training_threads(wildcards):
     """One minibatch comes after the other; many images at once have parts."""
-    return 1 if CONFIG.networks[wildcards.network].training().get("minibatches") else threads_of(CONFIG.training)
+    return 1 if in_minibatches(CONFIG.networks[wildcards.network]) else threads_of(CONFIG.training)
 
 
 def work(stages):

@@ -1071,6 +1071,20 @@ def test_what_a_network_keeps_for_its_gradients_counts(monkeypatch):
     assert attack._Parts.of(wide, images, None, 1).size < attack._Parts.of(narrow, images, None, 1).size
 
 
+def test_what_a_method_keeps_of_each_image_counts(monkeypatch):
+    memory(monkeypatch, 2**40)
+    network = networks.frozen(networks.fully_connected([28, 28], [10, 10], "sigmoid"))
+    asked = [LBFGS(history=3), LBFGS(history=100), SQP(), SQP(competitors=9), SQP(max_rounds=200)]
+    vectors = [attack._vectors(options, 1000) for options in asked]
+    assert vectors[0] == vectors[2] == 40
+    assert vectors[1] > 2 * 200
+    assert vectors[3] > 3 * 2 * 9
+    assert vectors[4] > 3 * 900
+    images = torch.zeros(3, 28, 28)
+    sizes = [attack._Parts.of(network, images, None, 1, each).size for each in vectors]
+    assert sizes[1] < sizes[0]
+
+
 def test_huge_images_are_as_few_as_fit_into_half_of_the_memory(monkeypatch):
     network = nn.Sequential(nn.AvgPool2d(64), nn.Flatten(), nn.Linear(3 * 16, 2)).eval()
     images = torch.zeros(1, 3, 256, 256)

@@ -450,6 +450,9 @@ def differing(one, other):
     return {key for key in one.keys() | other.keys() if one.get(key, ...) != other.get(key, ...)}
 
 
+NOISE = {"kind": "noise", "norms": [1.0, 0.3, 0.3], "weight": 1.0}
+
+
 def ablated(every, **choices):
     return changed(("ablations.every", every), ("ablations.choices", choices))
 
@@ -553,6 +556,9 @@ def test_nulls_from_the_command_line_are_nulls_in_variants():
         ({"networks": {"M1": {"weight_decay": [0.1]}}}, "networks.M1: weight_decay has 1 values"),
         ({"attack": {"sample": 10_001}}, "attack.sample: 10001 images"),
         ({"training": 3}, "training: "),
+        ({"networks": {"sigmoid_decay": {"perturbed": NOISE}}}, "networks.sigmoid_decay: its `kind`"),
+        ({"networks": {"sigmoid_noise": {"perturbed": None}}}, "networks.sigmoid_noise: its `kind`"),
+        ({"networks": {"softmax1": {"units": [30, 10], "weight_decay": [1e-4] * 2}}}, "networks.softmax1: its `kind`"),
     ],
 )
 def test_a_wrong_key_in_a_choice_is_one_line_that_names_the_choice_and_the_key(choice, key):

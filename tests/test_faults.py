@@ -121,6 +121,42 @@ def test_the_same_command_recovers_from_kills_at_random_moments(finished, tmp_pa
     assert_the_same_command_recovers(folder, finished)
 
 
+# Failures after a change
+
+SEED = "networks={M1: {seed: 77}}"
+TARGETS = "attack={seed: 77}"
+
+
+def test_the_same_command_goes_on_after_a_failure_in_a_changed_run(clone):
+    """Snakemake deletes what a job made before it starts it again, and with it what it knows of the earlier settings."""
+    arguments = (*SMALL, *TABLES, "--config", SEED)
+    with Running(clone, command(*arguments)) as run:
+        for process in wait_for(lambda: jobs(run.engine, "train")):
+            process.kill()
+        assert run.end()[0] != 0
+    assert not (clone / "results/networks/M1.h5").exists()
+    assert snakemake(clone, *arguments).returncode == 0
+    assert planned_rules(snakemake(clone, *arguments, "-n")) == set()
+    recovered = [(clone / table).read_bytes() for table in TABLES]
+    assert snakemake(clone, *arguments, "--forceall").returncode == 0
+    assert [(clone / table).read_bytes() for table in TABLES] == recovered
+
+
+@pytest.mark.parametrize(
+    ("missing", "change", "rules"),
+    [
+        ("networks/M1.h5", SEED, {"train", "attack", "tabulate_baseline", "tabulate_transfer"}),
+        ("splits.h5", "splits={seed: 77}", {"split", "train", "attack", "tabulate_transfer"}),
+        ("adversarial/test/M1/1-of-1.h5", TARGETS, {"attack", "evaluate_distorted", "tabulate_transfer"}),
+        ("evaluation/table4.h5", TARGETS, {"attack", "evaluate_distorted", "tabulate_transfer"}),
+    ],
+)
+def test_a_table_counts_as_old_where_what_it_comes_from_has_other_settings_and_is_gone(clone, missing, change, rules):
+    (clone / "results" / missing).unlink()
+    assert planned_rules(snakemake(clone, *SMALL, *TABLES, "-n")) == set()
+    assert rules <= planned_rules(snakemake(clone, *SMALL, *TABLES, "-n", "--config", change))
+
+
 # Disks
 
 

@@ -343,6 +343,16 @@ def test_of_images_that_are_classified_correctly_as_many_as_are_asked_for_are_at
         assert (found["target"] == 1).all()
 
 
+def test_a_target_that_every_image_is_of_is_told(tmp_path, capfd):
+    arrays = {"test/images": PIXELS[LABELS == 1], "test/labels": LABELS[LABELS == 1]}
+    artifacts.write(tmp_path / "data.h5", {name: Dataset(values, "some") for name, values in arrays.items()}, {})
+    network = network_artifact(tmp_path / "network.h5", 1)
+    settings = ATTACK | {"target": 1, "correct_only": True, "shard": "1-of-1", "sample": {"size": "all", "seed": 3}}
+    arguments = {"data": tmp_path / "data.h5", "network": network, "targets": [], "output": tmp_path / "a.h5"}
+    assert called(attack.main, settings, **arguments) == 1
+    assert "attack.target: 1 is the label of every image: choose another class" in capfd.readouterr().err
+
+
 def test_too_few_correctly_classified_images_for_the_shards_are_told(tmp_path, data, capfd):
     network = network_artifact(tmp_path / "network.h5", 1)
     settings = ATTACK | {"target": 1, "correct_only": True, "shard": "3-of-17", "sample": {"size": "all", "seed": 3}}

@@ -105,7 +105,7 @@ def test_a_row_ends_the_same_alone_and_among_others(seed):
         assert result.status[0] == whole.status[row]
 
 
-def test_finished_rows_are_not_evaluated_on_and_on():
+def test_a_row_that_has_ended_stays_as_it_is_beside_one_that_goes_on():
     # One hard row among easy ones that start at their minima.
     problem = Quadratics(2, 10, 6, condition=1000)
     problem.start[1:] = torch.from_numpy(problem.minima[1:]).clamp(0, 1)

@@ -279,6 +279,19 @@ def test_a_checkpoint_is_kept_now_and_then_and_removed_in_the_end(tmp_path):
     checkpoint.remove()
 
 
+@pytest.mark.parametrize("place", [5, -40])  # in the hash, in the tensor
+def test_a_damaged_checkpoint_is_told_and_not_gone_on_from(tmp_path, caplog, place):
+    checkpoint = Checkpoint(tmp_path / "one", "this", seconds=0)
+    checkpoint.save({"a": torch.ones(2000)})
+    content = bytearray(checkpoint.path.read_bytes())
+    content[place] ^= 1
+    checkpoint.path.write_bytes(content)
+    assert checkpoint.load() is None
+    assert f"{checkpoint.path} is damaged" in caplog.text
+    checkpoint.path.write_bytes(content[:-100])
+    assert checkpoint.load() is None
+
+
 # --- The programs ---
 
 

@@ -1,11 +1,16 @@
 """Pieces of work on several threads, with the results and the arithmetic of one."""
 
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 import torch
 from threadpoolctl import threadpool_info
 
+from blindspots.fingerprint import WORKFLOW
 from blindspots.parallel import Workers
 
 
@@ -70,3 +75,22 @@ def test_the_first_error_of_a_piece_is_raised():
 def test_there_is_one_thread_at_least(threads):
     with pytest.raises(ValueError, match="has to be 1 at least"):
         Workers(threads)
+
+
+def test_a_program_that_is_interrupted_does_not_wait_for_its_threads():
+    program = """
+import sys, time
+sys.orig_argv[:] = [sys.executable, "-m", "scripts.attack"]
+import scripts
+from blindspots.parallel import Workers
+with Workers(2) as workers:
+    pieces = workers.map(time.sleep, [60, 60])
+    print("begun", flush=True)
+    list(pieces)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=WORKFLOW, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "begun\n"
+        run.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        assert run.wait() == -signal.SIGINT
+        assert time.monotonic() - begun < 30

@@ -316,6 +316,27 @@ def test_an_image_without_a_gradient_spoils_none_of_those_that_take_its_place(mo
     assert torch.equal(result.images[1:], wanted.images[1:])
 
 
+def test_a_search_leaves_the_problem_as_it_is(monkeypatch):
+    monkeypatch.setattr(penalty, "IN_WORK", 2)
+    asked = problem(images=7)
+    x, targets = asked.x.clone(), asked.targets.clone()
+    search(asked, LBFGS())
+    assert asked.rows.tolist() == [*range(7)]
+    assert torch.equal(asked.x, x)
+    assert torch.equal(asked.targets, targets)
+
+
+def test_images_that_are_done_are_not_computed_any_more(monkeypatch):
+    """One image needs many searches, beside those that are there at the first."""
+    asked = problem(images=40)
+    counts, loss = [], Problem.loss
+    monkeypatch.setattr(Problem, "loss", lambda self, points, rows: counts.append(len(rows)) or loss(self, points, rows))
+    search(asked, LBFGS())
+    assert counts[0] == 40
+    assert min(counts) < 40 * penalty.DROP_BELOW
+    assert sum(counts) < 1.5 * asked.gradient_evaluations.sum()
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_rounded_examples_are_the_same_whatever_the_order_of_the_pixels(norm):
     asked = problem(images=20, activation="relu")

@@ -65,7 +65,7 @@ SETTINGS = {
     "training.history": (
         "  history: 100 # pairs",
         "  history: 11 # pairs",
-        {"train", "train_perturbed"} | AFTER_TRAINING,
+        {"train"} | AFTER_TRAINING - METHODS - UNITS,  # no network in minibatches
     ),
     "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack"} | AFTER_ATTACK),
     "attack.sqp.exploration": ("exploration: 100", "exploration: 0", {"refine"} | AFTER_REFINEMENT),

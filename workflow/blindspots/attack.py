@@ -17,6 +17,7 @@ from blindspots.parallel import Workers
 from blindspots.penalty import LBFGS
 from blindspots.problem import Found, Problem
 from blindspots.sqp import SQP
+from blindspots.training_record import Report, no_report
 
 NOT_FOUND, ALREADY = 3, 4
 STATUS = {
@@ -29,7 +30,7 @@ STATUS = {
 METHODS = {"sqp": SQP(), "lbfgs": LBFGS()}
 POLICIES = ("random", "second", "nearest")
 
-_FLOATS = 40  # for each pixel of the images in work, by either method
+_VECTORS = 40  # of an image's size, for each one in work, by either method as they are; longer histories take more
 _NEAR_THE_CACHE = 64 * 2**20  # bytes: on a CPU, more at once are no faster,
 _AT_LEAST = 32  # but fewer images than this are slower
 
@@ -54,9 +55,6 @@ class Adversarial(NamedTuple):
     status: Tensor
 
 
-Report = Callable[..., None]
-
-
 def minimum_distortion(
     model: nn.Module,
     images: Tensor,
@@ -69,7 +67,7 @@ def minimum_distortion(
     margin: float = 1e-4,
     batch: int | None = None,
     threads: int = 1,
-    report: Report = lambda message, *values: None,
+    report: Report = no_report,
 ) -> Adversarial:
     """The nearest images that `model` classifies as `targets`.
 
@@ -97,7 +95,7 @@ def minimum_distortion(
     """
     options = _options(method)
     classes = checked(model, images, bounds, margin, batch)
-    parts = _Parts.of(model, images, batch, threads)
+    parts = _Parts.of(model, images, batch, threads, _vectors(options, classes))
     if isinstance(targets, str):
         targets, allowed = _chosen(model, images, targets, labels, classes, seed, parts.size)
     else:
@@ -129,7 +127,7 @@ def refine(
     margin: float = 1e-4,
     batch: int | None = None,
     threads: int = 1,
-    report: Report = lambda message, *values: None,
+    report: Report = no_report,
 ) -> Adversarial:
     """From (b, ...) adversarial images of any origin on to the local minima of the distortion that they lead to.
 
@@ -155,7 +153,8 @@ def refine(
 
         return _result(problem, images[part], search, of_the_target)
 
-    return _in_parts(refined, len(images), _Parts.of(model, images, batch, threads), report)
+    parts = _Parts.of(model, images, batch, threads, _vectors(options, classes))
+    return _in_parts(refined, len(images), parts, report)
 
 
 def _options(method: str | SQP | LBFGS) -> SQP | LBFGS:
@@ -164,6 +163,16 @@ def _options(method: str | SQP | LBFGS) -> SQP | LBFGS:
     if method not in METHODS:
         raise ValueError(f"method is {method!r}: use one of {', '.join(METHODS)}, or SQP(...) or LBFGS(...)")
     return METHODS[method]
+
+
+def _vectors(options: SQP | LBFGS, classes: int) -> int:
+    """Vectors of an image's size that a method works with for each image."""
+    if isinstance(options, LBFGS):
+        of_method = 2 * (2 * options.history + 1)  # pairs and a step, and once more while images are taken out
+    else:
+        competitors = min(options.competitors_after(options.max_rounds - 1), classes - 1)
+        of_method = 3 * competitors  # their gradients, with what a projection makes of them
+    return max(_VECTORS, 15 + of_method)
 
 
 def _search(problem: Problem, options: SQP | LBFGS) -> Found:
@@ -198,11 +207,11 @@ class _Parts(NamedTuple):
     threads: int
 
     @classmethod
-    def of(cls, model: nn.Module, images: Tensor, batch: int | None, threads: int) -> "_Parts":
+    def of(cls, model: nn.Module, images: Tensor, batch: int | None, threads: int, vectors: int = _VECTORS) -> "_Parts":
         """The size, if it is not given, is as many as half of the free memory holds, and on a CPU no more than is fastest; a
         power of two, so that the parting, which changes the rounding, hardly depends on what else is running. It never
         depends on the threads, of which there are so many that their parts fit."""
-        an_image = _bytes_in_work(model, images)
+        an_image = _bytes_in_work(model, images, vectors)
         free = torch.cuda.mem_get_info(images.device)[0] if images.is_cuda else psutil.virtual_memory().available
         most = math.inf if images.is_cuda else max(_NEAR_THE_CACHE, an_image * _AT_LEAST)
         size = batch or 2 ** max(0, math.floor(math.log2(min(free / 2, most) / an_image)))
@@ -266,11 +275,11 @@ def _nearest_of(every: Adversarial, allowed: Tensor) -> Adversarial:
     return Adversarial(*(values[nearest] for values in every))._replace(gradient_evaluations=evaluations)
 
 
-def _bytes_in_work(model: nn.Module, images: Tensor) -> int:
+def _bytes_in_work(model: nn.Module, images: Tensor, vectors: int = _VECTORS) -> int:
     """What an image in work takes of memory, with what the network keeps for its gradient."""
     kept = []
     own = {parameter.data_ptr() for parameter in model.parameters()}
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         model(images[:1].detach().clone().requires_grad_())
     activations = sum(tensor.nbytes for tensor in kept if tensor.data_ptr() not in own)
-    return _FLOATS * images[0].nbytes + 2 * activations
+    return vectors * images[0].nbytes + 2 * activations

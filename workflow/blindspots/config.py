@@ -276,7 +276,7 @@ class Pools(Perturbed):
 
 class FullyConnected(Trained):
     kind: Literal["fully_connected"]
-    dropout: list[Annotated[NonNegative, Field(lt=1)]] = []
+    dropout: list[Annotated[NonNegative, Field(le=0.99)]] = []
     pretraining: Pretraining | None = None
     minibatches: Minibatches | None = None
     perturbed: Annotated[Steps | RandomSteps | Pools, Field(discriminator="kind")] | None = None
@@ -312,7 +312,7 @@ class Convolutional(Trained):
     channels: Count
     kernel: Count
     pool: Count
-    dropout: Annotated[NonNegative, Field(lt=1)]
+    dropout: Annotated[NonNegative, Field(le=0.99)]
     minibatches: Minibatches
 
     def multiplications(self, image_shape: Sequence[int]) -> int:
@@ -728,15 +728,27 @@ def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
     every = config.ablations.every
     choices = config.ablations.choices
     ablated = {f"{ABLATIONS}/{name}": _merged(every, choices.get(name, {})) for name in config.ablations.names()}
-    return {name: _named(name, _merged(raw, change)) for name, change in (config.replicated() | ablated).items()}
+    return {name: _variant(name, _merged(raw, change), config) for name, change in (config.replicated() | ablated).items()}
 
 
-def _named(name: str, raw: Mapping[str, Any]) -> Config:
+def _variant(name: str, raw: Mapping[str, Any], base: Config) -> Config:
     try:
-        return validated(raw)
+        variant = validated(raw)
+        for network, definition in variant.networks.items():
+            if network in base.networks and _made_by(definition) != _made_by(base.networks[network]):
+                raise ConfigError(
+                    f"networks.{network}: its `kind`, whether it is linear and whether it has `perturbed` are not ablated; "
+                    "make it a network of its own"
+                )
     except ConfigError as error:
         place = "ablations.every" if name.endswith(REFERENCE) else f"ablations.choices.{name.rpartition('/')[2]}"
         raise ConfigError(f"{place}: {error}") from None
+    return variant
+
+
+def _made_by(network: Network) -> tuple:
+    """What decides by which rules a network and its examples are made, of which there is one for all variants."""
+    return isinstance(network, Pretrained), network.linear, getattr(network, "perturbed", None) is not None
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

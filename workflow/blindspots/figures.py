@@ -203,8 +203,9 @@ def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]
     return figure
 
 
-def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance: float) -> Figure:
-    """Loss, largest gradient component (with its tolerance) and training error of every network by what it cost so far.
+def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance: float | None) -> Figure:
+    """Loss, largest gradient component (with its tolerance, if there is one) and training error of every network by what it
+    cost so far.
 
     Networks trained in minibatches have no gradient on record.
     """
@@ -218,7 +219,8 @@ def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance
         axis.set(xlabel="gradients of all images", title=label)
         axis.set_yscale("symlog", linthresh=0.01) if key == "error" else axis.set_yscale("log")
         axis.grid(alpha=0.3)
-    axes[1].axhline(tolerance, color="gray", linestyle=":")
+    if tolerance is not None:
+        axes[1].axhline(tolerance, color="gray", linestyle=":")
     axes[0].legend()
     return figure
 

@@ -45,7 +45,8 @@ def fit(
     }
     first = start.double().cpu().numpy()
     result = minimize(at, first, jac=True, method="L-BFGS-B", callback=after_iteration, options=options)
-    if not states:
-        states.append(Iteration.of(objective.state(latest), objective.evaluations))
     objective.assign(torch.from_numpy(result.x))
+    if not states:
+        at(result.x)
+        states.append(Iteration.of(objective.state(latest), objective.evaluations))
     return Trained(states, bool(np.abs(result.jac).max() <= gradient_tolerance), str(result.message))

@@ -15,7 +15,7 @@ from blindspots.objective import flat
 from blindspots.total_loss import decay, decaying
 from blindspots.training_record import Epoch, Report, Trained, no_report
 
-_RECORDED = 20  # epochs or little more: a look at all images takes as long as a fifth of an epoch
+_RECORDED = 20  # epochs, up to twice as many: a look at all images takes as long as a fifth of an epoch
 
 
 class Term(Protocol):
@@ -71,7 +71,7 @@ def fit(
     """Train `network` in place by Adam on minibatches, its learning rate falling to 0 over all `epochs`.
 
     The record has the loss of all images (n, ...) with their labels (n,), as they are and without dropout, after the last
-    epoch and after every one before, or of many some twenty. Nothing converges, as the loss is another one at every step.
+    epoch and after every one before, or of many twenty to forty. Nothing converges, as every step has another loss.
 
     term:       the loss of a minibatch; by itself the images' cross-entropy.
     watched:    other images and labels, whose error is on record too; nothing depends on it.

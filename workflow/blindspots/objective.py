@@ -57,7 +57,8 @@ class Objective(ABC):
 def in_parts(values: Tensor) -> tuple[Tensor, ...]:
     """Equal parts of (b, ...) values but for the last, each of which is the work of one thread.
 
-    They depend on b alone, and sums over them are made in their order: so these are the same for any number of threads.
+    They depend on b and the kind of device alone, and sums over them are made in their order: so these are the same for any
+    number of threads.
     """
     largest = _LARGEST[values.device.type]
     parts = _PARTS * -(-len(values) // (_PARTS * largest))

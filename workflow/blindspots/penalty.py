@@ -76,7 +76,7 @@ def search(problem: Problem, options: LBFGS) -> Found:
     reach = _positive(best.loss.values) / slope  # how far away the loss would be zero if it went on like this
     bracket = _Bracket(_FIRST_C * slope if penalty.l2 else slope / (4 * reach), options)
 
-    rows, following = problem.rows[:in_work], in_work
+    rows, following = problem.rows[:in_work].clone(), in_work
     origin, c = problem.x[rows], penalty.sums.rounded(bracket.c[rows])
     going = torch.ones_like(rows, dtype=torch.bool)
     at = penalty.of(_rows(best.loss, rows), origin, torch.zeros_like(origin), c)

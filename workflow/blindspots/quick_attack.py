@@ -7,10 +7,9 @@ from torch import Tensor
 
 from blindspots.fully_connected import Layer, backward, forward
 from blindspots.rows import where
-from blindspots.sqp import onto_half_space
+from blindspots.sqp import SHARE, onto_half_space
 
 _STEPS = 4
-_SHARE = (0.6, 0.06)  # of the way back to x that a step goes first: the first step, and the one after the last
 _MARGIN = 4e-3  # logits that an example leads by, at least;
 _AIM = 10 * _MARGIN  # a step aims farther, to fall short less often
 
@@ -27,7 +26,7 @@ def near_examples(layers: Sequence[Layer], x: Tensor, targets: Tensor, bounds: t
     points, nearest, distance = x, x, torch.full_like(x[:, 0], torch.inf)
     passes, logits = forward(layers, {0: x.t()})
     lead, slope = _smallest_lead(logits, targets)
-    first, last = _SHARE
+    first, last = SHARE
     for step in range(_STEPS):
         normal = backward(passes, slope, to_first=True)[1][0].t()
         offset = torch.linalg.vecdot(normal, points) - lead + _AIM

@@ -27,7 +27,7 @@ _OVERSHOOT = 1.05  # of steps towards the target's class, which the curvature te
 _REACHING_ROUNDS = 10
 _ROUGH, _EXACT = 1e-2, 0.02  # tolerances of the projections, the latter relative to that of the whole
 
-_SHARE = (0.6, 0.06)  # of the way to x that a step of the exploration goes, the first one and the last
+SHARE = (0.6, 0.06)  # of the way back to x that a step of the exploration goes: the first one, and the one after the last
 
 _LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100, rounded=True)
 
@@ -74,6 +74,10 @@ class SQP:
             raise ValueError(f"momentum is {self.momentum}: it has to be at least 0 and less than 1")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance is {self.tolerance}: it has to be larger than 0")
+
+    def competitors_after(self, rounds: int) -> int:
+        """How many competitors are linearised after so many rounds."""
+        return self.competitors * 2 ** (rounds // _PATIENCE)
 
 
 def nearest(problem: Problem, options: SQP) -> Found:
@@ -151,7 +155,7 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     for step in range(steps):
         r = points - problem.x
         away = r.norm(dim=1)
-        first, last = _SHARE
+        first, last = SHARE
         cooled = (last / first) ** (step / steps)
         around = points
         if options.noise:
@@ -204,7 +208,7 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         if not len(rows):
             break
         here, damped = points[rows], damping[rows][:, None]
-        linear = problem.linearised(here, rows, options.competitors * 2 ** (completed // _PATIENCE))
+        linear = problem.linearised(here, rows, options.competitors_after(completed))
         margin = problem.beyond(2)[rows][:, None]  # of which the linearisation may be wrong by half
         offsets = linear.offsets(here) + margin
         goal = here + damped * (problem.x[rows] - here)

@@ -29,12 +29,12 @@ def fit(
     """Train `network` in place on images (m, ...) and labels (m,), and return the record of the way there.
 
     Converged means: the largest component of the gradient of the total loss of all images (see `TotalLoss`) is at most
-    `gradient_tolerance`. It may also end because no step lowers the loss any more in the arithmetic's precision, or after
-    `max_iterations` of L-BFGS, on whichever images: the message says why.
+    `gradient_tolerance`. It may also end because no step lowers the loss any more in the arithmetic's precision, because the
+    loss is no number, or after `max_iterations` of L-BFGS, on whichever images: the message says why.
 
-    method: "full_batch", which computes the gradient of all images at every step, or "working_set", which comes to such a
-    point at a fraction of the cost (see `working_set`). history: pairs that L-BFGS keeps. threads: their number does not
-    change the result.
+    method: "full_batch", which computes the gradient of all images at every step (the message is SciPy's), or "working_set",
+    which comes to such a point at a fraction of the cost (see `working_set`). history: pairs that L-BFGS keeps. threads:
+    their number does not change the result.
     """
     with Workers(threads) as workers:
         loss = TotalLoss(network, images, labels, weight_decay, decay_convention, workers.map)

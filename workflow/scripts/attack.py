@@ -14,7 +14,7 @@ from blindspots.examples import PRECISIONS, layout
 from blindspots.penalty import LBFGS
 from blindspots.step import Progress, Step, StepError, log, run
 
-_BLOCK = 50  # images classified at a time, until there are enough
+_BLOCKS = 50, 1000  # images classified at a time, until there are enough: at first, and at most
 
 
 def body(step: Step) -> None:
@@ -61,15 +61,17 @@ def _correct(step: Step, network, labels: np.ndarray, device: torch.device) -> n
     others = np.ones(len(labels), dtype=bool)
     if isinstance(settings["target"], int):
         others = labels != settings["target"]
+    if not others.any():
+        raise StepError(f"attack.target: {settings['target']} is the label of every image: choose another class")
     order = np.random.default_rng(seed).permutation(np.flatnonzero(others))
-    for block in np.array_split(order, max(1, len(order) // _BLOCK)):
-        if size != "all" and len(found) >= size:
-            break
+    wanted, (count, most) = len(order) if size == "all" else size, _BLOCKS
+    while len(order) and len(found) < wanted:
+        block, order, count = order[:count], order[count:], min(2 * count, most)
         originals = datasets.read(step.input("data"), settings["images"], block)
         predicted = classify(network, torch.from_numpy(originals.pixels).to(device)).cpu().numpy()
         found.extend(block[predicted == originals.labels])
     log.info("%d images that are classified correctly, as they are asked for: %s", len(found), size)
-    return np.sort(found if size == "all" else found[:size])
+    return np.sort(found[:wanted])
 
 
 def _random(step: Step, network, labels: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -7,10 +7,10 @@ from blindspots.step import Step, log, run
 
 
 def body(step: Step) -> None:
-    histories = {}
+    histories, tolerance = {}, None
     for name, path in zip(step.settings["networks"], step.inputs["networks"], strict=True):
         with artifacts.read(path) as file:
-            tolerance = json.loads(file.attrs["settings"])["training"]["gradient_tolerance"]
+            tolerance = json.loads(file.attrs["settings"])["training"].get("gradient_tolerance", tolerance)
             histories[name] = {key: values[()] for key, values in file["history"].items()}
     figures.save(figures.training_curves(histories, tolerance), step.output[0])
     log.info("wrote %s", step.output[0])
