@@ -1097,7 +1097,7 @@ def test_huge_images_are_as_few_as_fit_into_half_of_the_memory(monkeypatch):
     assert counts == sorted(counts, reverse=True)
     assert all(count & (count - 1) == 0 for count in counts)
     assert counts[-1] == counts[-2] == 1
-    assert counts[3] * attack._FLOATS * bytes_of_one <= 2**28
+    assert counts[3] * attack._VECTORS * bytes_of_one <= 2**28
     assert len(set(counts)) >= 4
 
 
