@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-_COMMAND = "exec python -m "  # how the command of every rule begins
+_COMMAND = "exec python "  # how the command of every rule begins
 
 
 class Job(NamedTuple):
@@ -29,7 +29,8 @@ class Job(NamedTuple):
     @property
     def name(self) -> str:
         """The program and what it makes, as in `train networks/M1`."""
-        return f"{self.command[2].removeprefix('scripts.')} {self.outputs[0].removeprefix('results/').removesuffix('.h5')}"
+        program = self.command[self.command.index("-m") + 1].removeprefix("scripts.")
+        return f"{program} {self.outputs[0].removeprefix('results/').removesuffix('.h5')}"
 
 
 class Measured(NamedTuple):
@@ -69,7 +70,7 @@ def planned(checkout: Path, folder: Path, targets: Sequence[str], config: Sequen
 def _job(command: str) -> Job:
     words = shlex.split(command)
     options: dict[str, list[str]] = {}
-    for word in words[3:]:
+    for word in words[words.index("-m") + 2 :]:
         if word.startswith("--"):
             values = options.setdefault(word.removeprefix("--"), [])
         else:

@@ -23,5 +23,5 @@ rule archive:
     message:
         "Archiving the run"
     shell:
-        "exec python -m scripts.archive --results {input:q}"
+        "exec python -P -m scripts.archive --results {input:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

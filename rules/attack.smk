@@ -30,7 +30,7 @@ rule attack:
     message:
         "Attacking {wildcards.variant}{wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
-        "exec python -m scripts.attack --data {input.data:q} --network {input.network:q} --targets {input.targets:q}"
+        "exec python -P -m scripts.attack --data {input.data:q} --network {input.network:q} --targets {input.targets:q}"
         " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
@@ -59,7 +59,7 @@ rule refine:
     message:
         "Refining the adversarial examples for {wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
-        "exec python -m scripts.refine --data {input.data:q} --network {input.network:q}"
+        "exec python -P -m scripts.refine --data {input.data:q} --network {input.network:q}"
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
@@ -88,7 +88,7 @@ rule exact:
     message:
         "The exact minima for {wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
-        "exec python -m scripts.exact --data {input.data:q} --network {input.network:q}"
+        "exec python -P -m scripts.exact --data {input.data:q} --network {input.network:q}"
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -112,7 +112,7 @@ rule amplify:
     message:
         "Amplifying the distortions for {wildcards.network} to {wildcards.stddev}, {wildcards.shard}"
     shell:
-        "exec python -m scripts.amplify --data {input.data:q} --adversarial {input.adversarial:q}"
+        "exec python -P -m scripts.amplify --data {input.data:q} --adversarial {input.adversarial:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -135,7 +135,7 @@ rule noise:
     message:
         "Adding Gaussian noise of stddev {wildcards.stddev} to the {wildcards.images} images, {wildcards.shard}"
     shell:
-        "exec python -m scripts.noise --data {input.data:q}"
+        "exec python -P -m scripts.noise --data {input.data:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -161,4 +161,4 @@ rule gather:
     message:
         "Gathering {wildcards.kind}/{wildcards.images}/{wildcards.variant}{wildcards.name}"
     shell:
-        "exec python -m scripts.gather --shards {input:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        "exec python -P -m scripts.gather --shards {input:q} --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -23,7 +23,7 @@ rule export_provenance:
     message:
         "Exporting where every number comes from"
     shell:
-        "exec python -m scripts.export_provenance --tables {input.tables:q} --artifacts {input.artifacts:q}"
+        "exec python -P -m scripts.export_provenance --tables {input.tables:q} --artifacts {input.artifacts:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -52,7 +52,7 @@ rule render_audit:
     message:
         "Rendering the page where every number comes from"
     shell:
-        "exec python -m scripts.render_audit --provenance {input.provenance:q} --data {input.data:q} --pictures {input.pictures:q}"
+        "exec python -P -m scripts.render_audit --provenance {input.provenance:q} --data {input.data:q} --pictures {input.pictures:q}"
         " --splits {input.splits:q}"
         " --images {input.images:q} --template {input.template:q} --modules {input.modules:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
@@ -70,4 +70,4 @@ rule audit:
     message:
         "Auditing what the finished run has made"
     shell:
-        "exec python -m blindspots.audit --config {params.config:q} 2> {log:q}"
+        "exec python -P -m blindspots.audit --config {params.config:q} 2> {log:q}"

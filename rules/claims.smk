@@ -21,7 +21,7 @@ rule judge_claims:
     message:
         "Judging the paper's claims"
     shell:
-        "exec python -m scripts.judge_claims --cells {input.cells:q}"
+        "exec python -P -m scripts.judge_claims --cells {input.cells:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -46,5 +46,5 @@ rule compare_ablations:
     message:
         "Comparing the ablations"
     shell:
-        "exec python -m scripts.compare_ablations --cells {input.cells:q}"
+        "exec python -P -m scripts.compare_ablations --cells {input.cells:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

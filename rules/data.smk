@@ -20,7 +20,7 @@ rule fetch:
     message:
         "Obtaining and verifying the data set"
     shell:
-        "exec python -m scripts.fetch --unrecorded {params.sources:q}"
+        "exec python -P -m scripts.fetch --unrecorded {params.sources:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -43,7 +43,7 @@ rule split:
     message:
         "Splitting the training images"
     shell:
-        "exec python -m scripts.split --data {input.data:q}"
+        "exec python -P -m scripts.split --data {input.data:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -65,5 +65,5 @@ rule fetch_pictures:
     message:
         "Obtaining the pictures"
     shell:
-        "exec python -m scripts.fetch_pictures --unrecorded {params.sources:q}"
+        "exec python -P -m scripts.fetch_pictures --unrecorded {params.sources:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -28,7 +28,7 @@ rule evaluate_originals:
     message:
         "Classifying the undistorted images of {wildcards.variant}{wildcards.table}"
     shell:
-        "exec python -m scripts.evaluate_originals --data {input.data:q} --splits {input.splits:q}"
+        "exec python -P -m scripts.evaluate_originals --data {input.data:q} --splits {input.splits:q}"
         " --networks {input.networks:q}"
         " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
@@ -58,5 +58,5 @@ rule evaluate_distorted:
     message:
         "Classifying the distorted images of {wildcards.variant}{wildcards.table}"
     shell:
-        "exec python -m scripts.evaluate_distorted --distorted {input.distorted:q} --networks {input.networks:q}"
+        "exec python -P -m scripts.evaluate_distorted --distorted {input.distorted:q} --networks {input.networks:q}"
         " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"

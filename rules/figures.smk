@@ -31,7 +31,7 @@ rule plot_adversarial:
     message:
         "Drawing the adversarial examples of {wildcards.table}"
     shell:
-        "exec python -m scripts.plot_adversarial --data {input.data:q} --gathered {input.gathered:q} --shards {input.shards:q}"
+        "exec python -P -m scripts.plot_adversarial --data {input.data:q} --gathered {input.gathered:q} --shards {input.shards:q}"
         " --evaluation {input.evaluation:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -59,7 +59,7 @@ rule plot_training:
     message:
         "Drawing the training curves"
     shell:
-        "exec python -m scripts.plot_training --networks {input.networks:q}"
+        "exec python -P -m scripts.plot_training --networks {input.networks:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -87,5 +87,5 @@ rule plot_filters:
     message:
         "Drawing the first layer of {wildcards.network}"
     shell:
-        "exec python -m scripts.plot_filters --network {input.network:q}"
+        "exec python -P -m scripts.plot_filters --network {input.network:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -33,7 +33,7 @@ rule tabulate_methods:
     message:
         "Making {wildcards.variant}{wildcards.table}"
     shell:
-        "exec python -m scripts.tabulate_methods --originals {input.originals:q} --networks {input.networks:q}"
+        "exec python -P -m scripts.tabulate_methods --originals {input.originals:q} --networks {input.networks:q}"
         " --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -64,5 +64,5 @@ rule plot_methods:
     message:
         "Drawing the errors of {wildcards.variant}{wildcards.table} by epoch"
     shell:
-        "exec python -m scripts.plot_methods --networks {input.networks:q} --paper {input.paper:q}"
+        "exec python -P -m scripts.plot_methods --networks {input.networks:q} --paper {input.paper:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -25,7 +25,7 @@ rule measure_spectra:
     message:
         "The frame bounds of {wildcards.variant}{wildcards.network}"
     shell:
-        "exec python -m scripts.measure_spectra --data {input.data:q} --network {input.network:q}"
+        "exec python -P -m scripts.measure_spectra --data {input.data:q} --network {input.network:q}"
         " --examples {input.examples:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -59,5 +59,5 @@ rule tabulate_spectra:
     message:
         "Making {wildcards.variant}{wildcards.table}"
     shell:
-        "exec python -m scripts.tabulate_spectra --spectra {input.spectra:q} --paper {input.paper:q}"
+        "exec python -P -m scripts.tabulate_spectra --spectra {input.spectra:q} --paper {input.paper:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

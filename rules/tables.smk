@@ -36,7 +36,7 @@ rule tabulate_baseline:
     message:
         "Making {wildcards.variant}{wildcards.table}"
     shell:
-        "exec python -m scripts.tabulate_baseline --originals {input.originals:q} --adversarial {input.adversarial:q}"
+        "exec python -P -m scripts.tabulate_baseline --originals {input.originals:q} --adversarial {input.adversarial:q}"
         " --refined {input.refined:q} --exact {input.exact:q} --networks {input.networks:q} --paper {input.paper:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
@@ -73,5 +73,5 @@ rule tabulate_transfer:
     message:
         "Making {wildcards.variant}{wildcards.table}"
     shell:
-        "exec python -m scripts.tabulate_transfer --evaluation {input.evaluation:q} --distorted {input.distorted:q}"
+        "exec python -P -m scripts.tabulate_transfer --evaluation {input.evaluation:q} --distorted {input.distorted:q}"
         " --refined {input.refined:q} --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"

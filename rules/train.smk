@@ -28,7 +28,7 @@ rule train:
     message:
         "Training {wildcards.variant}{wildcards.network}"
     shell:
-        "exec python -m scripts.train --data {input.data:q} --splits {input.splits:q}"
+        "exec python -P -m scripts.train --data {input.data:q} --splits {input.splits:q}"
         " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
@@ -57,7 +57,7 @@ rule train_perturbed:
     message:
         "Training {wildcards.variant}{wildcards.network} with perturbed layers"
     shell:
-        "exec python -m scripts.train_perturbed --data {input.data:q} --splits {input.splits:q}"
+        "exec python -P -m scripts.train_perturbed --data {input.data:q} --splits {input.splits:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -81,5 +81,5 @@ rule load:
     message:
         "Loading {wildcards.network}"
     shell:
-        "exec python -m scripts.load --unrecorded {params.sources:q}"
+        "exec python -P -m scripts.load --unrecorded {params.sources:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -24,7 +24,7 @@ rule inspect_units:
     message:
         "Inspecting the units of {wildcards.section}"
     shell:
-        "exec python -m scripts.inspect_units --data {input.data:q} --network {input.network:q}"
+        "exec python -P -m scripts.inspect_units --data {input.data:q} --network {input.network:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -55,7 +55,7 @@ rule tabulate_units:
     message:
         "Comparing units with random directions"
     shell:
-        "exec python -m scripts.tabulate_units --units {input.units:q}"
+        "exec python -P -m scripts.tabulate_units --units {input.units:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -86,5 +86,5 @@ rule plot_units:
     message:
         "Drawing {wildcards.figure}"
     shell:
-        "exec python -m scripts.plot_units --data {input.data:q} --units {input.units:q}"
+        "exec python -P -m scripts.plot_units --data {input.data:q} --units {input.units:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

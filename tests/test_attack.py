@@ -10,6 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from blindspots import attack, networks, targets
 from blindspots.attack import minimum_distortion, refine
@@ -928,6 +929,31 @@ WRONG_FOR_BOTH = {
         {"images": torch.inference_mode()(IMAGES.clone)()},
         r"torch.inference_mode\(\) has no gradients",
     ),
+    "chance": ({"model": Answers(functional.dropout).eval()}, "other logits when it is asked again: .*functional.dropout"),
+    "noise": (
+        {"model": Answers(lambda logits: logits + 0.1 * torch.randn_like(logits)).eval()},
+        "other logits when it is asked again",
+    ),
+    "statistics of the batch": (
+        {"model": nn.Sequential(nn.BatchNorm1d(PIXELS, track_running_stats=False), small_network()).double().eval()},
+        "does not take one image: Expected more than 1 value per channel .*; let it take any number",
+    ),
+    "the others' mean": (
+        {"model": Answers(lambda logits: logits - logits.mean(0)).eval()},
+        "other logits for an image when others are beside it",
+    ),
+    "an axis that is dropped": (
+        {"model": Answers(torch.squeeze).eval()},
+        r"returns \(4,\) for one image alone, not \(1, 4\): .* squeeze\(\)",
+    ),
+    "one number of images alone": (
+        {"model": Answers(lambda logits: logits.view(3, 4)).eval()},
+        "does not take one image: .*; let it take any number",
+    ),
+    "one image alone": (
+        {"model": Answers(lambda logits: logits.view(1, 4)).eval(), "images": IMAGES[:1], "targets": CLASSES[:1]},
+        "does not take 2 images: .*; let it take any number",
+    ),
     "a failure without a reason": ({"model": Fails().eval()}, "does not take torch.float64 images"),
 }
 
@@ -1043,7 +1069,8 @@ def test_log_probabilities_are_as_good_as_logits(method):
 
 def test_logits_that_are_all_positive_or_sum_to_one_are_accepted():
     images = random_images(4, PIXELS)
-    for answer in (lambda logits: logits - logits.amin() + 1, lambda logits: logits - logits.mean(1, keepdim=True) + 0.25):
+    rows = {"dim": 1, "keepdim": True}
+    for answer in (lambda logits: logits - logits.amin(**rows) + 1, lambda logits: logits - logits.mean(**rows) + 0.25):
         model = Answers(answer).eval()
         assert minimum_distortion(model, images, other_targets(model, images)).success.all()
 

@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.io import ImageReadMode, decode_image
 
 from blindspots import artifacts, datasets, pictures
 from scripts import fetch_pictures
@@ -39,6 +41,52 @@ def test_the_middle_is_cut_out_after_resizing_the_shorter_side():
 def test_every_kind_of_picture_has_three_colours(mode):
     kind = "JPEG" if mode == "CMYK" else "PNG"
     assert pictures.prepare(encoded(gradient(40, 30).convert(mode), kind), 30, 20).shape == (3, 20, 20)
+
+
+def test_16_bits_of_grey_become_the_same_grey_in_8():
+    deep = np.linspace(0, 65535, 40 * 40).reshape(40, 40).astype(np.uint16)
+    for kind in ("PNG", "TIFF"):
+        found = pictures.prepare(encoded(Image.fromarray(deep), kind), 40, 40)
+        assert (np.abs(found - deep / 257) <= 0.5).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_pictures_are_what_another_decoder_makes_of_them(mode):
+    content = encoded(gradient(50, 40).convert(mode))
+    other = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB).numpy()
+    assert np.array_equal(pictures.prepare(content, 40, 40), other[:, :, 5:45])
+
+
+def test_transparent_pixels_have_their_colours():
+    picture = gradient(40, 40)
+    picture.putalpha(Image.fromarray(np.tile(np.arange(0, 200, 5, dtype=np.uint8), (40, 1))))
+    assert np.array_equal(pictures.prepare(encoded(picture), 40, 40), np.asarray(gradient(40, 40)).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright(orientation):
+    turned, exif = gradient(50, 40), Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    turned.save(buffer, "PNG", exif=exif)
+    content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    other = decode_image(content, ImageReadMode.RGB, apply_exif_orientation=True).numpy()
+    middle = other[:, :, 5:45] if other.shape[2] > 40 else other[:, 5:45]
+    assert np.array_equal(pictures.prepare(buffer.getvalue(), 40, 40), middle)
+
+
+def test_of_several_pictures_in_a_file_the_first_one_is_taken():
+    first, second = gradient(40, 40).convert("P"), Image.new("P", (40, 40))
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=[second])
+    assert np.array_equal(pictures.prepare(buffer.getvalue(), 40, 40), np.asarray(first.convert("RGB")).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("F", "TIFF"), ("I", "TIFF"), ("LAB", "TIFF")])
+def test_pixels_of_which_it_is_not_known_what_is_white_are_refused(mode, kind):
+    picture = Image.new(mode, (40, 40))
+    with pytest.raises(ValueError, match=f"of Pillow's mode {mode}, whose white is not known: save it as 8-bit RGB"):
+        pictures.prepare(encoded(picture, kind), 40, 40)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -114,6 +162,17 @@ def test_a_folder_of_ones_own_is_read_as_it_is(folder):
         assert len(file["pictures/images"]) == 6
 
 
+def test_what_of_a_folder_is_left_out_is_told(folder, capfd):
+    (folder / "q_2.webp").write_bytes(encoded(gradient(40, 40), "WEBP"))
+    (folder / "q_3.BMP").write_bytes(encoded(gradient(40, 40), "BMP"))
+    for name in ("._p0_2.png", "a.txt", "b.txt", "README"):
+        (folder / name).write_bytes(b"none")
+    assert program(folder, folder=str(folder)) == 0
+    with artifacts.read(folder / "p.h5") as file:
+        assert len(file["pictures/images"]) == 7
+    assert f"7 pictures in {folder}; left out: 2 .txt, 1 readme, 1 hidden" in capfd.readouterr().err.lower()
+
+
 def test_a_sample_of_a_folder_has_the_classes_of_all(folder):
     assert program(folder, folder=str(folder), sample=2, seed=1) == 0
     with artifacts.read(folder / "p.h5") as file:
@@ -139,7 +198,7 @@ def test_what_is_wrong_with_a_folder_is_told(folder, capfd, changes, words):
 def test_a_folder_without_pictures_and_a_damaged_picture_are_told(folder, capfd):
     (folder / "empty").mkdir()
     assert program(folder, folder=str(folder / "empty")) == 1
-    assert "has no picture (.jpg, .jpeg, .png)" in capfd.readouterr().err
+    assert "has no picture (.bmp, .gif, .jpeg, .jpg, .png, " in capfd.readouterr().err
     (folder / "p0_2.png").write_bytes(b"text")
     assert program(folder, folder=str(folder)) == 1
     assert "p0_2.png: it is no picture, or damaged" in capfd.readouterr().err

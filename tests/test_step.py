@@ -45,6 +45,36 @@ def test_the_commit_is_the_projects_and_not_of_a_repository_around_it(tmp_path):
     assert len(said("-c", commit, folder=folder / "workflow")) == 40
 
 
+def test_the_commit_is_the_projects_whatever_repository_a_git_hook_runs_for(tmp_path, monkeypatch):
+    made_by = ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m")
+    folder = copy_code(tmp_path / "project")
+    for place, message in ((folder, "one"), (tmp_path / "other", "two")):
+        place.mkdir(exist_ok=True)
+        subprocess.run(["git", "init", "-q"], cwd=place, check=True)
+        subprocess.run(["git", *made_by, message], cwd=place, check=True)
+    commit = "from blindspots.step import _git; print(_git('log', '--format=%s'))"
+    for name, value in {"GIT_DIR": ".git", "GIT_WORK_TREE": ".", "GIT_INDEX_FILE": ".git/index"}.items():
+        monkeypatch.setenv(name, str(tmp_path / "other" / value))
+    assert said("-c", commit, folder=folder / "workflow") == "one"
+
+
+@pytest.mark.parametrize("command", ["scripts.split", "blindspots.audit"])
+def test_no_program_imports_from_the_folder_of_the_run(tmp_path, monkeypatch, command):
+    (tmp_path / "scripts").mkdir()
+    for name in ("random.py", "csv.py", "scripts/__init__.py", "scripts/split.py"):
+        (tmp_path / name).write_text("raise SystemExit('foreign code')")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "workflow"))
+    safe = ["-P"] if command.startswith("scripts") else []  # as the rules say, and as a person types it
+    assert said(*safe, "-m", command, "--help", folder=tmp_path).startswith("usage: ")
+
+
+def test_every_rule_starts_its_program_without_the_folder_of_the_run_on_its_path():
+    lines = [line for path in (ROOT / "rules").glob("*.smk") for line in path.read_text().splitlines()]
+    commands = [line for line in lines if "exec python" in line]
+    assert len(commands) > 20
+    assert all("exec python -P -m " in line for line in commands)
+
+
 def test_a_run_is_the_same_with_any_number_of_threads_but_not_with_other_settings(tmp_path):
     def identity(*arguments):
         found = []

@@ -4,6 +4,8 @@ import csv
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from blindspots import artifacts, tables
 from blindspots.artifacts import Dataset
@@ -45,6 +47,23 @@ def written(tmp_path, cells, **labels):
 def lines_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+@given(name=st.from_regex(r"[A-Za-z][A-Za-z0-9_]*", fullmatch=True))
+@example(name="NA")
+@example(name="nan")
+@example(name="null")
+@example(name="None")
+@example(name="True")
+@example(name="inf")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_row_is_called_it_is_read_back_so(tmp_path, source, name):
+    cells = cells_of(source, {}, rows=(name,))
+    path = written(tmp_path, cells)[3]
+    frame = tables.read(path)
+    assert frame["row"].tolist() == frame["row_label"].tolist() == [name] * len(cells)
+    assert frame["paper"].isna().all()
+    assert frame["value"].tolist() == pytest.approx([cell.value for cell in cells], rel=1e-9)
 
 
 def test_cells_are_written_with_exactly_these_columns_and_read_back(tmp_path, source):

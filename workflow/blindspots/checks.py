@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-_FEW = 4  # images whose gradient is looked at
+_FEW = 4  # images whose gradient is looked at, and whose logits are asked for again
 _NUDGE = 1e-3  # of the width of the box
 
 
@@ -63,8 +63,44 @@ def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margi
         raise ValueError("the model returns NaN or infinite logits: no attack can be made on it")
     if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
         raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
+    some = few[:_FEW]
+    if len(some) == 1 and batch != 1:
+        some = some.repeat(2, *[1] * (some.ndim - 1))
+    _check_answers(model, some)
     _check_gradient(model, few[:_FEW], bounds)
     return said.shape[1]
+
+
+@torch.no_grad()
+def _check_answers(model: nn.Module, images: Tensor) -> None:
+    """Raises ValueError if what the model says of an image is something else when it is asked again, or without the others:
+    an example that has succeeded would not be one for whoever looks at it."""
+
+    def asked(images: Tensor) -> Tensor:
+        try:
+            return model(images.clone())
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            count = "one image" if len(images) == 1 else f"{len(images)} images"
+            raise ValueError(f"the model does not take {count}: {_first_line(error)}; let it take any number") from error
+
+    said = asked(images)
+    rounding = torch.finfo(said.dtype).eps ** 0.5 * said.abs().max().clamp_min(1.0)
+    if ((asked(images) - said).abs() > rounding).any():
+        raise ValueError(
+            "the model returns other logits when it is asked again: leave out what is random in it, such as "
+            "functional.dropout without training=self.training"
+        )
+    alone = asked(images[:1])
+    if alone.shape != said[:1].shape:
+        raise ValueError(
+            f"the model returns {tuple(alone.shape)} for one image alone, not {tuple(said[:1].shape)}: leave out what drops "
+            "the batch's axis, such as squeeze()"
+        )
+    if ((alone - said[:1]).abs() > rounding).any():
+        raise ValueError(
+            "the model returns other logits for an image when others are beside it: leave out what mixes them, such as "
+            "batch normalisation by the batch's own statistics (track_running_stats=False)"
+        )
 
 
 def _check_gradient(model: nn.Module, images: Tensor, bounds: tuple[float, float]) -> None:

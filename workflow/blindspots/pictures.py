@@ -8,24 +8,36 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-KINDS = (".jpg", ".jpeg", ".png")
+KINDS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_OF_8_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_OF_16_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
 def prepare(content: bytes, resize: int, size: int) -> np.ndarray:
     """The middle of a picture file whose shorter side is first resized: (3, size, size) bytes, red, green and blue.
 
-    Raises ValueError if the content is no picture.
+    The picture is upright, as its EXIF orientation says. What is transparent has its colours, and of several pictures the
+    first one is taken. Raises ValueError if the content is no picture, or none that can be told in 8 bits.
     """
     from torchvision.transforms import functional
 
     try:
         with Image.open(io.BytesIO(content)) as file:
-            picture = functional.center_crop(functional.resize(file.convert("RGB"), resize), size)
+            picture = functional.center_crop(functional.resize(_in_8_bits(ImageOps.exif_transpose(file)), resize), size)
     except (OSError, SyntaxError) as error:  # Pillow says so of a damaged PNG
         raise ValueError(f"it is no picture, or damaged: {error}") from error
     return np.asarray(picture).transpose(2, 0, 1)
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    """A picture as red, green and blue, 0 to 255. Raises ValueError where it is not known what its numbers stand for."""
+    if picture.mode in _OF_16_BITS:  # Pillow itself would cut them off at 255
+        picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
+    if picture.mode not in _OF_8_BITS:
+        raise ValueError(f"its pixels are of Pillow's mode {picture.mode}, whose white is not known: save it as 8-bit RGB")
+    return picture.convert("RGB")
 
 
 def class_names() -> list[str]:

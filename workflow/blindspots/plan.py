@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from blindspots.fingerprint import WORKFLOW
 
-_COMMAND = "exec python -m "  # how every rule of the workflow begins
+_COMMAND = "exec python -P -m "  # how every rule of the workflow begins
 
 
 _NO_RULE = re.compile(r"No rule to produce (\S+)")
@@ -53,8 +53,8 @@ def plan(targets: Sequence[str], folder: Path, config: Mapping[str, Any] | None 
     config: what the run's configuration is, if not that of config/config.yaml. Raises PlanError.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW.parent / "Snakefile"), "--cores", "1"]
-        command += ["--dry-run", "--forceall", "--printshellcmds", *targets]
+        command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(WORKFLOW.parent / "Snakefile")]
+        command += ["--cores", "1", "--dry-run", "--forceall", "--printshellcmds", *targets]
         if config is not None:
             path = Path(scratch, "config.json")
             path.write_text(json.dumps(config))

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from blindspots import artifacts
+from blindspots import artifacts, tables
 from blindspots.artifacts import ArtifactError
 from blindspots.fingerprint import fingerprint
 from blindspots.tables import UNITS
@@ -117,7 +117,7 @@ class Run:
         if not path.is_file():
             there = sorted(found.name.removesuffix(".cells.csv") for found in path.parent.glob("*.cells.csv"))
             raise CellError(f"there is no {path}; of the tables there are {', '.join(there) or 'none'}")
-        return pd.read_csv(path, dtype={"paper": str})
+        return tables.read(path)
 
     def cell(self, table: str, row: str, column: str) -> dict[str, Any]:
         """One cell's line. Raises CellError."""

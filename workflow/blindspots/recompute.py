@@ -157,7 +157,7 @@ def _sources(run: Run, job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _run(job: Job, folder: Path, unrecorded: Mapping[str, Any]) -> None:
-    command = [sys.executable, "-m", job.program, *job.arguments(job.outputs), "--unrecorded", json.dumps(unrecorded)]
+    command = [sys.executable, "-P", "-m", job.program, *job.arguments(job.outputs), "--unrecorded", json.dumps(unrecorded)]
     environment = {**os.environ, "PYTHONPATH": str(WORKFLOW)}
     finished = subprocess.run(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     if finished.returncode:

@@ -187,8 +187,11 @@ def _cpu() -> str:
 def _git(*arguments: str) -> str | None:
     if not (WORKFLOW.parent / ".git").exists():
         return None  # git would go on to a repository that the project only lies in
+    # Git hooks set variables that would lead to the repository that they run for.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", WORKFLOW, *arguments]
     try:
-        answer = subprocess.run(["git", "-C", WORKFLOW, *arguments], capture_output=True, text=True, check=True)
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.strip()

@@ -35,6 +35,9 @@ class Cell:
     dataset: str
 
 
+_WORDS = ("table", "row", "column", "unit", "paper", "verdict", "artifact", "dataset", "row_label", "column_label")
+_ONLY_NOTHING_IS_MISSING = {"keep_default_na": False, "na_values": [""]}  # as NA and null may be names
+
 # What a number is, and how it is computed from its datasets, of which there is one for each replicate.
 UNITS = {
     "%": "100 × the mean over the images",
@@ -78,7 +81,8 @@ Paper = Mapping[tuple[str, str], Number]  # (row, column) -> number
 
 def read_paper(paths: Sequence[Path]) -> Paper:
     """The paper's numbers of a table from its file, or none where the paper has no such table."""
-    frames = [pd.read_csv(path, dtype={"printed": str, "n": "Int64"}) for path in paths]
+    kinds = {"row": str, "column": str, "network": str, "printed": str, "n": "Int64"}
+    frames = [pd.read_csv(path, dtype=kinds, **_ONLY_NOTHING_IS_MISSING) for path in paths]
     return {
         (row, column): Number(printed, *(None if pd.isna(value) else value for value in rest))
         for frame in frames
@@ -166,6 +170,11 @@ class Table:
             artifact=paths,
             dataset=datasets,
         )
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The cells of a table, from its file with one line a cell; a name stays one, whatever it looks like."""
+    return pd.read_csv(path, dtype=dict.fromkeys(_WORDS, str), **_ONLY_NOTHING_IS_MISSING)
 
 
 def write(

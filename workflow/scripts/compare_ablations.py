@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from blindspots import figures
+from blindspots import figures, tables
 from blindspots.ablations import compared, summary
 from blindspots.artifacts import whole_file
 from blindspots.step import Step, log, run
@@ -13,7 +13,7 @@ def body(step: Step) -> None:
     settings = step.settings
     parts = np.array_split(np.array(step.inputs["cells"]), len(settings["choices"]))
     cells = {
-        choice: pd.concat([pd.read_csv(path, dtype={"paper": str}) for path in paths], ignore_index=True)
+        choice: pd.concat([tables.read(path) for path in paths], ignore_index=True)
         for choice, paths in zip(settings["choices"], parts, strict=True)
     }
     frame = compared(cells)
@@ -26,21 +26,21 @@ def body(step: Step) -> None:
     log.info("wrote %s", table)
 
 
-def _described(frame: pd.DataFrame, choices: list[str], tables: list[str]) -> str:
+def _described(frame: pd.DataFrame, choices: list[str], named: list[str]) -> str:
     found = summary(frame).set_index(["choice", "table"])
-    nearest = {name: found["deviation"].xs(name, level="table").idxmin() for name in tables if name in found.index.unique(1)}
+    nearest = {name: found["deviation"].xs(name, level="table").idxmin() for name in named if name in found.index.unique(1)}
     lines = [
         "# One choice at a time",
         "",
         "The median deviation of a table's cells from the paper's, in standard errors (and how many of them agree with it); "
         "**nearest** is the smallest in a column. `ablations.csv` has every cell, and by how much it moved.",
         "",
-        "| choice | " + " | ".join(tables) + " |",
-        "|" + " --- |" * (len(tables) + 1),
+        "| choice | " + " | ".join(named) + " |",
+        "|" + " --- |" * (len(named) + 1),
     ]
     for choice in choices:
         texts = []
-        for name in tables:
+        for name in named:
             if (choice, name) not in found.index:
                 texts.append("–")
                 continue

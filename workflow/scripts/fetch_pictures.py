@@ -1,6 +1,7 @@
 """Obtain photographs, verified files or those of a folder, and cut them to the networks' size."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from blindspots import datasets, idx, pictures, sources
 from blindspots.artifacts import Dataset
-from blindspots.step import Progress, Step, StepError, run
+from blindspots.step import Progress, Step, StepError, log, run
 
 
 def body(step: Step) -> None:
@@ -44,10 +45,16 @@ def _names(settings: dict) -> list[str]:
     folder = Path(settings["folder"]).expanduser()
     if not folder.is_dir():
         raise StepError(f"pictures.folder: {folder} is no folder: name one that has the pictures, or none")
-    found = (Path(top, name).relative_to(folder) for top, _, files in os.walk(folder, followlinks=True) for name in files)
-    names = sorted(path.as_posix() for path in found if path.suffix.lower() in pictures.KINDS)
+    found = [Path(top, name).relative_to(folder) for top, _, files in os.walk(folder, followlinks=True) for name in files]
+    hidden = [path for path in found if path.name.startswith(".")]  # as macOS puts a ._name.jpg beside every name.jpg
+    names = sorted(path.as_posix() for path in {*found} - {*hidden} if path.suffix.lower() in pictures.KINDS)
     if not names:
         raise StepError(f"pictures.folder: {folder} has no picture ({', '.join(pictures.KINDS)})")
+    others = Counter(path.suffix.lower() or path.name for path in found if path.suffix.lower() not in pictures.KINDS)
+    others |= {"hidden": len(hidden)} if hidden else {}
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+        log.info("%d pictures in %s; left out: %s", len(names), folder, kinds)
     return names
 
 

@@ -2,13 +2,14 @@
 
 import pandas as pd
 
+from blindspots import tables
 from blindspots.artifacts import whole_file
 from blindspots.claims import findings
 from blindspots.step import Step, log, run
 
 
 def body(step: Step) -> None:
-    cells = pd.concat([pd.read_csv(path) for path in step.inputs["cells"]])
+    cells = pd.concat([tables.read(path) for path in step.inputs["cells"]])
     lines = [
         "# The paper's claims",
         "",
