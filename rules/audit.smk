@@ -19,7 +19,7 @@ rule export_provenance:
         cpu=cpu,
         mem_mb=1000,
     params:
-        settings=settings("export_provenance", tables=in_order(TABLES)),
+        settings=settings("export_provenance", tables=TABLES),
     message:
         "Exporting where every number comes from"
     shell:

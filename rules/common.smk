@@ -46,8 +46,11 @@ PRETRAINED_NETWORKS = [name for name, network in CONFIG.networks.items() if isin
 TRAINED_NETWORKS = [name for name in CONFIG.networks if name not in PRETRAINED_NETWORKS]
 PERTURBED_NETWORKS = [name for name in TRAINED_NETWORKS if CONFIG.networks[name].training().get("perturbed")]
 AUTOENCODERS = [name for name in TRAINED_NETWORKS if CONFIG.networks[name].training().get("pretraining")]
-# Every table's name, and of the figures of Section 3 what each is of.
-TABLES = [*CONFIG.tables, *(["units"] if CONFIG.units.of else [])]
+# Every table's name, tables before figures, whatever the order of the configuration's keys, on which no result depends; and
+# of the figures of Section 3 what each is of.
+TABLES = sorted(
+    [*CONFIG.tables, *(["units"] if CONFIG.units.of else [])], key=lambda name: (not name.startswith("table"), name)
+)
 UNITS_FIGURES = {
     figure: (name, kind)
     for name, section in CONFIG.units.of.items()
@@ -56,7 +59,7 @@ UNITS_FIGURES = {
 # Those that a table has, of which the training is drawn.
 DRAWN_NETWORKS = [
     network
-    for network in TRAINED_NETWORKS
+    for network in sorted(TRAINED_NETWORKS)
     if any(network in table.networks for name, table in CONFIG.tables.items() if name not in METHODS_TABLES)
 ]
 
@@ -85,11 +88,6 @@ wildcard_constraints:
     shard=r"\d+-of-\d+",
     section=any_of(CONFIG.units.of),
     stddev=r"[0-9.]+(e-[0-9]+)?",
-
-
-def in_order(tables):
-    """Tables before figures, whatever the order in which the configuration was merged."""
-    return sorted(tables, key=lambda name: (not name.startswith("table"), name))
 
 
 def cpu(wildcards, threads):
@@ -386,7 +384,7 @@ def tabled_artifacts(wildcards):
     """The artifacts that the tables are made from; the records of these lead to all others."""
     kinds = [tables_examples("adversarial"), tables_examples("refined"), tables_examples("exact", LINEAR_NETWORKS)]
     found = {}
-    for name in CONFIG.tables:
+    for name in sorted(CONFIG.tables):
         of_table = SimpleNamespace(table=name, variant="")
         if name in SPECTRAL_TABLES:
             inputs = [tables_spectra]
@@ -401,7 +399,7 @@ def tabled_artifacts(wildcards):
 def tabled_shards(wildcards):
     """The images behind the tables' rates and distortions, of the first seeds."""
     found = {}
-    for name, table in CONFIG.tables.items():
+    for name, table in sorted(CONFIG.tables.items()):
         if name in SPECTRAL_TABLES + METHODS_TABLES:
             continue
         if name in BASELINE_TABLES:

@@ -327,3 +327,11 @@ def test_records_are_read_as_they_were_written(finished):
     assert isinstance(record["wall_seconds"], float)
     assert isinstance(record["git_dirty"], bool | None)
     assert record["program"] == "scripts.train"
+
+
+def test_small_numbers_of_a_configuration_in_json_are_numbers(tmp_path):
+    text = json.dumps({"training": {"gradient_tolerance": 1e-5, "history": 3}, "name": "1e-05"})
+    (tmp_path / "as_run.json").write_text(text)
+    (tmp_path / "own.yaml").write_text("training: {gradient_tolerance: 1.0e-5}\n")
+    assert audit._configuration(text) == audit._configuration(str(tmp_path / "as_run.json")) == json.loads(text)
+    assert audit._configuration(str(tmp_path / "own.yaml")) == {"training": {"gradient_tolerance": 1e-5}}

@@ -1,5 +1,6 @@
 """Stale means stale: what reruns after a change, and nothing else. Each case edits a throw-away copy of a finished run."""
 
+import json
 import re
 import shutil
 
@@ -180,6 +181,14 @@ def test_results_that_were_moved_to_a_new_clone_are_not_stale(finished, tmp_path
         shutil.copytree(finished / name, folder / name, copy_function=shutil.copy2)
     assert dry_run(folder) == set()
     assert {"noise", "evaluate_distorted"} <= dry_run(folder, "--config", "noise={seed: 99}")
+
+
+def test_the_order_of_the_configurations_keys_changes_nothing(clone, config):
+    def backwards(section):
+        return {key: backwards(section[key]) for key in reversed(section)} if isinstance(section, dict) else section
+
+    (clone / "backwards.json").write_text(json.dumps(backwards(config)))
+    assert planned_rules(snakemake(clone, "--configfile=backwards.json", "-n")) == set()
 
 
 def test_a_missing_artifact_is_made_again_for_a_missing_table(clone):

@@ -158,7 +158,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _configuration(text: str) -> dict[str, Any]:
     """JSON, or the path of a file in it or in YAML, which then is all that differs from config/config.yaml."""
     try:
-        return yaml.safe_load(text if text.lstrip().startswith("{") else Path(text).read_text())
+        written = text if text.lstrip().startswith("{") else Path(text).read_text()
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(written)  # of which YAML would take 1e-05 for a text
+        return yaml.safe_load(written)
     except (OSError, yaml.YAMLError) as error:
         raise argparse.ArgumentTypeError(f"{text} is neither JSON nor a readable file of it: {error}") from None
 

@@ -533,8 +533,8 @@ class Ablations(Section):
     choices: dict[Name, Annotated[dict[str, Any], AfterValidator(_choice)]]
 
     def names(self) -> list[str]:
-        """Of the choices, first that of the experiment."""
-        return [REFERENCE, *self.choices]
+        """Of the choices, first that of the experiment. Nothing depends on the order in which a configuration has its keys."""
+        return [REFERENCE, *sorted(self.choices)]
 
 
 class Config(Section):
