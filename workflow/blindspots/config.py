@@ -533,7 +533,7 @@ class Ablations(Section):
     choices: dict[Name, Annotated[dict[str, Any], AfterValidator(_choice)]]
 
     def names(self) -> list[str]:
-        """Of the choices, first that of the experiment. Nothing depends on the order in which a configuration has its keys."""
+        """Of the choices, first that of the experiment; in no order of the configuration's, on which nothing depends."""
         return [REFERENCE, *sorted(self.choices)]
 
 
