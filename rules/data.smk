@@ -14,6 +14,7 @@ rule fetch:
     resources:
         cpu=cpu,
         mem_mb=1000,
+        disk_mb=1000,  # by itself 50 GB, where a profile has any default resources
     params:
         settings=fetch_settings,
         sources=sources_of(lambda wildcards: CONFIG.data),
@@ -59,6 +60,7 @@ rule fetch_pictures:
     resources:
         cpu=cpu,
         mem_mb=2000,
+        disk_mb=1000,  # by itself 50 GB, where a profile has any default resources
     params:
         settings=fetch_pictures_settings,
         sources=sources_of(lambda wildcards: CONFIG.pictures),

@@ -31,6 +31,19 @@ ATTRIBUTES = {
 }
 
 
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 2**200])
+def test_whole_numbers_of_any_size_are_kept(tmp_path, value):
+    artifacts.write(tmp_path / "some.h5", DATASETS, {"number": value})
+    with artifacts.read(tmp_path / "some.h5") as file:
+        assert int(file.attrs["number"]) == value
+
+
+def test_a_text_that_hdf5_cannot_have_is_refused_with_its_name(tmp_path):
+    with pytest.raises(ArtifactError, match=r"some\.h5 cannot be written: its note has a NUL"):
+        artifacts.write(tmp_path / "some.h5", DATASETS, {"note": "a\0b"})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def path(tmp_path):
     artifacts.write(tmp_path / "some.h5", DATASETS, ATTRIBUTES)

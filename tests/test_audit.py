@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -319,6 +322,16 @@ def test_the_command_tells_one_cell_to_people_and_to_programs(finished, capsys):
     assert found["sources"][0]["dataset"] == "misclassified/M1/M2"
     assert audit.main(["table4", "M1", "M7", "--directory", str(finished)]) == 2
     assert "has no cell M1 × M7" in capsys.readouterr().err
+
+
+def test_the_command_bears_a_reader_that_stops_and_a_terminal_of_few_letters(finished):
+    command = [sys.executable, "-m", "blindspots.audit", "table4", "M1", "M2"]
+    options = {"cwd": finished, "env": os.environ | {"PYTHONIOENCODING": "ascii"}}
+    whole = subprocess.run(command, capture_output=True, text=True, check=True, **options)
+    assert "Traceback" not in whole.stderr
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as run:
+        run.stdout.close()
+        assert run.stderr.read() == b""
 
 
 def test_records_are_read_as_they_were_written(finished):

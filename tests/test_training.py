@@ -1,12 +1,14 @@
 """Training to the minimum of the mean cross-entropy with weight decay."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from blindspots import networks, training
+from blindspots import full_batch, networks, training
 from blindspots.total_loss import decay
 
 IMAGES = torch.rand(60, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -126,6 +128,26 @@ def test_training_that_rounding_stops_has_not_converged_and_says_why():
     assert len(result.history) < 2000
     assert not result.converged
     assert result.message
+    assert "CONVERGENCE" not in result.message
+
+
+@pytest.mark.parametrize(("limit", "value"), [("history", 0), ("max_iterations", 0), ("gradient_tolerance", 0.0)])
+def test_limits_with_which_nothing_is_trained_are_refused(limit, value):
+    with pytest.raises(ValueError, match=f"{limit} is {value}: it has to be"):
+        fit(network_of([3]), **{limit: value})
+
+
+def test_where_scipy_gives_up_the_record_is_of_the_point_that_it_returns(monkeypatch):
+    def gives_up(function, start, **options):
+        function(start + 1)  # a trial that it does not take, whose loss and gradient it then says
+        return SimpleNamespace(x=start, fun=0.0, jac=np.zeros_like(start), message="ABNORMAL: ")
+
+    monkeypatch.setattr(full_batch, "minimize", gives_up)
+    network = network_of([4, 3])
+    loss = torch.nn.functional.cross_entropy(network(IMAGES), LABELS) + decay(network, [DECAY] * 2, "half")
+    result = fit(network, method="full_batch")
+    assert not result.converged
+    assert result.history[-1].loss == pytest.approx(loss.item())
 
 
 def test_training_lowers_the_loss_and_its_error_is_the_training_error():

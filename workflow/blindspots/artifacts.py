@@ -65,7 +65,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, datasets: Mapping[str, Dataset], attributes: Mapping[str, Any]) -> None:
-    """Write an artifact; a key like `a/b` makes a group. Attributes that are not plain numbers or text become JSON.
+    """Write an artifact; a key like `a/b` makes a group. Attributes that are no numbers of 64 bits and no text become JSON.
+
+    Raises ArtifactError if it cannot be written.
 
     HDF5 puts it together in memory: its own errors on a full disk are many, and a shared file system likes one large write.
     """
@@ -74,7 +76,10 @@ def write(path: Path, datasets: Mapping[str, Dataset], attributes: Mapping[str, 
         for name, (values, meaning) in datasets.items():
             file.create_dataset(name, data=np.asarray(values)).attrs["meaning"] = meaning
         for key, value in attributes.items():
-            file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+            if isinstance(value, str) and "\0" in value:
+                raise ArtifactError(f"{path} cannot be written: its {key} has a NUL, which a text in HDF5 cannot have")
+            plain = isinstance(value, str | float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+            file.attrs[key] = value if plain else json.dumps(value)
         file.attrs[_IDENTITY] = content_hash(file)
     content = image.getbuffer()
     content[:_BLOCK] = _seal(hashlib.sha256(content[_BLOCK:]))

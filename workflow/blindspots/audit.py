@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import io
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -242,4 +243,8 @@ def _planned(made: Sequence[str], folder: Path, config: Mapping[str, Any] | None
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads no further, as `head`, ends it without a word
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal that has no λ
     raise SystemExit(main())

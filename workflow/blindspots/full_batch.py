@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from blindspots.limited_memory import Point
+from blindspots.limited_memory import NO_DESCENT, Point
 from blindspots.objective import Objective
 from blindspots.training_record import Iteration, Report, Trained, no_report, tell
 
@@ -46,7 +46,10 @@ def fit(
     first = start.double().cpu().numpy()
     result = minimize(at, first, jac=True, method="L-BFGS-B", callback=after_iteration, options=options)
     objective.assign(torch.from_numpy(result.x))
+    _, gradient = at(result.x)  # as SciPy's own, where it gives up, is that of a point that it did not take
     if not states:
-        at(result.x)
         states.append(Iteration.of(objective.state(latest), objective.evaluations))
-    return Trained(states, bool(np.abs(result.jac).max() <= gradient_tolerance), str(result.message))
+    converged = bool(np.abs(gradient).max() <= gradient_tolerance)
+    message = str(result.message)
+    # Though its tolerance is 0, SciPy takes a loss that single precision cannot lower any more for convergence.
+    return Trained(states, converged, message if converged or "RELATIVE REDUCTION" not in message else NO_DESCENT)

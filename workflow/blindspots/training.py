@@ -35,7 +35,14 @@ def fit(
     method: "full_batch", which computes the gradient of all images at every step (the message is SciPy's), or "working_set",
     which comes to such a point at a fraction of the cost (see `working_set`). history: pairs that L-BFGS keeps. threads:
     their number does not change the result.
+
+    Raises ValueError for limits with which nothing is trained.
     """
+    for name, value in {"history": history, "max_iterations": max_iterations}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}: it has to be 1 at least")
+    if not gradient_tolerance > 0:
+        raise ValueError(f"gradient_tolerance is {gradient_tolerance}: it has to be larger than 0")
     with Workers(threads) as workers:
         loss = TotalLoss(network, images, labels, weight_decay, decay_convention, workers.map)
         limits = {"gradient_tolerance": gradient_tolerance, "max_iterations": max_iterations, "history": history}
