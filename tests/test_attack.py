@@ -929,6 +929,24 @@ WRONG_FOR_BOTH = {
         {"images": torch.inference_mode()(IMAGES.clone)()},
         r"torch.inference_mode\(\) has no gradients",
     ),
+    "no model": ({"model": "resnet18"}, "the model is str: give a module, or a function of images that returns logits"),
+    "bounds by channel": (
+        {"bounds": (torch.zeros(3), torch.ones(3))},
+        "give two numbers for all pixels, and put what differs",
+    ),
+    "one bound": ({"bounds": 1.0}, "bounds are 1.0: give two numbers for all pixels"),
+    "images as whole numbers": (
+        {"model": lambda images: small_network()((255 * images).round() / 255)},
+        "the model's gradient is 0 at its images and between the bounds",
+    ),
+    "dead units": (
+        {"model": lambda images: small_network()(functional.relu(images - 2))},
+        "the model's gradient is 0 at its images and between the bounds",
+    ),
+    "logits below the margin": (
+        {"model": Answers(lambda logits: 1e-7 * logits).eval()},
+        "logits of an image differ by less than the margin, 0.0001: give a smaller one",
+    ),
     "chance": ({"model": Answers(functional.dropout).eval()}, "other logits when it is asked again: .*functional.dropout"),
     "noise": (
         {"model": Answers(lambda logits: logits + 0.1 * torch.randn_like(logits)).eval()},
@@ -966,6 +984,27 @@ def test_wrong_input_is_refused_with_the_reason(attempt, changes, message):
         given_["adversarial"] = given_["images"]
     with pytest.raises(ValueError, match=message):
         getattr(attack, attempt)(**given_)
+
+
+def test_a_function_is_a_model_and_numbers_of_numpy_are_bounds():
+    network = small_network()
+    wanted = minimum_distortion(network, IMAGES, CLASSES)
+    found = minimum_distortion(lambda images: network(images), IMAGES, CLASSES, bounds=np.array([0, 1], dtype=np.float32))
+    assert all(torch.equal(a, b) or torch.allclose(a, b, equal_nan=True) for a, b in zip(found, wanted, strict=True))
+    bounds = torch.tensor([0.0, 1.0])
+    assert refine(lambda images: network(images), IMAGES, found.images, CLASSES, bounds=bounds).success.all()
+
+
+def test_examples_that_leave_the_box_by_rounding_are_refined():
+    network = small_network()
+    found = minimum_distortion(network, IMAGES.round(), CLASSES, method="lbfgs")
+    assert ((found.images == 0) | (found.images == 1)).any()
+    beyond = found.images + torch.where(found.images > 0.5, 1e-8, -1e-8)
+    refined = refine(network, IMAGES.round(), beyond, CLASSES)
+    assert refined.success.all()
+    assert ((refined.images >= 0) & (refined.images <= 1)).all()
+    with pytest.raises(ValueError, match="an adversarial image has a value outside"):
+        refine(network, IMAGES.round(), beyond + 1e-3, CLASSES)
 
 
 def test_a_model_that_changes_images_in_place_leaves_those_of_the_caller_alone():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from blindspots import penalty, sqp
 from blindspots import targets as policies
-from blindspots.checks import check_bounds, check_classes, checked
+from blindspots.checks import as_module, as_numbers, check_bounds, check_classes, checked, without_rounding
 from blindspots.evaluation import logits, outcome
 from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS
 from blindspots.parallel import Workers
@@ -56,7 +56,7 @@ class Adversarial(NamedTuple):
 
 
 def minimum_distortion(
-    model: nn.Module,
+    model: nn.Module | Callable[[Tensor], Tensor],
     images: Tensor,
     targets: Tensor | str,
     *,
@@ -71,8 +71,9 @@ def minimum_distortion(
 ) -> Adversarial:
     """The nearest images that `model` classifies as `targets`.
 
-    model:   returns logits (b, k); in evaluation mode, on the images' device and of their dtype. It does not clamp its
-             images, whose gradient would be lost at the bounds; the attack keeps to these by itself.
+    model:   a module or a function, which returns logits (b, k), the same for an image whatever is beside it; in evaluation
+             mode, on the images' device and of their dtype. It does not clamp its images, whose gradient would be lost at
+             the bounds; the attack keeps to these by itself.
     images:  (b, ...), float32 or float64, within the bounds. In float64 the results are the same on every device, by the
              paper's procedure if it is LBFGS(rounded=True).
     targets: (b,) class labels; or a policy: "random" (uniformly, by the seed), "second" (the most likely other class), or
@@ -94,6 +95,7 @@ def minimum_distortion(
     Raises ValueError for input that no attack can be made on.
     """
     options = _options(method)
+    model, bounds = as_module(model), as_numbers(bounds)
     classes = checked(model, images, bounds, margin, batch)
     parts = _Parts.of(model, images, batch, threads, _vectors(options, classes))
     if isinstance(targets, str):
@@ -117,7 +119,7 @@ def minimum_distortion(
 
 
 def refine(
-    model: nn.Module,
+    model: nn.Module | Callable[[Tensor], Tensor],
     images: Tensor,
     adversarial: Tensor,
     targets: Tensor,
@@ -137,10 +139,12 @@ def refine(
     options = _options(method)
     if not isinstance(options, SQP):
         raise ValueError(f"method is {method!r}: the refinement is by SQP(...)")
+    model, bounds = as_module(model), as_numbers(bounds)
     classes = checked(model, images, bounds, margin, batch)
     check_classes("target", targets, images, classes)
     if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape or adversarial.dtype != images.dtype:
         raise ValueError(f"the adversarial images are not {images.dtype} {tuple(images.shape)}, as the originals are")
+    adversarial = without_rounding(adversarial, bounds)
     check_bounds("an adversarial image", adversarial, bounds)
 
     def refined(part: slice) -> Adversarial:

@@ -1,6 +1,8 @@
 """What an attack can be made on: one clear line for a model, images or classes with which it would fail or mislead."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,41 @@ from torch import Tensor, nn
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _FEW = 4  # images whose gradient is looked at, and whose logits are asked for again
 _NUDGE = 1e-3  # of the width of the box
+_ROUNDING = 1e-6  # of the width of the box
+
+
+class _Function(nn.Module):
+    """A plain function as a model."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.forward = function
+
+
+def as_module(model: Any) -> nn.Module:
+    """A model that may be a plain function of images. Raises ValueError if it cannot be called."""
+    if isinstance(model, nn.Module):
+        return model
+    if not callable(model):
+        raise ValueError(f"the model is {type(model).__name__}: give a module, or a function of images that returns logits")
+    return _Function(model).eval()
+
+
+def as_numbers(bounds: Any) -> tuple[float, float]:
+    """The bounds of all pixels. Raises ValueError if they are not two numbers."""
+    try:
+        lower, upper = bounds
+        return float(lower), float(upper)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"bounds are {bounds}: give two numbers for all pixels, and put what differs between channels into the model"
+        ) from None
+
+
+def without_rounding(images: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Images that leave the bounds by no more than rounding are brought back."""
+    width, inside = bounds[1] - bounds[0], images.clamp(*bounds)
+    return inside if math.isfinite(width) and ((images - inside).abs() <= _ROUNDING * width).all() else images
 
 
 def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None) -> int:
@@ -63,6 +100,10 @@ def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margi
         raise ValueError("the model returns NaN or infinite logits: no attack can be made on it")
     if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
         raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
+    if margin and (said.amax(1) - said.amin(1) < margin).all():
+        raise ValueError(
+            f"the model's logits of an image differ by less than the margin, {margin}: give a smaller one, or larger logits"
+        )
     some = few[:_FEW]
     if len(some) == 1 and batch != 1:
         some = some.repeat(2, *[1] * (some.ndim - 1))
@@ -105,6 +146,10 @@ def _check_answers(model: nn.Module, images: Tensor) -> None:
 
 def _check_gradient(model: nn.Module, images: Tensor, bounds: tuple[float, float]) -> None:
     here = _gradient(model, images)
+    if not here.any() and not _gradient(model, _elsewhere(images, bounds)).any():
+        raise ValueError(
+            "the model's gradient is 0 at its images and between the bounds: leave out what rounds or casts them to integers"
+        )
     lower, upper = (images == bound for bound in bounds)
     on = lower | upper
     if not on.any() or here[on].any():
@@ -116,6 +161,13 @@ def _check_gradient(model: nn.Module, images: Tensor, bounds: tuple[float, float
             "the model has no gradient where pixels are on their bounds, as one that clamps its images: leave that out, the "
             "attack keeps to the bounds by itself"
         )
+
+
+def _elsewhere(images: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Random points of the box, or, if it has no end, around the images."""
+    drawn = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
+    width = bounds[1] - bounds[0]
+    return bounds[0] + width * drawn if math.isfinite(width) else (images + 2 * drawn - 1).clamp(*bounds)
 
 
 def _gradient(model: nn.Module, images: Tensor) -> Tensor:

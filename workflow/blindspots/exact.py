@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blindspots.checks import check_classes, checked
+from blindspots.checks import as_numbers, check_classes, checked
 from blindspots.networks import weight_layers
 from blindspots.projection import project
 
@@ -45,6 +45,7 @@ def exact_linear(
 
     Raises ValueError if the model is not one linear layer, and for input that no attack can be made on.
     """
+    bounds = as_numbers(bounds)
     classes = checked(model, images, bounds, margin, batch)
     if targets is not None:
         check_classes("target", targets, images, classes)
