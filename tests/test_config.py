@@ -453,6 +453,11 @@ def differing(one, other):
 NOISE = {"kind": "noise", "norms": [1.0, 0.3, 0.3], "weight": 1.0}
 
 
+def test_a_checksum_may_be_in_capitals():
+    capitals = DEFAULT["data"]["files"]["test_labels"]["sha256"].upper()
+    assert validated(changed(("data.files.test_labels.sha256", capitals))) == validated(DEFAULT)
+
+
 def ablated(every, **choices):
     return changed(("ablations.every", every), ("ablations.choices", choices))
 

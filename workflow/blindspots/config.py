@@ -30,7 +30,11 @@ MNIST = {
 Device = Literal["auto", "cpu", "cuda"]
 PICTURES = "pictures"
 ImageSet = Literal["train", "test", "pictures"]
-SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the uncompressed file")]
+SHA256 = Annotated[
+    str,
+    BeforeValidator(lambda given: given.lower() if isinstance(given, str) else given),
+    Field(pattern=r"^[0-9a-f]{64}$", description="of the uncompressed file"),
+]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]

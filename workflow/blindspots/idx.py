@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 
 _UNSIGNED_BYTE = 0x08
+_OTHER_TYPES = {0x09: "signed bytes", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 
 
 def decompress(content: bytes) -> bytes:
@@ -27,7 +28,9 @@ def parse(content: bytes) -> np.ndarray:
     Raises ValueError when the header or the length does not fit.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
-        raise ValueError(f"not an IDX file of unsigned bytes: it begins with {content[:4]!r}")
+        kind = _OTHER_TYPES.get(content[2]) if len(content) >= 4 and content[:2] == b"\0\0" else None
+        remedy = f": its values are {kind}, save them as unsigned bytes" if kind else ""
+        raise ValueError(f"not an IDX file of unsigned bytes: it begins with {content[:4]!r}{remedy}")
     start = 4 + 4 * content[3]
     shape = tuple(int(size) for size in np.frombuffer(content[4:start].ljust(start - 4, b"\0"), dtype=">u4"))
     if len(content) != start + math.prod(shape):

@@ -83,7 +83,7 @@ def from_folder(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, by
         raise SourceError(f"not set (neither its path nor the environment variable {source.get('variable')})")
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise SourceError(f"{folder} is not a folder")
+        raise SourceError(f"{folder} is not a folder, seen from {Path.cwd()}")
     present = [name for name in names if (folder / name).is_file() or (folder / f"{name}.gz").is_file()]
     for name in present:
         yield name, _read_either(folder, name)

@@ -1,5 +1,7 @@
 """Obtain the data set's IDX files, verified, from the first source that has them."""
 
+import numpy as np
+
 from blindspots import idx, sources
 from blindspots.artifacts import Dataset
 from blindspots.step import Step, StepError, run
@@ -10,9 +12,9 @@ def body(step: Step) -> None:
     checksums = {file["name"]: file["sha256"] for file in files.values()}
     try:
         content = sources.obtain(checksums, step.unrecorded["sources"], sources.default_cache())
-        arrays = {role: idx.parse(content[file["name"]]) for role, file in files.items()}
-    except (sources.SourceError, ValueError) as error:
+    except sources.SourceError as error:
         raise StepError(str(error)) from error
+    arrays = {role: _parsed(role, file["name"], content[file["name"]]) for role, file in files.items()}
     datasets = {}
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
@@ -22,12 +24,27 @@ def body(step: Step) -> None:
     step.write(datasets)
 
 
+def _parsed(role: str, name: str, content: bytes) -> np.ndarray:
+    try:
+        return idx.parse(content)
+    except ValueError as error:
+        raise StepError(f"data.files.{role}: {name} is no such file as MNIST has: {error}") from error
+
+
 def _check(part, images, labels, settings) -> None:
     expected = settings["image_shape"]
-    if list(images.shape[1:]) != expected or labels.shape != images.shape[:1]:
-        raise StepError(f"the {part} images are {images.shape} with labels {labels.shape}; data.image_shape is {expected}")
+    if list(images.shape[1:]) != expected:
+        raise StepError(f"the {part} images are {images.shape}; data.image_shape is {expected}")
+    if labels.shape != images.shape[:1]:
+        raise StepError(
+            f"the {part} labels are {labels.shape} for {len(images)} images: there has to be one class for each; where a "
+            "file has more about an image, save the classes alone"
+        )
     if labels.max() >= settings["classes"]:
-        raise StepError(f"the {part} labels go up to {labels.max()}; data.classes is {settings['classes']}")
+        raise StepError(
+            f"the {part} labels go up to {labels.max()}; data.classes is {settings['classes']}, from 0 on: where labels "
+            "begin with 1, save them one less"
+        )
     if len(images) != settings[f"{part}_size"]:
         raise StepError(f"there are {len(images)} {part} images; data.{part}_size is {settings[f'{part}_size']}")
 
