@@ -348,3 +348,13 @@ def test_small_numbers_of_a_configuration_in_json_are_numbers(tmp_path):
     (tmp_path / "own.yaml").write_text("training: {gradient_tolerance: 1.0e-5}\n")
     assert audit._configuration(text) == audit._configuration(str(tmp_path / "as_run.json")) == json.loads(text)
     assert audit._configuration(str(tmp_path / "own.yaml")) == {"training": {"gradient_tolerance": 1e-5}}
+
+
+def test_of_several_configurations_each_changes_those_before(finished, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(audit, "plan", lambda targets, folder, config: asked.append(config) or [])
+    for name, text in {"one.yaml": "attack: {seed: 1, sample: 5}\n", "two.json": '{"attack": {"seed": 2}}'}.items():
+        (tmp_path / name).write_text(text)
+    given = ["--config", str(tmp_path / "one.yaml"), "--config", str(tmp_path / "two.json"), "--config", '{"replicates": 3}']
+    audit.main(["--directory", str(finished), *given])
+    assert asked == [{"attack": {"seed": 2, "sample": 5}, "replicates": 3}]

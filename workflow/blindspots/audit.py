@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ import yaml
 from blindspots import artifacts, idx
 from blindspots.answer import answer, told
 from blindspots.artifacts import ArtifactError
+from blindspots.config import merged
 from blindspots.plan import Job, PlanError, UnknownTargetError, plan
 from blindspots.provenance import CellError, Run, code_changes, other_settings
 from blindspots.recompute import RecomputationError, compared, recompute
@@ -139,9 +141,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--directory", type=Path, default=Path(), help="of the run (default: here)")
     parser.add_argument(
-        "--config", type=_configuration, help="the run's, as JSON or as a file (default: config/config.yaml)"
+        "--config",
+        type=_configuration,
+        action="append",
+        help="the run's, as JSON or as a file (default: config/config.yaml); of several each changes those before",
     )
     options = parser.parse_args(argv)
+    options.config = reduce(merged, options.config) if options.config else None
     if len(options.cell) not in (0, 3):
         parser.error("a cell is a table, a row and a column, for instance: table4 M1 M2")
     if (options.recompute and not options.cell) or (options.deep and not options.recompute):

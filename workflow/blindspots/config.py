@@ -597,10 +597,10 @@ class Config(Section):
         return {"train": self.attack, "test": self.attack, PICTURES: Attack.model_validate(self._attack_on_pictures())}
 
     def _attack_on_pictures(self) -> dict[str, Any]:
-        return _merged(self.attack.model_dump(), self.pictures.attack)
+        return merged(self.attack.model_dump(), self.pictures.attack)
 
     def _attack_against(self, network: str, images: str) -> dict[str, Any]:
-        return _merged(self.attack_on(images).model_dump(), getattr(self.networks[network], "attack", {}))
+        return merged(self.attack_on(images).model_dump(), getattr(self.networks[network], "attack", {}))
 
     def _whole(self, images: str) -> float:
         pictures = math.inf if self.pictures.folder else len(self.pictures.files)
@@ -731,8 +731,8 @@ def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
     config = validated(raw)
     every = config.ablations.every
     choices = config.ablations.choices
-    ablated = {f"{ABLATIONS}/{name}": _merged(every, choices.get(name, {})) for name in config.ablations.names()}
-    return {name: _variant(name, _merged(raw, change), config) for name, change in (config.replicated() | ablated).items()}
+    ablated = {f"{ABLATIONS}/{name}": merged(every, choices.get(name, {})) for name in config.ablations.names()}
+    return {name: _variant(name, merged(raw, change), config) for name, change in (config.replicated() | ablated).items()}
 
 
 def _variant(name: str, raw: Mapping[str, Any], base: Config) -> Config:
@@ -755,13 +755,13 @@ def _made_by(network: Network) -> tuple:
     return isinstance(network, Pretrained), network.linear, getattr(network, "perturbed", None) is not None
 
 
-def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `change` in its place, key by key, as Snakemake merges configuration files."""
-    merged = dict(base)
+    both = dict(base)
     for key, value in change.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
+        sections = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = merged(both[key], value) if sections else value
+    return both
 
 
 def _with_nulls(value: Any) -> Any:
