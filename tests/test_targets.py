@@ -1,7 +1,6 @@
 """Target classes: never the label nor the prediction, the same for every network."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,10 +26,11 @@ def test_random_target_is_a_class_but_neither_label_nor_prediction(case, seed):
     assert not (chosen == predicted).any()
 
 
-def test_random_targets_need_a_class_that_is_left():
-    # With two classes a misclassified image has no class that is neither its label nor the network's answer.
-    with pytest.raises(ValueError, match="class"):
-        targets.random_targets(torch.tensor([0, 1]), torch.tensor([1, 1]), 2, 0)
+def test_of_two_classes_the_target_is_the_one_that_the_network_does_not_say():
+    labels, predicted = torch.tensor([0, 1, 0, 1]), torch.tensor([1, 1, 0, 0])
+    assert targets.random_targets(labels, predicted, 2, 0).tolist() == [0, 0, 1, 1]
+    logits = torch.nn.functional.one_hot(predicted).double()
+    assert targets.second_targets(logits, labels).tolist() == [0, 0, 1, 1]
 
 
 @given(labelled(), st.integers(0, 1000), st.data())
@@ -106,7 +106,7 @@ def test_second_target_is_the_most_likely_other_class_and_keeps_the_logits(case,
     assert torch.equal(logits, before)
 
 
-@given(labelled(min_classes=2))
+@given(labelled())
 def test_other_classes_are_all_but_label_and_prediction(case):
     labels, predicted, classes = case
     allowed = targets.other_classes(labels, predicted, classes)

@@ -80,7 +80,8 @@ def minimum_distortion(
              "nearest" (the other class with the smallest distortion, for k - 1 times the work).
     method:  "sqp", the nearest minimum that we know how to find; "lbfgs", the paper's procedure; or either with options of
              its own, as in method=SQP(exploration=0).
-    labels:  (b,) the true classes, which a policy then does not choose either; what the model says it never chooses.
+    labels:  (b,) the true classes, which a policy then does not choose either, unless there are but two classes; what the
+             model says it never chooses.
     bounds:  the box, the smallest and the largest pixel value.
     margin:  a success needs the target's logit to lead by this much, so that rounding, which differs between batch sizes
              and devices, does not undo it.
@@ -198,10 +199,7 @@ def _chosen(model, images, policy, labels, classes, seed, batch) -> tuple[Tensor
         case "second":
             return policies.second_targets(said, labels.long()), None
         case _:
-            allowed = policies.other_classes(labels.long(), predicted, classes)
-            if not allowed.any(dim=1).all():
-                raise ValueError(f"no class of {classes} is left as a target beside the label and the prediction")
-            return None, allowed
+            return None, policies.other_classes(labels.long(), predicted, classes)
 
 
 class _Parts(NamedTuple):

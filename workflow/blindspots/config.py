@@ -105,7 +105,7 @@ Sources = Annotated[list[Annotated[Folder | Mirror | Npm | PyPI, Field(discrimin
 
 
 class Data(Section):
-    classes: Annotated[Count, Field(ge=3)]  # a target is neither the label nor the network's answer
+    classes: Annotated[Count, Field(ge=2)]
     image_shape: tuple[Count, Count]
     train_size: Count
     test_size: Count
@@ -116,7 +116,7 @@ class Data(Section):
 class Pictures(Section):
     """Photographs, files or a folder of one's own, and in what their attack differs from that on the test images."""
 
-    classes: Annotated[Count, Field(ge=3)]
+    classes: Annotated[Count, Field(ge=2)]
     resize: Count
     size: Count
     folder: str | None

@@ -1,7 +1,8 @@
 """The target l of D(x, l), which the paper leaves open: one class for each image, never its label nor what the network says.
 
-An image whose prediction is its label already is misclassified; leaving that class out too keeps its D(x, l) from being
-x itself.
+For a misclassified image, which the network takes for another class than its label, leaving that class out too keeps its
+D(x, l) from being x itself. Of two classes none would then be left: there its label is its target, so that D(x, l) is the
+way to the other side of the border for all images.
 """
 
 import torch
@@ -15,12 +16,12 @@ def random_targets(labels: Tensor, predicted: Tensor, classes: int, seed: int) -
     images that one of them misclassifies.
     """
     scores = torch.rand(len(labels), classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return _likeliest(_without(scores.to(labels.device), labels, predicted))
+    return _without(scores.to(labels.device), labels, predicted).argmax(1)
 
 
 def second_targets(logits: Tensor, labels: Tensor) -> Tensor:
     """The most likely class of (b, k) logits among the others, (b,)."""
-    return _likeliest(_without(logits, labels, logits.argmax(1)))
+    return _without(logits, labels, logits.argmax(1)).argmax(1)
 
 
 def other_classes(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
@@ -29,10 +30,5 @@ def other_classes(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
 
 
 def _without(scores: Tensor, labels: Tensor, predicted: Tensor) -> Tensor:
-    return scores.scatter(1, torch.stack([labels, predicted], dim=1), -torch.inf)
-
-
-def _likeliest(scores: Tensor) -> Tensor:
-    if scores.isneginf().all(dim=1).any():
-        raise ValueError(f"no class of {scores.shape[1]} is left as a target beside the label and the prediction")
-    return scores.argmax(1)
+    left_out = [predicted] if scores.shape[1] == 2 else [labels, predicted]
+    return scores.scatter(1, torch.stack(left_out, dim=1), -torch.inf)
