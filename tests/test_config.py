@@ -453,6 +453,19 @@ def differing(one, other):
 NOISE = {"kind": "noise", "norms": [1.0, 0.3, 0.3], "weight": 1.0}
 
 
+def test_another_number_of_classes_is_one_key():
+    networks = validated(changed(("data.classes", 26))).networks
+    assert networks["M1"].units == [100, 100, 26]
+    assert networks["Conv"].units == [128, 26]
+    assert {network.classes for network in networks.values() if network.images == "data"} == {26}
+
+
+@pytest.mark.parametrize(("size", "sample"), [(10_000, 1000), (500, 500)])
+def test_of_few_images_the_ablations_take_all(size, sample):
+    raw = changed(("data.test_size", size), ("ablations.every", {"attack": {"sample": 1000}}))
+    assert variants(raw)["ablations/as_configured"].attack.sample == sample
+
+
 def test_a_checksum_may_be_in_capitals():
     capitals = DEFAULT["data"]["files"]["test_labels"]["sha256"].upper()
     assert validated(changed(("data.files.test_labels.sha256", capitals))) == validated(DEFAULT)

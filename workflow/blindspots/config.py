@@ -718,7 +718,7 @@ class Config(Section):
 def validated(raw: Mapping[str, Any]) -> Config:
     """The checked configuration. Raises ConfigError with one line that names every wrong key."""
     try:
-        return Config.model_validate(_with_nulls(raw))
+        return Config.model_validate(_with_classes(_with_nulls(raw)))
     except ValidationError as error:
         raise ConfigError("; ".join(_line(problem, raw) for problem in error.errors())) from None
 
@@ -729,10 +729,18 @@ def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
     Every ablation, and the experiment that it is held against, shares the settings of `ablations.every`.
     """
     config = validated(raw)
-    every = config.ablations.every
+    every = _with_images_enough(config)
     choices = config.ablations.choices
     ablated = {f"{ABLATIONS}/{name}": merged(every, choices.get(name, {})) for name in config.ablations.names()}
     return {name: _variant(name, merged(raw, change), config) for name, change in (config.replicated() | ablated).items()}
+
+
+def _with_images_enough(config: Config) -> dict[str, Any]:
+    """What all ablations share, its sample no larger than the smaller set of images is."""
+    every = config.ablations.every
+    sample = every.get("attack", {}).get("sample") if isinstance(every.get("attack", {}), Mapping) else None
+    smaller = min(config.data.train_size, config.data.test_size)
+    return merged(every, {"attack": {"sample": smaller}}) if isinstance(sample, int) and sample > smaller else every
 
 
 def _variant(name: str, raw: Mapping[str, Any], base: Config) -> Config:
@@ -762,6 +770,20 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
         sections = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
         both[key] = merged(both[key], value) if sections else value
     return both
+
+
+def _with_classes(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The word `classes` among a network's units is the number of classes of the data."""
+    data, networks = raw.get("data"), raw.get("networks")
+    if not isinstance(data, Mapping) or not isinstance(networks, Mapping):
+        return dict(raw)
+
+    def counted(network: Any) -> Any:
+        if not isinstance(network, Mapping) or not isinstance(network.get("units"), list):
+            return network
+        return {**network, "units": [data.get("classes") if unit == "classes" else unit for unit in network["units"]]}
+
+    return {**raw, "networks": {name: counted(network) for name, network in networks.items()}}
 
 
 def _with_nulls(value: Any) -> Any:
