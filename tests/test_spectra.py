@@ -238,3 +238,22 @@ def test_a_convolution_that_sees_nothing_has_norm_0():
     assert zero_padded(layer, (1, 1, 1), seed=0) == (0, 0)
     layer.weight.zero_()
     assert zero_padded(layer, (1, 6, 6), seed=0) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["identity", "orthogonal", "rank one", "well-conditioned"])
+@pytest.mark.parametrize("seed", range(5))
+def test_maps_on_which_iterations_go_wrong_have_their_bounds(kind, seed):
+    drawn = np.random.default_rng(seed).standard_normal((6, 6))
+    matrix = {
+        "identity": np.eye(6),
+        "orthogonal": np.linalg.qr(drawn)[0],
+        "rank one": np.outer(drawn[0], drawn[1]),
+        "well-conditioned": np.eye(6) + 1e-3 * drawn,
+    }[kind]
+    values = np.linalg.svd(matrix, compute_uv=False)
+    layer = nn.Conv2d(6, 6, 1, bias=False).double()
+    layer.weight.data = torch.from_numpy(matrix)[:, :, None, None]
+    close = {"rel": 1e-6, "abs": 1e-7 * values.max()}
+    assert spectra.fully_connected(torch.from_numpy(matrix)) == pytest.approx((values.min(), values.max()), **close)
+    assert spectra.convolution(layer.weight, (3, 4)) == pytest.approx((values.min(), values.max()), **close)
+    assert spectra.zero_padded(layer, (6, 3, 4), seed).value == pytest.approx(values.max(), rel=2e-3)
