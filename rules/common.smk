@@ -393,7 +393,7 @@ def tabled_artifacts(wildcards):
         else:
             inputs = [evaluations, tables_networks, *(kinds if name in BASELINE_TABLES else [tables_rows])]
         found |= {path: None for artifacts in inputs for path in artifacts(of_table)}
-    return [*found, *(f"results/units/{name}.h5" for name in CONFIG.units.of)]
+    return [*found, *(f"results/units/{name}.h5" for name in sorted(CONFIG.units.of))]
 
 
 def tabled_shards(wildcards):

@@ -30,7 +30,7 @@ rule inspect_units:
 
 rule tabulate_units:
     input:
-        units=[f"results/units/{name}.h5" for name in CONFIG.units.of],
+        units=[f"results/units/{name}.h5" for name in sorted(CONFIG.units.of)],
     output:
         layout="results/units.csv",
         markdown="results/units.md",
@@ -51,7 +51,7 @@ rule tabulate_units:
         cpu=cpu,
         mem_mb=1000,
     params:
-        settings=settings("tabulate_units", table="units", names=list(CONFIG.units.of), of=plain(CONFIG.units)["of"]),
+        settings=settings("tabulate_units", table="units", names=sorted(CONFIG.units.of), of=plain(CONFIG.units)["of"]),
     message:
         "Comparing units with random directions"
     shell:

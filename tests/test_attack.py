@@ -936,18 +936,6 @@ WRONG_FOR_BOTH = {
         "give two numbers for all pixels, and put what differs",
     ),
     "one bound": ({"bounds": 1.0}, "bounds are 1.0: give two numbers for all pixels"),
-    "images as whole numbers": (
-        {"model": lambda images: small_network()((255 * images).round() / 255)},
-        "the model's gradient is 0 at its images and between the bounds",
-    ),
-    "dead units": (
-        {"model": lambda images: small_network()(functional.relu(images - 2))},
-        "the model's gradient is 0 at its images and between the bounds",
-    ),
-    "logits below the margin": (
-        {"model": Answers(lambda logits: 1e-7 * logits).eval()},
-        "logits of an image differ by less than the margin, 0.0001: give a smaller one",
-    ),
     "chance": ({"model": Answers(functional.dropout).eval()}, "other logits when it is asked again: .*functional.dropout"),
     "noise": (
         {"model": Answers(lambda logits: logits + 0.1 * torch.randn_like(logits)).eval()},
