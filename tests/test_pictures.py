@@ -165,12 +165,12 @@ def test_a_folder_of_ones_own_is_read_as_it_is(folder):
 def test_what_of_a_folder_is_left_out_is_told(folder, capfd):
     (folder / "q_2.webp").write_bytes(encoded(gradient(40, 40), "WEBP"))
     (folder / "q_3.BMP").write_bytes(encoded(gradient(40, 40), "BMP"))
-    for name in ("._p0_2.png", "a.txt", "b.txt", "README"):
+    for name in ("._p0_2.png", ".DS_Store", ".hidden.txt", "a.txt", "b.txt", "README"):
         (folder / name).write_bytes(b"none")
     assert program(folder, folder=str(folder)) == 0
     with artifacts.read(folder / "p.h5") as file:
         assert len(file["pictures/images"]) == 7
-    assert f"7 pictures in {folder}; left out: 2 .txt, 1 readme, 1 hidden" in capfd.readouterr().err.lower()
+    assert f"7 pictures in {folder}; left out: 3 hidden, 2 .txt, 1 readme" in capfd.readouterr().err.lower()
 
 
 def test_a_sample_of_a_folder_has_the_classes_of_all(folder):

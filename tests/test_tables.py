@@ -2,6 +2,7 @@
 
 import csv
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from blindspots import artifacts, tables
 from blindspots.artifacts import Dataset
 from blindspots.tables import Number, Source, Table
+from scripts import tabulate_baseline
 
 COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,dataset"
 COLUMNS += ",row_label,column_label"
@@ -218,3 +220,23 @@ def test_the_papers_numbers_are_read_as_printed(tmp_path):
     wanted["M1", "upper"] = Number("5e-5", None, None)
     assert tables.read_paper([tmp_path / "t.csv"]) == wanted
     assert tables.read_paper([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (
+            [2, 2, 0],
+            "1 were misclassified before any distortion and got a target that is neither their label nor the network's",
+        ),
+        (
+            [1, 0, 0],
+            "1 were misclassified before any distortion and got their label as target, the other one of two classes",
+        ),
+    ],
+)
+def test_a_note_says_what_misclassified_images_were_led_to(tmp_path, targets, words):
+    status = np.zeros(3, np.uint8).astype(h5py.enum_dtype({"converged": 0}, basetype="u1"))
+    datasets = {"predicted": [0, 1, 1], "labels": [0, 0, 1], "target": targets, "success": [True] * 3, "status": status}
+    artifacts.write(tmp_path / "a.h5", {name: Dataset(values, "some") for name, values in datasets.items()}, {})
+    assert words in tabulate_baseline._outcome(tmp_path / "a.h5", "random")

@@ -738,9 +738,14 @@ def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
 def _with_images_enough(config: Config) -> dict[str, Any]:
     """What all ablations share, its sample no larger than the smaller set of images is."""
     every = config.ablations.every
-    sample = every.get("attack", {}).get("sample") if isinstance(every.get("attack", {}), Mapping) else None
+    sample = _sample(every)
     smaller = min(config.data.train_size, config.data.test_size)
     return merged(every, {"attack": {"sample": smaller}}) if isinstance(sample, int) and sample > smaller else every
+
+
+def _sample(change: Mapping[str, Any]) -> Any:
+    attack = change.get("attack")
+    return attack.get("sample") if isinstance(attack, Mapping) else None
 
 
 def _variant(name: str, raw: Mapping[str, Any], base: Config) -> Config:

@@ -45,17 +45,21 @@ def _names(settings: dict) -> list[str]:
     folder = Path(settings["folder"]).expanduser()
     if not folder.is_dir():
         raise StepError(f"pictures.folder: {folder} is no folder: name one that has the pictures, or none")
-    found = [Path(top, name).relative_to(folder) for top, _, files in os.walk(folder, followlinks=True) for name in files]
-    hidden = [path for path in found if path.name.startswith(".")]  # as macOS puts a ._name.jpg beside every name.jpg
-    names = sorted(path.as_posix() for path in {*found} - {*hidden} if path.suffix.lower() in pictures.KINDS)
+    names, left_out = [], Counter()
+    found = (Path(top, name).relative_to(folder) for top, _, files in os.walk(folder, followlinks=True) for name in files)
+    for path in found:
+        if path.name.startswith("."):  # as macOS puts a ._name.jpg beside every name.jpg
+            left_out["hidden"] += 1
+        elif path.suffix.lower() in pictures.KINDS:
+            names.append(path.as_posix())
+        else:
+            left_out[path.suffix.lower() or path.name] += 1
     if not names:
         raise StepError(f"pictures.folder: {folder} has no picture ({', '.join(pictures.KINDS)})")
-    others = Counter(path.suffix.lower() or path.name for path in found if path.suffix.lower() not in pictures.KINDS)
-    others |= {"hidden": len(hidden)} if hidden else {}
-    if others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+    if left_out:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
         log.info("%d pictures in %s; left out: %s", len(names), folder, kinds)
-    return names
+    return sorted(names)
 
 
 def _contents(step: Step, names: list[str]) -> Iterator[tuple[str, bytes]]:

@@ -70,13 +70,16 @@ def _outcome(path: Path, target: str) -> str:
     with artifacts.read(path) as file:
         success, status = file["success"][()], file["status"][()]
         misclassified = file["predicted"][()] != file["labels"][()]
+        led_back = misclassified & (file["target"][()] == file["labels"][()])
         codes = h5py.check_enum_dtype(file["status"].dtype)
     note = (
         f"an adversarial example was found for {success.sum()} of {len(success)} images; "
         f"{misclassified.sum()} were misclassified before any distortion"
     )
     if target != "given":
-        note += " and got a target that is neither their label nor the network's answer"
+        nothing_else = "their label as target, the other one of two classes"
+        another = "a target that is neither their label nor the network's answer"
+        note += f" and got {nothing_else if led_back.any() else another}"
     for text, code in codes.items():
         count = int(((status == code) & success).sum())
         if count and text != "converged":
