@@ -59,7 +59,8 @@ def baseline(verdicts, folder, missed=0, comparable=True):
     """Of a network that errs in 2 % of the images."""
     success = np.arange(IMAGES) >= missed
     found = {"success": success, "distortion": np.where(success, SIZES, np.nan), "residual": np.where(success, 0, np.nan)}
-    found |= {"status": success.astype(np.uint8).astype(STATUS), "predicted": np.zeros(IMAGES), "labels": np.zeros(IMAGES)}
+    classes = {"predicted": np.zeros(IMAGES), "labels": np.zeros(IMAGES), "target": np.ones(IMAGES)}
+    found |= {"status": success.astype(np.uint8).astype(STATUS)} | classes
     artifacts.write(folder / "a.h5", {name: Dataset(value, "some") for name, value in found.items()}, {})
     artifacts.write(folder / "o.h5", {"misclassified/test/M1": Dataset(np.arange(IMAGES) < 20, "some")}, {})
     artifacts.write(folder / "n.h5", {"converged": Dataset(True, "some")}, {})
