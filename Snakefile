@@ -2,41 +2,18 @@
 #
 # The configuration is checked first; then each file under rules/ has one stage, from the data to the tables.
 
-import os
+from pathlib import Path
+
+# Where the project is, also as a module of another workflow.
+PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+if not PROJECT.is_dir():
+    raise SystemExit(f"Error: {PROJECT} is no folder, and the programs lie beside the Snakefile: clone the repository, and use that")
 
 
-configfile: os.path.join(workflow.basedir, "config", "config.yaml")
+configfile: PROJECT / "config/config.yaml"
 
 
 include: "rules/common.smk"
-
-
-# What is not worth a cluster job of its own.
-localrules:
-    all,
-    fetch,
-    fetch_pictures,
-    load,
-    split,
-    amplify,
-    noise,
-    gather,
-    tabulate_baseline,
-    tabulate_transfer,
-    tabulate_spectra,
-    tabulate_units,
-    tabulate_methods,
-    plot_methods,
-    plot_units,
-    plot_adversarial,
-    plot_training,
-    plot_filters,
-    judge_claims,
-    compare_ablations,
-    export_provenance,
-    render_audit,
-    audit,
-    archive,
 
 
 onstart:
@@ -51,6 +28,7 @@ rule all:
         "results/figures/training.png",
         "results/claims.md",
         "results/audit.html",
+    localrule: True
 
 
 include: "rules/data.smk"

@@ -13,6 +13,7 @@ rule archive:
         "results/logs/archive.log",
     benchmark:
         "results/benchmarks/archive.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:

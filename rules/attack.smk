@@ -102,6 +102,7 @@ rule amplify:
         "results/logs/amplify/{examples}/{images}/{variant}{network}_{stddev}/{shard}.log",
     benchmark:
         "results/benchmarks/amplify/{examples}/{images}/{variant}{network}_{stddev}/{shard}.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -125,6 +126,7 @@ rule noise:
         "results/logs/noise/{images}/{variant}{stddev}/{shard}.log",
     benchmark:
         "results/benchmarks/noise/{images}/{variant}{stddev}/{shard}.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -141,7 +143,7 @@ rule noise:
 
 rule gather:
     input:
-        gathered_shards,
+        shards=gathered_shards,
     output:
         "results/{kind}/{images}/{variant}{name}.h5",
     log:
@@ -151,6 +153,7 @@ rule gather:
     wildcard_constraints:
         kind="adversarial|refined|exact|noise|amplified/[a-z]+",
         name=r"[\w.-]+",
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -158,7 +161,8 @@ rule gather:
         mem_mb=500,
     params:
         settings=settings("gather"),
+        shards=in_a_command("shards"),
     message:
         "Gathering {wildcards.kind}/{wildcards.images}/{wildcards.variant}{wildcards.name}"
     shell:
-        "exec python -P -m scripts.gather --shards {input:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        "exec python -P -m scripts.gather --shards {params.shards:q} --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -13,6 +13,7 @@ rule export_provenance:
         "results/logs/provenance.log",
     benchmark:
         "results/benchmarks/provenance.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -34,14 +35,13 @@ rule render_audit:
         pictures="results/pictures.h5",
         splits="results/splits.h5",
         images=tabled_shards,
-        template=ancient(os.path.relpath(PAGE)),
-        modules=shown_modules,
     output:
         "results/audit.html",
     log:
         "results/logs/audit_page.log",
     benchmark:
         "results/benchmarks/audit_page.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -49,12 +49,15 @@ rule render_audit:
         mem_mb=1000,
     params:
         settings=page_settings,
+        images=in_a_command("images"),
+        template=pages_template,
+        modules=shown_modules,
     message:
         "Rendering the page where every number comes from"
     shell:
         "exec python -P -m scripts.render_audit --provenance {input.provenance:q} --data {input.data:q} --pictures {input.pictures:q}"
         " --splits {input.splits:q}"
-        " --images {input.images:q} --template {input.template:q} --modules {input.modules:q}"
+        " --images {params.images:q} --template {params.template:q} --modules {params.modules:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -62,12 +65,14 @@ rule render_audit:
 rule audit:
     log:
         "results/logs/audit.log",
+    localrule: True
     resources:
         cpu=cpu,
         mem_mb=2000,
     params:
         config=configuration,
+        results=os.path.dirname(rules.export_provenance.output[0]),
     message:
         "Auditing what the finished run has made"
     shell:
-        "exec python -P -m blindspots.audit --config {params.config:q} 2> {log:q}"
+        "exec python -P -m blindspots.audit --results {params.results:q} --config {params.config:q} 2> {log:q}"

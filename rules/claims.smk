@@ -11,6 +11,7 @@ rule judge_claims:
         "results/logs/claims.log",
     benchmark:
         "results/benchmarks/claims.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -36,6 +37,7 @@ rule compare_ablations:
         "results/logs/ablations.log",
     benchmark:
         "results/benchmarks/ablations.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:

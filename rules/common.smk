@@ -6,20 +6,24 @@
 
 import fcntl
 import json
+import os
 import re
 import sys
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
-WORKFLOW = os.path.join(workflow.basedir, "workflow")
+import yaml
+
+WORKFLOW = str(PROJECT / "workflow")
 PAGE = Path(WORKFLOW, "report", "audit.html.j2")
 sys.path.insert(0, WORKFLOW)
 
 from blindspots.config import ABLATIONS, PICTURES, BaselineTable, ConfigError, MethodsTable, Pretrained, SpectralTable
-from blindspots.config import TransferTable, validated, variants
+from blindspots.config import TransferTable, merged, validated, variants
 from blindspots.cores import available_cores
 from blindspots.fingerprint import fingerprint
+from blindspots.shards import collapsed
 from snakemake.exceptions import WorkflowError
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.
@@ -28,9 +32,12 @@ os.environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)]),
 )
 
+# As a module, the workflow may have been given no more than what differs.
+CONFIGURATION = merged(yaml.safe_load((PROJECT / "config/config.yaml").read_text()), config)
+
 try:
-    CONFIG = validated(config)
-    VARIANTS = {"": CONFIG} | {f"{name}/": variant for name, variant in variants(config).items()}
+    CONFIG = validated(CONFIGURATION)
+    VARIANTS = {"": CONFIG} | {f"{name}/": variant for name, variant in variants(CONFIGURATION).items()}
 except ConfigError as error:
     sys.exit(f"Error in the configuration: {error}")
 for given in {CONFIG.attack_on(images).given_targets for images in ("test", PICTURES)} - {None}:
@@ -235,7 +242,8 @@ def distorted_data(wildcards):
 
 
 def given_targets(wildcards):
-    return config_of(wildcards).attack_on(wildcards.images).given_targets or []
+    path = config_of(wildcards).attack_on(wildcards.images).given_targets
+    return [local(path)] if path else []  # where its owner has it, whatever prefix a module's results have
 
 
 def attacked_network(wildcards):
@@ -245,6 +253,15 @@ def attacked_network(wildcards):
 def amplified_shard(wildcards):
     examples = examples_artifact(wildcards.examples, wildcards.images, wildcards.variant, wildcards.network)
     return f"{examples.removesuffix('.h5')}/{wildcards.shard}.h5"
+
+
+def in_a_command(role):
+    """A parameter: the files of an input, with one word for many shards, as a command holds 128 KiB at most."""
+
+    def words(wildcards, input):
+        return collapsed(input[role])
+
+    return words
 
 
 def gathered_shards(wildcards):
@@ -263,16 +280,6 @@ def rows_shards(table, variant):
 
 def evaluated_shards(wildcards):
     return [shard for row in rows_shards(table_of(wildcards), wildcards.variant).values() for shard in row]
-
-
-for name in TRANSFER_TABLES:
-    paths = [shard for row in rows_shards(CONFIG.tables[name], "").values() for shard in row]
-    # As arguments and in the settings, each in quotes and between commas; a command holds 128 KiB.
-    if 2 * sum(len(path) + 4 for path in paths) > 120_000:
-        sys.exit(
-            f"Error in the configuration: {name} comes from {len(paths)} files, more than a command can name: "
-            f"raise attack.images_per_job (of {CONFIG.tables[name].distorted})"
-        )
 
 
 def evaluations(wildcards):
@@ -345,16 +352,17 @@ def figures_units(wildcards):
 
 
 def papers_file(table):
-    return Path(workflow.basedir, "config", "paper", f"{table}.csv")
+    return PROJECT / "config/paper" / f"{table}.csv"
 
 
-def papers_numbers(wildcards):
-    """The paper's numbers of a table, where it has that table.
+# The project's own files are parameters and no inputs: from a moved run, or another clone, they have other paths and times,
+# which change nothing. Their hashes are among the settings. (Snakemake compares no parameter that depends on `input`.)
 
-    In a new clone this file is younger than results that were moved there, so its hash is a setting and its time nothing.
-    """
+
+def papers_numbers(wildcards, input):
+    """The paper's numbers of a table, where it has that table."""
     path = papers_file(wildcards.table)
-    return [ancient(os.path.relpath(path))] if path.exists() else []
+    return [os.path.relpath(path)] if path.exists() else []
 
 
 def figures_rows(wildcards):
@@ -409,23 +417,23 @@ def tabled_shards(wildcards):
         else:
             artifacts = [row_artifact(table, "", row) for row in table.rows()]
         found |= {path: None for artifact in artifacts for path in shards(artifact, "", table.distorted)}
-    if sum(map(len, found)) + len(found) > 100_000:  # of the 128 KiB that a command holds
-        raise WorkflowError(
-            f"results/audit.html shows images of {len(found)} files, more than a command can name: raise attack.images_per_job"
-        )
     return list(found)
 
 
 def module_files():
-    """The source files of the programs that make artifacts, whose rules have their names."""
-    makers = [rule.name for rule in workflow.rules if any(output.endswith(".h5") for output in rule.output)]
-    modules = sorted({module for maker in makers for module in fingerprint(f"scripts.{maker}").modules})
+    """The source files of all programs."""
+    programs = [path.stem for path in Path(WORKFLOW, "scripts").glob("[!_]*.py")]
+    modules = sorted({module for program in programs for module in fingerprint(f"scripts.{program}").modules})
     places = [Path(WORKFLOW, *module.split(".")) for module in modules]
     return [place / "__init__.py" if place.is_dir() else place.with_suffix(".py") for place in places]
 
 
-def shown_modules(wildcards):
-    return [ancient(os.path.relpath(path)) for path in module_files()]
+def shown_modules(wildcards, input):
+    return [os.path.relpath(path) for path in module_files()]
+
+
+def pages_template(wildcards, input):
+    return os.path.relpath(PAGE)
 
 
 def ablated_cells(wildcards):
@@ -473,7 +481,7 @@ def fetch_pictures_settings(wildcards):
 
 
 def configuration(wildcards):
-    return json.dumps(config)
+    return json.dumps(CONFIGURATION)
 
 
 def load_settings(wildcards):
@@ -580,7 +588,7 @@ def evaluate_distorted_settings(wildcards):
     rows = rows_shards(table, wildcards.variant)
     return settings(
         "evaluate_distorted",
-        rows=[{"name": name, "shards": paths} for name, paths in rows.items()],
+        rows=[{"name": name, "shards": len(paths)} for name, paths in rows.items()],
         columns=table.networks,
         **machine(CONFIG.evaluation),
     )
@@ -684,14 +692,19 @@ def picture_settings(wildcards):
 
 def archived_project():
     """The project's own files, without what is made from them, and their SHA-256: another content makes another archive."""
-    root = Path(workflow.basedir)
+    root = PROJECT
     found = [path for name in ARCHIVED_FOLDERS for path in root.joinpath(name).rglob("*") if path.is_file()]
     names = [*ARCHIVED_FILES, *(path.relative_to(root).as_posix() for path in found)]
     return {name: sha256((root / name).read_bytes()).hexdigest() for name in names if not re.search(MADE, name)}
 
 
 def archive_settings(wildcards):
-    return settings("archive", project=archived_project(), config=config)
+    if rules.archive.output[0] != "results/archive.zip":
+        raise WorkflowError(
+            f"{rules.archive.output[0]} is not made, as an archive runs again by itself, without a prefix: "
+            "run this workflow by itself in a --directory, and archive that"
+        )
+    return settings("archive", project=archived_project(), config=CONFIGURATION)
 
 
 def page_settings(wildcards):

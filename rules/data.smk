@@ -9,6 +9,7 @@ rule fetch:
         "results/logs/fetch.log",
     benchmark:
         "results/benchmarks/fetch.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -34,6 +35,7 @@ rule split:
         "results/logs/split.log",
     benchmark:
         "results/benchmarks/split.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -55,6 +57,7 @@ rule fetch_pictures:
         "results/logs/fetch_pictures.log",
     benchmark:
         "results/benchmarks/fetch_pictures.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:

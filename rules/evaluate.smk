@@ -55,8 +55,9 @@ rule evaluate_distorted:
         gpu=gpu(CONFIG.evaluation),
     params:
         settings=evaluate_distorted_settings,
+        distorted=in_a_command("distorted"),
     message:
         "Classifying the distorted images of {wildcards.variant}{wildcards.table}"
     shell:
-        "exec python -P -m scripts.evaluate_distorted --distorted {input.distorted:q} --networks {input.networks:q}"
+        "exec python -P -m scripts.evaluate_distorted --distorted {params.distorted:q} --networks {input.networks:q}"
         " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"

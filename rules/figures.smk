@@ -21,6 +21,7 @@ rule plot_adversarial:
         "results/benchmarks/figures/adversarial_{table}.tsv"
     wildcard_constraints:
         table=any_of(TRANSFER_TABLES),
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -28,10 +29,11 @@ rule plot_adversarial:
         mem_mb=1000,
     params:
         settings=picture_settings,
+        shards=in_a_command("shards"),
     message:
         "Drawing the adversarial examples of {wildcards.table}"
     shell:
-        "exec python -P -m scripts.plot_adversarial --data {input.data:q} --gathered {input.gathered:q} --shards {input.shards:q}"
+        "exec python -P -m scripts.plot_adversarial --data {input.data:q} --gathered {input.gathered:q} --shards {params.shards:q}"
         " --evaluation {input.evaluation:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -49,6 +51,7 @@ rule plot_training:
         "results/logs/figures/training.log",
     benchmark:
         "results/benchmarks/figures/training.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -77,6 +80,7 @@ rule plot_filters:
         "results/logs/figures/filters_{network}.log",
     benchmark:
         "results/benchmarks/figures/filters_{network}.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:

@@ -6,7 +6,6 @@ rule tabulate_methods:
     input:
         originals=evaluations,
         networks=tables_networks,
-        paper=papers_numbers,
     output:
         layout="results/{variant}{table}.csv",
         markdown="results/{variant}{table}.md",
@@ -23,6 +22,7 @@ rule tabulate_methods:
         "results/benchmarks/tables/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(METHODS_TABLES),
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -30,17 +30,17 @@ rule tabulate_methods:
         mem_mb=1000,
     params:
         settings=methods_settings,
+        paper=papers_numbers,
     message:
         "Making {wildcards.variant}{wildcards.table}"
     shell:
         "exec python -P -m scripts.tabulate_methods --originals {input.originals:q} --networks {input.networks:q}"
-        " --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --paper {params.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule plot_methods:
     input:
         networks=tables_networks,
-        paper=papers_numbers,
     output:
         report(
             "results/{variant}{table}.png",
@@ -54,6 +54,7 @@ rule plot_methods:
         "results/benchmarks/figures/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(METHODS_TABLES),
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -61,8 +62,9 @@ rule plot_methods:
         mem_mb=1000,
     params:
         settings=methods_figure_settings,
+        paper=papers_numbers,
     message:
         "Drawing the errors of {wildcards.variant}{wildcards.table} by epoch"
     shell:
-        "exec python -P -m scripts.plot_methods --networks {input.networks:q} --paper {input.paper:q}"
+        "exec python -P -m scripts.plot_methods --networks {input.networks:q} --paper {params.paper:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

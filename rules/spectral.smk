@@ -22,17 +22,17 @@ rule measure_spectra:
         runtime=grows(60),
     params:
         settings=spectra_settings,
+        examples=in_a_command("examples"),
     message:
         "The frame bounds of {wildcards.variant}{wildcards.network}"
     shell:
         "exec python -P -m scripts.measure_spectra --data {input.data:q} --network {input.network:q}"
-        " --examples {input.examples:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --examples {params.examples:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule tabulate_spectra:
     input:
         spectra=tables_spectra,
-        paper=papers_numbers,
     output:
         layout="results/{variant}{table}.csv",
         markdown="results/{variant}{table}.md",
@@ -49,6 +49,7 @@ rule tabulate_spectra:
         "results/benchmarks/tables/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(SPECTRAL_TABLES),
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -56,8 +57,9 @@ rule tabulate_spectra:
         mem_mb=1000,
     params:
         settings=spectral_settings,
+        paper=papers_numbers,
     message:
         "Making {wildcards.variant}{wildcards.table}"
     shell:
-        "exec python -P -m scripts.tabulate_spectra --spectra {input.spectra:q} --paper {input.paper:q}"
+        "exec python -P -m scripts.tabulate_spectra --spectra {input.spectra:q} --paper {params.paper:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

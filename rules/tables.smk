@@ -9,7 +9,6 @@ rule tabulate_baseline:
         refined=tables_examples("refined"),
         exact=tables_examples("exact", LINEAR_NETWORKS),
         networks=tables_networks,
-        paper=papers_numbers,
     output:
         layout="results/{variant}{table}.csv",
         markdown="results/{variant}{table}.md",
@@ -26,6 +25,7 @@ rule tabulate_baseline:
         "results/benchmarks/tables/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(BASELINE_TABLES),
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -33,11 +33,12 @@ rule tabulate_baseline:
         mem_mb=1000,
     params:
         settings=baseline_settings,
+        paper=papers_numbers,
     message:
         "Making {wildcards.variant}{wildcards.table}"
     shell:
         "exec python -P -m scripts.tabulate_baseline --originals {input.originals:q} --adversarial {input.adversarial:q}"
-        " --refined {input.refined:q} --exact {input.exact:q} --networks {input.networks:q} --paper {input.paper:q}"
+        " --refined {input.refined:q} --exact {input.exact:q} --networks {input.networks:q} --paper {params.paper:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -46,7 +47,6 @@ rule tabulate_transfer:
         evaluation=evaluations,
         distorted=tables_rows,
         refined=tables_examples("refined"),
-        paper=papers_numbers,
     output:
         layout="results/{variant}{table}.csv",
         markdown="results/{variant}{table}.md",
@@ -63,6 +63,7 @@ rule tabulate_transfer:
         "results/benchmarks/tables/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(TRANSFER_TABLES),
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -70,8 +71,9 @@ rule tabulate_transfer:
         mem_mb=1000,
     params:
         settings=transfer_settings,
+        paper=papers_numbers,
     message:
         "Making {wildcards.variant}{wildcards.table}"
     shell:
         "exec python -P -m scripts.tabulate_transfer --evaluation {input.evaluation:q} --distorted {input.distorted:q}"
-        " --refined {input.refined:q} --paper {input.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        " --refined {input.refined:q} --paper {params.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"

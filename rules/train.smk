@@ -70,6 +70,7 @@ rule load:
         "results/benchmarks/load/{network}.tsv"
     wildcard_constraints:
         network=any_of(PRETRAINED_NETWORKS),
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:

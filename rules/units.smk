@@ -45,6 +45,7 @@ rule tabulate_units:
         "results/logs/tables/units.log",
     benchmark:
         "results/benchmarks/tables/units.tsv"
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:
@@ -76,6 +77,7 @@ rule plot_units:
         "results/benchmarks/figures/{figure}.tsv"
     wildcard_constraints:
         figure=any_of(UNITS_FIGURES),
+    localrule: True
     conda:
         "../envs/environment.yaml"
     resources:

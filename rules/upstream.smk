@@ -4,8 +4,6 @@
 # job are by now. So a job that failed after a change, and whose earlier output is therefore gone, would leave tables of the
 # earlier settings that count as finished. With this parameter they do not, as Snakemake compares parameters.
 
-from snakemake.io import is_flagged
-
 PLANNED = {}
 
 
@@ -19,7 +17,7 @@ def upstream(made):
         for path in job.input:
             if path in makers:
                 parts.append([path, *map(str, makers[path].non_derived_params)])
-            elif not is_flagged(path, "ancient"):
+            else:
                 parts.append([path, sha256(Path(path).read_bytes()).hexdigest()])
         return sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -34,4 +32,5 @@ def planned(made, wildcards):
 
 
 for made in workflow.rules:
-    made.set_params(upstream=upstream(made))
+    if Path(made.snakefile).is_relative_to(PROJECT) and "upstream" not in made.params.keys():  # as a module, beside others
+        made.set_params(upstream=upstream(made))

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from blindspots import attack, networks, targets
 from blindspots.attack import minimum_distortion, refine
+from blindspots.parallel import can_fork
 from blindspots.penalty import LBFGS
 from blindspots.sqp import SQP
 
@@ -1209,9 +1210,10 @@ def test_the_number_of_threads_changes_nothing(method, dtype):
     one = minimum_distortion(network, images, classes, method=method, batch=3)
     refined = refine(network, images, one.images, classes, batch=3)
     for threads in (2, 3, 8):
-        more = minimum_distortion(network, images, classes, method=method, batch=3, threads=threads)
+        copies = {"threads": threads, "processes": threads == 3 and can_fork()}
+        more = minimum_distortion(network, images, classes, method=method, batch=3, **copies)
         assert all(equal(a, b) for a, b in zip(more, one, strict=True))
-        again = refine(network, images, one.images, classes, batch=3, threads=threads)
+        again = refine(network, images, one.images, classes, batch=3, **copies)
         assert all(equal(a, b) for a, b in zip(again, refined, strict=True))
 
 

@@ -144,7 +144,7 @@ def test_a_damaged_shard_is_refused(tmp_path):
 
 
 def named(shards):
-    return [{"name": name, "shards": [str(path) for path in paths]} for name, paths in shards.items()]
+    return [{"name": name, "shards": len(paths)} for name, paths in shards.items()]
 
 
 @pytest.mark.parametrize("bounds", [[7], [5, 9], [1, 2, 10]])

@@ -1,17 +1,21 @@
-"""Pieces of work on several threads, with the results and the arithmetic of one."""
+"""Pieces of work on several threads or processes, with the results and the arithmetic of one."""
 
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from typing import NamedTuple
 
+import psutil
 import pytest
 import torch
 from threadpoolctl import threadpool_info
 
 from blindspots.fingerprint import WORKFLOW
-from blindspots.parallel import Workers
+from blindspots.parallel import Processes, Workers, can_fork
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -94,3 +98,53 @@ with Workers(2) as workers:
         begun = time.monotonic()
         assert run.wait() == -signal.SIGINT
         assert time.monotonic() - begun < 30
+
+
+class Both(NamedTuple):
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+@pytest.mark.skipif(not can_fork(), reason="a copy of a process cannot go on with torch here")
+class TestProcesses:
+    @pytest.mark.parametrize("processes", [1, 2, 3, 8])
+    def test_results_come_in_the_order_of_the_items_whatever_the_number_of_processes(self, processes):
+        values = [torch.randn(20, 30, generator=torch.Generator().manual_seed(seed)) for seed in range(17)]
+        with Processes(processes) as workers:
+            found = list(workers.map(lambda index: Both(values[index] @ values[index].T, torch.tensor(index)), range(17)))
+        assert all(torch.equal(pair.a, value @ value.T) for pair, value in zip(found, values, strict=True))
+        assert [pair.b.item() for pair in found] == [*range(17)]
+
+    def test_pieces_are_computed_by_other_processes_at_the_same_time(self):
+        meeting = multiprocessing.get_context("fork").Barrier(3)
+        with Processes(3) as workers:
+            met = workers.map(lambda _: Both(torch.tensor(meeting.wait(10)), torch.tensor(os.getpid())), range(3))
+            places, others = zip(*met, strict=True)
+        assert sorted(place.item() for place in places) == [0, 1, 2]
+        assert len({other.item() for other in others} | {os.getpid()}) == 4
+
+    def test_an_error_is_raised_here(self):
+        def refuse(item):
+            raise ValueError(f"{item} is refused")
+
+        with Processes(2) as workers, pytest.raises(ValueError, match="0 is refused"):
+            list(workers.map(refuse, range(5)))
+
+    def test_a_killed_process_is_told_as_want_of_memory(self):
+        with Processes(2) as workers, pytest.raises(MemoryError, match="killed at its work"):
+            list(workers.map(lambda _: os.kill(os.getpid(), signal.SIGKILL), range(4)))
+
+    def test_copies_end_with_what_they_are_copies_of(self):
+        program = (
+            "import os, time\n"
+            "from blindspots.parallel import Processes\n"
+            "with Processes(2) as workers:\n"
+            "    list(workers.map(lambda _: print(os.getpid(), flush=True) or time.sleep(60), range(2)))\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(WORKFLOW)}
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment) as run:
+            copies = [psutil.Process(int(run.stdout.readline())) for _ in range(2)]
+            run.kill()
+        gone, alive = psutil.wait_procs(copies, timeout=10)
+        assert len(gone) == 2
+        assert not alive

@@ -529,7 +529,6 @@ def test_the_report_holds_tables_and_figures(clone):
             ),
             "attack.given_targets: none is no file in",
         ),
-        (("images_per_job: 10000", "images_per_job: 300"), "table2 comes from 1800 files, more than a command can name"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_before_any_job(tmp_path, change, message):
@@ -544,12 +543,18 @@ def test_a_wrong_configuration_is_one_line_before_any_job(tmp_path, change, mess
     assert not (folder / "results").exists()
 
 
-def test_more_images_than_the_page_of_the_audit_can_name_are_refused_before_any_job(tmp_path):
-    run = snakemake(copy_code(tmp_path), "results/audit.html", "--config", "attack={images_per_job: 500}")
-    assert run.returncode != 0
-    assert "more than a command can name: raise attack.images_per_job" in run.stderr
-    assert "Execute" not in run.stderr
-    assert not (tmp_path / "results/data.h5").exists()
+def test_no_command_grows_with_the_number_of_shards(tmp_path):
+    folder = copy_code(tmp_path)
+
+    def commands(images_per_job):
+        """Of each program, the longest command, without the numbers that it names shards by."""
+        attack = f"attack={{sample: 1000, images_per_job: {images_per_job}}}"
+        run = snakemake(folder, "--dry-run", "--forceall", "--printshellcmds", "--config", attack)
+        assert run.returncode == 0, run.stderr
+        plain = [re.sub(r"[0-9*]+-of-[0-9]+", "", line) for line in run.stdout.splitlines() if "python -P -m" in line]
+        return {line.split()[4]: len(line) for line in sorted(plain, key=len)}
+
+    assert commands(500) == commands(100)
 
 
 def test_without_any_source_the_error_names_each_and_what_to_do(tmp_path):

@@ -13,7 +13,7 @@ from blindspots import targets as policies
 from blindspots.checks import as_module, as_numbers, check_bounds, check_classes, checked, without_rounding
 from blindspots.evaluation import logits, outcome
 from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS
-from blindspots.parallel import Workers
+from blindspots.parallel import Processes, Workers
 from blindspots.penalty import LBFGS
 from blindspots.problem import Found, Problem
 from blindspots.sqp import SQP
@@ -67,6 +67,7 @@ def minimum_distortion(
     margin: float = 1e-4,
     batch: int | None = None,
     threads: int = 1,
+    processes: bool = False,
     report: Report = no_report,
 ) -> Adversarial:
     """The nearest images that `model` classifies as `targets`.
@@ -88,6 +89,7 @@ def minimum_distortion(
     batch:   images worked on together, which bounds the memory; by itself as many as fit.
     threads: batches worked on at the same time on a CPU, by a thread each, as far as they fit into its memory. They change
              nothing of the results, if the model keeps nothing of one call for another.
+    processes: whether the threads are processes, copies of this one, which is quicker (see `parallel`).
     report:  called after each batch with a message and its values, as a logger's `info` is.
 
     Returns an `Adversarial`. A minimum is a local one: the best that the search came to. Success and distortion are
@@ -115,8 +117,9 @@ def minimum_distortion(
         return _nearest_of(_joined(every), allowed[part])
 
     if allowed is None:
-        return _in_parts(lambda part: attacked(images[part], targets[part]), len(images), parts, report)
-    return _in_parts(nearest, len(images), parts._replace(size=max(1, parts.size // (classes - 1))), report)
+        return _in_parts(lambda part: attacked(images[part], targets[part]), len(images), parts, processes, report)
+    smaller = parts._replace(size=max(1, parts.size // (classes - 1)))
+    return _in_parts(nearest, len(images), smaller, processes, report)
 
 
 def refine(
@@ -130,6 +133,7 @@ def refine(
     margin: float = 1e-4,
     batch: int | None = None,
     threads: int = 1,
+    processes: bool = False,
     report: Report = no_report,
 ) -> Adversarial:
     """From (b, ...) adversarial images of any origin on to the local minima of the distortion that they lead to.
@@ -159,7 +163,7 @@ def refine(
         return _result(problem, images[part], search, of_the_target)
 
     parts = _Parts.of(model, images, batch, threads, _vectors(options, classes))
-    return _in_parts(refined, len(images), parts, report)
+    return _in_parts(refined, len(images), parts, processes, report)
 
 
 def _options(method: str | SQP | LBFGS) -> SQP | LBFGS:
@@ -221,9 +225,11 @@ class _Parts(NamedTuple):
         return cls(size, min(threads, fitting))
 
 
-def _in_parts(attacked: Callable[[slice], Adversarial], total: int, parts: _Parts, report: Report) -> Adversarial:
+def _in_parts(
+    attacked: Callable[[slice], Adversarial], total: int, parts: _Parts, processes: bool, report: Report
+) -> Adversarial:
     done: list[Adversarial] = []
-    with Workers(parts.threads) as workers:
+    with (Processes if processes and parts.threads > 1 else Workers)(parts.threads) as workers:
         slices = [slice(first, first + parts.size) for first in range(0, total, parts.size)]
         for result in workers.map(torch.no_grad()(attacked), slices):
             done.append(result)

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -120,7 +121,7 @@ def invalidated(run: Run, jobs: Sequence[Job], broken: set[str]) -> dict[str, li
         (cells_file,) = [path for path in job.outputs if path.endswith(".cells.csv")] or [None]
         if cells_file is None:
             continue
-        table = cells_file.removeprefix("results/").removesuffix(".cells.csv")
+        table = cells_file.removeprefix(f"{run.results}/").removesuffix(".cells.csv")
         if broken & {*job.outputs, *job.inputs.get("paper", [])} or not (run.folder / cells_file).is_file():
             found[table] = ["all"]
             continue
@@ -141,6 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--directory", type=Path, default=Path(), help="of the run (default: here)")
     parser.add_argument(
+        "--results", default="results", help="their folder in the run's, for a module with a prefix (default: results)"
+    )
+    parser.add_argument(
         "--config",
         type=_configuration,
         action="append",
@@ -152,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("a cell is a table, a row and a column, for instance: table4 M1 M2")
     if (options.recompute and not options.cell) or (options.deep and not options.recompute):
         parser.error("what is computed again is one cell: table4 M1 M2 --recompute, and all of its chain with --deep")
-    run = Run(options.directory.resolve())
+    run = Run(options.directory.resolve(), os.path.normpath(options.results))
     try:
         if not options.cell:
             return _everything(run, options)
@@ -181,7 +185,7 @@ def _cell(run: Run, options: argparse.Namespace) -> int:
 
 def _recomputed(run: Run, options: argparse.Namespace) -> int:
     cell = run.cell(*options.cell)
-    jobs = plan([f"results/{options.cell[0]}.cells.csv"], run.folder, options.config)
+    jobs = plan([run.cells_file(options.cell[0])], run.folder, options.config, run.results)
     found = recompute(run, jobs, *options.cell, deep=options.deep, report=lambda line: print(line, file=sys.stderr))
     if options.json:
         print(
@@ -196,13 +200,13 @@ def _recomputed(run: Run, options: argparse.Namespace) -> int:
 
 
 def _everything(run: Run, options: argparse.Namespace) -> int:
-    results = run.folder / "results"
+    results = run.folder / run.results
     there = {path for pattern in FINISHED for path in results.glob(pattern)} - {results / name for name in NOT_OURS}
     made = sorted(path.relative_to(run.folder).as_posix() for path in there)
     if not made:
         print(f"Error: there is no finished table in {results}", file=sys.stderr)
         return 2
-    jobs, unknown = _planned(made, run.folder, options.config)
+    jobs, unknown = _planned(made, run, options.config)
     found = list(breaks(run, jobs))
     cells = invalidated(run, jobs, {broken.path for broken in found})
     files = sum(len(job.outputs) for job in jobs)
@@ -235,12 +239,12 @@ def _everything(run: Run, options: argparse.Namespace) -> int:
     return int(bool(found))
 
 
-def _planned(made: Sequence[str], folder: Path, config: Mapping[str, Any] | None) -> tuple[list[Job], list[str]]:
+def _planned(made: Sequence[str], run: Run, config: Mapping[str, Any] | None) -> tuple[list[Job], list[str]]:
     """The plan of what is made, and what of it is in no plan, as a picture of somebody's own or an old table."""
     unknown: list[str] = []
     while known := [path for path in made if path not in unknown]:
         try:
-            return plan(known, folder, config), unknown
+            return plan(known, run.folder, config, run.results), unknown
         except UnknownTargetError as error:
             if error.path not in known:
                 raise

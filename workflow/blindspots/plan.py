@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from blindspots.fingerprint import WORKFLOW
+from blindspots.shards import collapsed, expanded
 
 _COMMAND = "exec python -P -m "  # how every rule of the workflow begins
+_MODULE = """
+module blindspots:
+    snakefile: {snakefile!r}
+    replace_prefix: {{"results/": {results!r} + "/"}}
+    config: config
+use rule * from blindspots
+"""
 
 
 _NO_RULE = re.compile(r"No rule to produce (\S+)")
@@ -43,17 +51,25 @@ class Job(NamedTuple):
 
     def arguments(self, outputs: Sequence[str]) -> list[str]:
         """The program's arguments, but with other outputs."""
-        inputs = [word for role, paths in self.inputs.items() for word in (f"--{role}", *paths)]
+        inputs = [word for role, paths in self.inputs.items() for word in (f"--{role}", *collapsed(paths))]
         return [*inputs, "--output", *outputs, "--settings", json.dumps(self.settings)]
 
 
-def plan(targets: Sequence[str], folder: Path, config: Mapping[str, Any] | None = None) -> list[Job]:
+def plan(
+    targets: Sequence[str], folder: Path, config: Mapping[str, Any] | None = None, results: str = "results"
+) -> list[Job]:
     """Every job that makes the targets (or, without any, all that is made by default) from the raw data on.
 
-    config: what the run's configuration is, if not that of config/config.yaml. Raises PlanError.
+    config: what the run's configuration is, if not that of config/config.yaml. results: the folder of its results, in its
+    own. Raises PlanError.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(WORKFLOW.parent / "Snakefile")]
+        snakefile = WORKFLOW.parent / "Snakefile"
+        if results != "results":
+            module = _MODULE.format(snakefile=str(snakefile), results=results)
+            snakefile = Path(scratch, "Snakefile")
+            snakefile.write_text(module)
+        command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(snakefile)]
         command += ["--cores", "1", "--dry-run", "--forceall", "--printshellcmds", *targets]
         if config is not None:
             path = Path(scratch, "config.json")
@@ -90,4 +106,5 @@ def _job(words: Sequence[str]) -> Job:
     for name in ("log", "threads"):
         options.pop(name, None)
     outputs = options.pop("output")
-    return Job(program, options, outputs, settings, unrecorded)
+    inputs = {role: list(expanded(words)) for role, words in options.items()}
+    return Job(program, inputs, outputs, settings, unrecorded)

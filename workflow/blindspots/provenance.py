@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +54,9 @@ class Artifact:
             _, row, column = dataset.split("/")
             networks = [path for path in recorded["networks"] if Path(path).stem == column]
             if "distorted" in recorded:
-                (images,) = [entry["shards"] for entry in self.record["settings"]["rows"] if entry["name"] == row]
+                files = iter(recorded["distorted"])
+                shards = {each["name"]: list(islice(files, each["shards"])) for each in self.record["settings"]["rows"]}
+                images = shards[row]
             else:
                 images = [*recorded["data"], *(recorded["splits"] if row not in ("train", "test") else [])]
             return [*images, *networks]
@@ -85,10 +88,14 @@ class Source(NamedTuple):
 
 
 class Run:
-    """A finished run in a folder, its artifacts read once."""
+    """A finished run in a folder, its artifacts read once.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Attributes: `folder`, in which Snakemake ran, and `results`, the path of its results there: another one than `results`
+    where the workflow was a module with a prefix.
+    """
+
+    def __init__(self, folder: Path, results: str = "results"):
+        self.folder, self.results = folder, results
         self._read: dict[str, Artifact | ArtifactError] = {}
 
     def artifact(self, path: str) -> Artifact:
@@ -111,9 +118,12 @@ class Run:
         except (ArtifactError, OSError):
             return None
 
+    def cells_file(self, table: str) -> str:
+        return f"{self.results}/{table}.cells.csv"
+
     def cells(self, table: str) -> pd.DataFrame:
         """The cells of a table, as its file has them. Raises CellError if there is no such table."""
-        path = self.folder / f"results/{table}.cells.csv"
+        path = self.folder / self.cells_file(table)
         if not path.is_file():
             there = sorted(found.name.removesuffix(".cells.csv") for found in path.parent.glob("*.cells.csv"))
             raise CellError(f"there is no {path}; of the tables there are {', '.join(there) or 'none'}")
@@ -207,7 +217,7 @@ def export(run: Run, tables: Sequence[str]) -> dict[str, Any]:
     for table in tables:
         cells = [_plain(line) for line in run.cells(table).to_dict("records")]
         described[table] = {
-            **_words(run.folder / f"results/{table}.md"),
+            **_words(run.folder / run.results / f"{table}.md"),
             "cells": [cell | run.origin(cell) for cell in cells],
         }
         for cell in described[table]["cells"]:

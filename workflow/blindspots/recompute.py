@@ -87,9 +87,10 @@ def recompute(
                 f"{job.outputs[0]} was made with other settings than the configuration says ({', '.join(other)}): "
                 "give the run's own with --config"
             )
-    (tabulation,) = [job for job in jobs if f"results/{table}.cells.csv" in job.outputs]
+    (tabulation,) = [job for job in jobs if run.cells_file(table) in job.outputs]
     with tempfile.TemporaryDirectory() as scratch:
-        again = Run(Path(scratch, *run.folder.parts[1:]))  # as deep as the run, since paths may go up from there
+        folder = Path(scratch, *run.folder.parts[1:])  # as deep as the run, since paths may go up from there
+        again = Run(folder, run.results)
         _link({path for job in [*chosen, tabulation] for path in _read(job)}, chosen, run, again)
         remade = []
         for number, job in enumerate(chosen, start=1):

@@ -19,6 +19,7 @@ from typing import Any
 from blindspots import artifacts
 from blindspots.cores import available_cores
 from blindspots.fingerprint import WORKFLOW, fingerprint
+from blindspots.shards import expanded
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Step:
         self.unrecorded: dict[str, Any] = arguments.unrecorded
         self.threads: int = min(arguments.threads, available_cores())
         self.output: list[Path] = arguments.output
-        self.inputs: dict[str, list[Path]] = {role: getattr(arguments, role) for role in roles}
+        self.inputs = {role: [Path(path) for path in expanded(getattr(arguments, role))] for role in roles}
         self.device = "cpu"  # as the record names it: what computes with torch says more
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
@@ -89,11 +90,12 @@ class Step:
 def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: Sequence[str] | None) -> int:
     """Parse the arguments, run the program's body, and turn an expected error into one line and exit status 1.
 
-    roles: the names of the inputs; each becomes an option that takes one or more paths, for instance `--networks A B`.
+    roles: the names of the inputs; each becomes an option that takes one or more paths, for instance `--networks A B`, or
+    `--shards 'folder/*-of-60.h5'` for sixty of them.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=sys.modules[body.__module__].__doc__)
     for role in roles:
-        parser.add_argument(f"--{role}", nargs="*", type=Path, required=True, metavar="FILE")
+        parser.add_argument(f"--{role}", nargs="*", required=True, metavar="FILE")
     parser.add_argument("--output", nargs="+", type=Path, required=True, metavar="FILE")
     parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="the step's named parameters")
     parser.add_argument("--unrecorded", type=json.loads, default={}, metavar="JSON", help="what cannot change the result")

@@ -11,6 +11,7 @@ from blindspots.attack import minimum_distortion
 from blindspots.device import prepare
 from blindspots.evaluation import classify
 from blindspots.examples import PRECISIONS, layout
+from blindspots.parallel import can_fork
 from blindspots.penalty import LBFGS
 from blindspots.step import Progress, Step, StepError, log, run
 
@@ -47,6 +48,7 @@ def body(step: Step) -> None:
         margin=settings["margin"],
         batch=settings["batch"] if device.type == "cpu" else None,
         threads=step.threads,
+        processes=can_fork(),
         report=Progress(),
     )
     c = Dataset(result.c.cpu(), "(n,) the penalty weight that it was found with")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ def body(step: Step) -> None:
         for column, path in zip(step.settings["columns"], step.inputs["networks"], strict=True)
     }
     files = iter(step.inputs["distorted"])
-    rows = {row["name"]: [next(files) for _ in row["shards"]] for row in step.settings["rows"]}
+    rows = {row["name"]: list(islice(files, row["shards"])) for row in step.settings["rows"]}
     result = {}
     with Workers(step.threads) as workers:
         evaluated = workers.map(partial(_evaluate, columns, device), rows.values())

@@ -1,7 +1,6 @@
 """Originals beside their adversarial examples for every network, and beside noise (the paper's Figures 7 and 5)."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +42,25 @@ def _of_rows(step: Step) -> list[list[Path]]:
 
 def _examples(step: Step, shards: Sequence[Path]) -> figures.Examples:
     """Some originals of the shards, what was made of them, and what is written under each."""
-    with ExitStack() as stack:
-        files = [stack.enter_context(artifacts.read(shard)) for shard in shards]
-        found = [(file, place) for file in files for place in np.flatnonzero(file["success"][()])]
-        photographs = files[0]["images"].ndim == 4
-        count = min(PHOTOGRAPHS_SHOWN if photographs else SHOWN, len(found))
-        shown = [found[k] for k in np.sort(np.random.default_rng(0).choice(len(found), count, replace=False))]
-        keys = ["labels", "target"] if "target" in files[0] else ["labels"]
-        index = np.array([file["index"][place] for file, place in shown], int)  # of none too
-        images = np.array([file["images"][place] for file, place in shown]).reshape(-1, *files[0]["images"].shape[1:])
-        classes = [[file[key][place] for key in keys] for file, place in shown]
-    originals, _ = datasets.read(step.input("data"), step.settings["images"], index)
+    successes = []
+    for shard in shards:
+        with artifacts.read(shard) as file:
+            successes.append(np.flatnonzero(file["success"][()]))
+            photographs = file["images"].ndim == 4
+    count, total = PHOTOGRAPHS_SHOWN if photographs else SHOWN, sum(map(len, successes))
+    shown = np.sort(np.random.default_rng(0).choice(total, min(count, total), replace=False))
+    index, images, classes = [], [], []
+    ends = np.cumsum([0, *map(len, successes)])
+    for shard, places, start, end in zip(shards, successes, ends, ends[1:], strict=False):
+        here = places[shown[(start <= shown) & (shown < end)] - start]
+        with artifacts.read(shard) as file:
+            index.append(file["index"][here])
+            images.append(file["images"][here])
+            classes += zip(*(file[key][here] for key in ("labels", "target") if key in file), strict=True)
+    originals, _ = datasets.read(step.input("data"), step.settings["images"], np.concatenate(index))
     name = pictures.class_names().__getitem__ if photographs else str
     notes = [" → ".join(map(name, each)) for each in classes]
-    return originals, images, notes
+    return originals, np.concatenate(images), notes
 
 
 def main(argv=None) -> int:

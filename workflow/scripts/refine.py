@@ -8,6 +8,7 @@ from blindspots import artifacts, datasets, networks
 from blindspots.attack import refine
 from blindspots.device import prepare
 from blindspots.examples import PRECISIONS, layout
+from blindspots.parallel import can_fork
 from blindspots.sqp import SQP
 from blindspots.step import Progress, Step, run
 
@@ -29,6 +30,7 @@ def body(step: Step) -> None:
         margin=settings["margin"],
         batch=settings["batch"] if device.type == "cpu" else None,
         threads=step.threads,
+        processes=can_fork(),
         report=Progress(),
     )
     step.write(layout(network, settings["images"], index, originals, result))
