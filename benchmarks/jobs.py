@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from blindspots.shards import expanded
+
 ROOT = Path(__file__).parents[1]
 _COMMAND = "exec python "  # how the command of every rule begins
 
@@ -78,7 +80,7 @@ def _job(command: str) -> Job:
     outputs = options.pop("output")
     for name in ("settings", "unrecorded", "log", "threads"):
         options.pop(name, None)
-    return Job(words, [path for paths in options.values() for path in paths], outputs)
+    return Job(words, [path for paths in options.values() for path in expanded(paths)], outputs)
 
 
 def run(checkout: Path, folder: Path, job: Job, threads: int = 1) -> Measured:
