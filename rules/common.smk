@@ -131,6 +131,12 @@ def start():
     folder = os.getcwd()
     if os.path.exists("results") and not os.access("results", os.W_OK):
         sys.exit(f"Error: {folder}/results cannot be written: allow it, or choose another --directory")
+    if os.path.isdir("profiles/default") and not os.path.samefile(".", PROJECT):
+        print(
+            f"Warning: Snakemake reads {folder}/profiles/default instead of this workflow's, which limits jobs to the machine's "
+            f"cores: add --workflow-profile {PROJECT}/profiles/default",
+            file=sys.stderr,
+        )
     held = os.open(".snakemake", os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends

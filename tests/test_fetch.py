@@ -39,9 +39,17 @@ def fetched(tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("role", "content", "why"),
     [
-        ("test_labels", b"\0\0\x0c\x02" + bytes([0, 0, 0, 2, 0, 0, 0, 8]) + bytes(64), "its values are int32, save them as"),
-        ("train_images", b"\0\0\x0d\x01" + bytes([0, 0, 0, 1]) + bytes(4), "its values are float32, save them as"),
-        ("train_labels", b"PK\3\4", "not an IDX file of unsigned bytes: it begins with b'PK"),
+        (
+            "test_labels",
+            b"\0\0\x0c\x02" + bytes([0, 0, 0, 2, 0, 0, 0, 8]) + bytes(64),
+            "its values are int32, not unsigned bytes: `python -m",
+        ),
+        (
+            "train_images",
+            b"\0\0\x0d\x01" + bytes([0, 0, 0, 1]) + bytes(4),
+            "its values are float32, not unsigned bytes: `python -m",
+        ),
+        ("train_labels", b"PK\3\4", "not an IDX file: it begins with b'PK"),
     ],
 )
 def test_a_file_of_another_kind_is_named_with_the_remedy(fetched, role, content, why):

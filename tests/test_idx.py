@@ -62,11 +62,11 @@ def test_trailing_bytes_are_refused(array, extra):
 
 @pytest.mark.parametrize(
     "start",
-    [b"", b"\x00\x00\x08", b"\x01\x00\x08\x01", b"\x00\x01\x08\x01", b"\x00\x00\x0d\x01", b"<!DO", b"\x1f\x8b\x08\x00"],
-    ids=["empty", "short", "first byte", "second byte", "floats", "web page", "still gzipped"],
+    [b"", b"\x00\x00\x08", b"\x01\x00\x08\x01", b"\x00\x01\x08\x01", b"\x00\x00\x0a\x01", b"<!DO", b"\x1f\x8b\x08\x00"],
+    ids=["empty", "short", "first byte", "second byte", "no type", "web page", "still gzipped"],
 )
 def test_wrong_header_is_refused_and_shown(start):
-    with pytest.raises(ValueError, match="not an IDX file of unsigned bytes") as error:
+    with pytest.raises(ValueError, match="not an IDX file: it begins with") as error:
         idx.parse(start + (b"\x00\x00\x00\x01\x07" if len(start) == 4 else b""))
     assert repr(start) in str(error.value)
 
@@ -106,3 +106,17 @@ def test_damaged_gzip_data_is_refused(data):
 
 def test_sha256_of_a_published_test_vector():
     assert idx.sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("code", "dtype"), [(0x08, "u1"), (0x09, "i1"), (0x0B, "i2"), (0x0C, "i4"), (0x0D, "f4"), (0x0E, "f8")]
+)
+def test_every_type_of_the_format_is_read_and_only_bytes_are_taken_for_a_data_set(code, dtype):
+    array = np.array([[1, 2, 3], [4, 5, 100]], dtype=f">{dtype}")
+    content = bytes([0, 0, code, 2]) + struct.pack(">II", 2, 3) + array.tobytes()
+    assert idx.parse_any(content).tolist() == array.tolist()
+    if dtype == "u1":
+        assert idx.parse(content).tolist() == array.tolist()
+    else:
+        with pytest.raises(ValueError, match=f"its values are {array.dtype.name}, not unsigned bytes"):
+            idx.parse(content)

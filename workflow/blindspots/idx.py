@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 
 _UNSIGNED_BYTE = 0x08
-_OTHER_TYPES = {0x09: "signed bytes", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+_TYPES = {_UNSIGNED_BYTE: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 def decompress(content: bytes) -> bytes:
@@ -22,20 +22,30 @@ def decompress(content: bytes) -> bytes:
 
 
 def parse(content: bytes) -> np.ndarray:
-    """An uncompressed IDX file's array of unsigned bytes.
+    """An uncompressed IDX file's array of unsigned bytes. Raises ValueError as `parse_any`, and for any other type."""
+    array = parse_any(content)
+    if array.dtype != np.uint8:
+        raise ValueError(
+            f"its values are {array.dtype.name}, not unsigned bytes: `python -m blindspots.own_data` makes such a file of it"
+        )
+    return array
 
-    Layout: two zero bytes, the type (0x08), the number of dimensions, one big-endian uint32 for each, the values.
-    Raises ValueError when the header or the length does not fit.
+
+def parse_any(content: bytes) -> np.ndarray:
+    """An uncompressed IDX file's array, of the type that its header says.
+
+    Layout: two zero bytes, the type (0x08 for unsigned bytes), the number of dimensions, one big-endian uint32 for each, the
+    values. Raises ValueError when the header or the length does not fit.
     """
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
-        kind = _OTHER_TYPES.get(content[2]) if len(content) >= 4 and content[:2] == b"\0\0" else None
-        remedy = f": its values are {kind}, save them as unsigned bytes" if kind else ""
-        raise ValueError(f"not an IDX file of unsigned bytes: it begins with {content[:4]!r}{remedy}")
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
+        raise ValueError(f"not an IDX file: it begins with {content[:4]!r}")
+    dtype = np.dtype(_TYPES[content[2]])
     start = 4 + 4 * content[3]
     shape = tuple(int(size) for size in np.frombuffer(content[4:start].ljust(start - 4, b"\0"), dtype=">u4"))
-    if len(content) != start + math.prod(shape):
-        raise ValueError(f"its header says {shape}, which needs {start + math.prod(shape)} bytes; it has {len(content)}")
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+    due = start + math.prod(shape) * dtype.itemsize
+    if len(content) != due:
+        raise ValueError(f"its header says {shape}, which needs {due} bytes; it has {len(content)}")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape)
 
 
 def serialise(array: np.ndarray) -> bytes:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 _CHUNK = 2**21  # complex numbers in the matrices A(ω) that are made at once: 32 MiB, and a few times that with copies
-_SQUARES_SUFFICE = 1e-5  # the least λ₋/λ₊ for which the squares' rounding errors leave λ₋ right to about 1e-6
 _TOLERANCE = 1e-3  # of svds, which hands its square to ARPACK: the residual of λ₊², as a share of it
 
 
@@ -38,8 +37,8 @@ class Norm(NamedTuple):
 @torch.no_grad()
 def fully_connected(weight: Tensor) -> Bounds:
     """The frame bounds of a weight matrix (F, C)."""
-    lower, upper = _extremes(weight.double())
-    return Bounds(lower.item(), upper.item())
+    values = torch.linalg.svdvals(weight.double())
+    return Bounds(values.min().item(), values.max().item())
 
 
 @torch.no_grad()
@@ -65,8 +64,8 @@ def convolution(
         transform = phases.flatten(0, 1) @ kernel  # (groups, frequencies · aliases, F/groups · C/groups)
         transform = transform.view(groups, *phases.shape[:2], filters // groups, channels)
         a = transform.transpose(2, 3).flatten(3) / math.sqrt(math.prod(stride))
-        lowest, largest = _extremes(a)
-        lower, upper = min(lower, lowest.min().item()), max(upper, largest.max().item())
+        values = torch.linalg.svdvals(a)
+        lower, upper = min(lower, values.min().item()), max(upper, values.max().item())
     return Bounds(lower, upper)
 
 
@@ -94,22 +93,6 @@ def _phases(
     for chunk in torch.arange(len(i)).split(max(1, most // math.prod(stride))):
         both = rows[i[chunk], :, None, :, None] * columns[j[chunk], None, :, None, :]
         yield both.flatten(3).flatten(1, 2)
-
-
-def _extremes(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """The lowest and the largest singular value of each of (..., m, n) matrices.
-
-    From the eigenvalues of the smaller Gram matrix, many times quicker than a decomposition. Its rounding errors are about
-    1e-15 λ₊², which leaves λ₋ = 1e-5 λ₊ right to 1e-5; where λ₋ is lower, it is taken from the matrix itself.
-    """
-    tall = matrices if matrices.shape[-2] >= matrices.shape[-1] else matrices.mH
-    squares = torch.linalg.eigvalsh(tall.mH @ tall).clamp_min(0)
-    lower, upper = squares[..., 0].sqrt(), squares[..., -1].sqrt()
-    unsure = lower < _SQUARES_SUFFICE * upper
-    if unsure.any():
-        # The triangular factor has the same singular values; LAPACK's own way to it is slower.
-        lower[unsure] = torch.linalg.svdvals(torch.linalg.qr(tall[unsure], mode="r").R)[..., -1]
-    return lower, upper
 
 
 def padded_grid(layer: nn.Conv2d, image_shape: Sequence[int]) -> tuple[int, int]:
