@@ -183,6 +183,15 @@ def test_results_that_were_moved_to_a_new_clone_are_not_stale(finished, tmp_path
     assert {"noise", "evaluate_distorted"} <= dry_run(folder, "--config", "noise={seed: 99}")
 
 
+def test_results_that_were_moved_to_another_place_beside_the_project_are_not_stale(finished, tmp_path):
+    folder = tmp_path / "another/depth"
+    for name in ("results", ".snakemake"):
+        shutil.copytree(finished / name, folder / name, copy_function=shutil.copy2, symlinks=True)
+    config = f"--configfile={finished / 'config/small.yaml'}"
+    dry = snakemake(folder, "--dry-run", f"--snakefile={finished / 'Snakefile'}", config)
+    assert planned_rules(dry) == set(), dry.stdout
+
+
 def test_the_order_of_the_configurations_keys_changes_nothing(clone, config):
     def backwards(section):
         return {key: backwards(section[key]) for key in reversed(section)} if isinstance(section, dict) else section

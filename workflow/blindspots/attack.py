@@ -19,13 +19,14 @@ from blindspots.problem import Found, Problem
 from blindspots.sqp import SQP
 from blindspots.training_record import Report, no_report
 
-NOT_FOUND, ALREADY = 3, 4
+NOT_FOUND, ALREADY, NO_GRADIENT = 3, 4, 5
 STATUS = {
     CONVERGED: "converged",
     OUT_OF_EVALUATIONS: "found with its evaluations used up",
     NO_DESCENT: "found where no step descended further",
     NOT_FOUND: "no adversarial example found",
     ALREADY: "classified as the target before",
+    NO_GRADIENT: "no adversarial example found, as the logits have no gradient at the image",
 }
 METHODS = {"sqp": SQP(), "lbfgs": LBFGS()}
 POLICIES = ("random", "second", "nearest")
@@ -249,13 +250,16 @@ def _result(
     already = problem.leads(problem.x, problem.rows).amin(1) > 0
     points, unknown = problem.x.clone(), torch.full_like(problem.x[:, 0], torch.nan)
     c, residual = unknown.clone(), unknown.clone()
-    status = torch.where(already, ALREADY, NOT_FOUND)
+    status, flat = torch.where(already, ALREADY, NOT_FOUND), torch.zeros_like(already)
     rows = problem.rows[~already if todo is None else ~already & todo]
     if len(rows):
         rest = problem.subset(rows)
         found = search(rest, rows)
         points[rows], c[rows], residual[rows], status[rows] = found.points, found.c, found.residual, found.status
         problem.gradient_evaluations[rows] += rest.gradient_evaluations
+        if len(failed := rows[~found.reached]):
+            _, gradients = problem.smallest_lead(problem.x[failed], failed)
+            flat[failed] = ~gradients.any(1)  # as of a model that rounds, or whose units are all off or saturated
 
     moved = (points != problem.x).view(-1, *problem.shape)
     adversarial = torch.where(moved, problem.images(points).clamp(*problem.bounds), original)
@@ -269,7 +273,7 @@ def _result(
         torch.where(success, c, unknown),
         torch.where(success, residual, unknown),
         problem.gradient_evaluations,
-        torch.where(success, status, NOT_FOUND),
+        torch.where(success, status, torch.where(flat, NO_GRADIENT, NOT_FOUND)),
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _FEW = 4  # images whose gradient is looked at, and whose logits are asked for again
 _NUDGE = 1e-3  # of the width of the box
+_SCALES = 0.1  # of the margin: logits of smaller differences are of another scale
 _ROUNDING = 1e-6  # of the width of the box
 
 
@@ -100,6 +101,9 @@ def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margi
         raise ValueError("the model returns NaN or infinite logits: no attack can be made on it")
     if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
         raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
+    spread = (said.amax(1) - said.amin(1)).max().item()
+    if spread < _SCALES * margin:
+        raise ValueError(f"margin is {margin}, and the model's logits differ by {spread:.2g} at most: give one below that")
     some = few[:_FEW]
     if len(some) == 1 and batch != 1:
         some = some.repeat(2, *[1] * (some.ndim - 1))
