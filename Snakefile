@@ -7,7 +7,9 @@ from pathlib import Path
 # Where the project is, also as a module of another workflow.
 PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 if not PROJECT.is_dir():
-    raise SystemExit(f"Error: {PROJECT} is no folder, and the programs lie beside the Snakefile: clone the repository, and use that")
+    raise SystemExit(
+        f"Error: {PROJECT} is no folder, and the programs lie beside the Snakefile: clone the repository, and use that"
+    )
 
 
 configfile: PROJECT / "config/config.yaml"

@@ -20,7 +20,7 @@ PAGE = Path(WORKFLOW, "report", "audit.html.j2")
 sys.path.insert(0, WORKFLOW)
 
 from blindspots.config import ABLATIONS, PICTURES, BaselineTable, ConfigError, MethodsTable, Pretrained, SpectralTable
-from blindspots.config import TransferTable, merged, validated, variants
+from blindspots.config import TransferTable, check_written, merged, validated, variants
 from blindspots.cores import available_cores
 from blindspots.fingerprint import fingerprint
 from blindspots.shards import collapsed
@@ -36,6 +36,8 @@ os.environ.update(
 CONFIGURATION = merged(yaml.safe_load((PROJECT / "config/config.yaml").read_text()), config)
 
 try:
+    for path in workflow.configfiles if Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve() else []:
+        check_written(Path(path))
     CONFIG = validated(CONFIGURATION)
     VARIANTS = {"": CONFIG} | {f"{name}/": variant for name, variant in variants(CONFIGURATION).items()}
 except ConfigError as error:

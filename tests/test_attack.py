@@ -892,6 +892,17 @@ def with_pixel(value, dtype=torch.float64):
     return images
 
 
+class Root(nn.Module):
+    def forward(self, images):
+        return images.sqrt()
+
+
+def over_a_module_in_training_mode():
+    hidden = nn.Sequential(nn.BatchNorm1d(PIXELS), *small_network()).double().train()
+    return lambda images: hidden(images)
+
+
+BY_THE_BATCH = nn.Sequential(nn.BatchNorm1d(PIXELS, track_running_stats=False), small_network()).eval()
 NAN, INF = float("nan"), float("inf")
 IMAGES, CLASSES = random_images(3, PIXELS), torch.tensor([0, 1, 2])
 WRONG_FOR_BOTH = {
@@ -938,6 +949,26 @@ WRONG_FOR_BOTH = {
     "a map": ({"model": Answers(lambda logits: logits[..., None]).eval()}, r"returns \(3, 4, 1\) for 3 images"),
     "fewer rows": ({"model": Answers(lambda logits: logits[:2]).eval()}, r"returns \(2, 4\) for 3 images"),
     "no gradients": ({"model": Answers(torch.detach).eval()}, "gradient"),
+    "the batch's own statistics, for one image": (
+        {"model": BY_THE_BATCH, "images": IMAGES[:1], "targets": CLASSES[:1]},
+        "the model's 0 normalises by the batch's own statistics",
+    ),
+    "a function over statistics of the batch, for one image": (
+        {"model": over_a_module_in_training_mode(), "images": IMAGES[:1], "targets": CLASSES[:1]},
+        "Expected more than 1 value|when it is asked again|when others are beside it",
+    ),
+    "half a batch": ({"batch": 2.5}, r"batch is 2\.5: it has to be 1 at least, a whole number"),
+    "a batch in words": ({"batch": "8"}, "batch is '8': it has to be 1 at least, a whole number"),
+    "half a thread": ({"threads": 1.5}, r"threads is 1\.5: it has to be 1 at least, a whole number"),
+    "a margin in words": ({"margin": "a"}, "margin is 'a': it has to be 0 or larger"),
+    "sigmoids": (
+        {"model": Answers(torch.sigmoid).eval(), "images": random_images(8, PIXELS), "targets": None},
+        "as probabilities do",
+    ),
+    "a root at 0": (
+        {"model": nn.Sequential(Root(), small_network()).eval(), "images": IMAGES.round()},
+        "the gradient of the model's logits is NaN or infinite at image 0",
+    ),
     "logits of another scale": (
         {"model": Answers(lambda logits: 1e-7 * logits).eval()},
         r"margin is 0\.0001, and the model's logits differ by .*e-0. at most: give one below that",
@@ -970,10 +1001,6 @@ WRONG_FOR_BOTH = {
         {"model": Answers(lambda logits: logits + 0.1 * torch.randn_like(logits)).eval()},
         "other logits when it is asked again",
     ),
-    "statistics of the batch": (
-        {"model": nn.Sequential(nn.BatchNorm1d(PIXELS, track_running_stats=False), small_network()).double().eval()},
-        "does not take one image: Expected more than 1 value per channel .*; let it take any number",
-    ),
     "the others' mean": (
         {"model": Answers(lambda logits: logits - logits.mean(0)).eval()},
         "other logits for an image when others are beside it",
@@ -984,7 +1011,7 @@ WRONG_FOR_BOTH = {
     ),
     "one number of images alone": (
         {"model": Answers(lambda logits: logits.view(3, 4)).eval()},
-        "does not take one image: .*; let it take any number",
+        "does not take 4 images: .*; let it take any number",
     ),
     "one image alone": (
         {"model": Answers(lambda logits: logits.view(1, 4)).eval(), "images": IMAGES[:1], "targets": CLASSES[:1]},
@@ -1037,6 +1064,62 @@ def test_inference_mode_is_refused():
         minimum_distortion(small_network(), IMAGES, CLASSES)
 
 
+def test_a_seed_is_a_whole_number():
+    for seed in (1.5, None):
+        with pytest.raises(ValueError, match=f"seed is {seed}: give a whole number"):
+            minimum_distortion(small_network(), IMAGES, "random", seed=seed)
+
+
+def test_rounded_logits_are_refused_before_they_crash():
+    network = small_network(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="autocast is on"):
+        minimum_distortion(lambda images: network(images).float(), IMAGES.float(), "nearest")
+
+
+def test_a_model_that_was_made_without_gradients_is_refused():
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Linear(PIXELS, 4)).double().eval()
+    with pytest.raises(ValueError, match=r"the model was made in torch.inference_mode\(\)"):
+        minimum_distortion(model, IMAGES, CLASSES)
+
+
+def test_an_image_that_leaves_the_box_by_rounding_is_attacked():
+    images = IMAGES.clone()
+    images[0, 0] = -2.98e-8
+    assert minimum_distortion(small_network(), images, CLASSES).success.all()
+    with pytest.raises(ValueError, match=r"or NaN: -0\.00100003; scale the images"):
+        minimum_distortion(small_network(), images - 1e-3 * (images <= images.min()), CLASSES)
+
+
+@BY_EITHER_METHOD
+def test_gradients_that_are_one_number_in_all_places_are_as_good_as_others(method):
+    class OfTheSum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(1, 3).double()
+            self.last.weight.data = torch.tensor([[1.0], [-1.0], [0.2]]).double()
+
+        def forward(self, images):
+            return self.last(images.flatten(1).sum(1, keepdim=True) - PIXELS / 2) + 5
+
+    model = OfTheSum().eval()
+    result = minimum_distortion(model, IMAGES, other_targets(model, IMAGES), method=method)
+    assert torch.equal(result.success, model(result.images).argmax(1) == result.targets)
+
+
+@BY_EITHER_METHOD
+@pytest.mark.parametrize("policy", ["random", "nearest"])
+def test_another_default_device_changes_nothing(method, policy):
+    network = small_network()
+    wanted = minimum_distortion(network, IMAGES, policy, method=method)
+    torch.set_default_device("meta")
+    try:
+        found = minimum_distortion(network, IMAGES, policy, method=method)
+    finally:
+        torch.set_default_device(None)
+    assert all(equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 class Masked(nn.Module):
     """With an infinite buffer that does no harm, and state that is no tensor."""
 
@@ -1052,12 +1135,23 @@ class Masked(nn.Module):
         return self.network(images) + self.mask[0]
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+OTHER_KINDS = {
+    "traced": lambda: torch.jit.trace(small_network(), IMAGES),
+    "frozen": lambda: torch.jit.freeze(torch.jit.trace(small_network(), IMAGES)),
+    "exported": lambda: torch.export.export(
+        small_network(), (IMAGES,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+    ).module(),
+    "compiled": lambda: torch.compile(small_network(), backend="aot_eager"),
+    "masked": lambda: Masked().eval(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore::DeprecationWarning")
 @BY_EITHER_METHOD
-@pytest.mark.parametrize("kind", ["traced", "masked"])
+@pytest.mark.parametrize("kind", OTHER_KINDS)
 def test_models_of_other_kinds_are_attacked(kind, method):
-    model = torch.jit.trace(small_network(), IMAGES) if kind == "traced" else Masked().eval()
-    classes = other_targets(model, IMAGES)
+    model = OTHER_KINDS[kind]()
+    classes = other_targets(small_network(), IMAGES)
     result = minimum_distortion(model, IMAGES, classes, method=method)
     assert result.success.all()
     assert result.distortion.numpy() == pytest.approx(

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from blindspots import networks
-from blindspots.config import PICTURES, ConfigError, Pretrained, Trained, validated, variants
+from blindspots.config import PICTURES, ConfigError, Pretrained, Trained, check_written, validated, variants
 
 FOLDER = Path(__file__).parents[1] / "config"
 DEFAULT = yaml.safe_load((FOLDER / "config.yaml").read_text())
@@ -796,3 +796,42 @@ def test_a_pass_of_pools_is_as_long_as_the_examples_that_it_makes():
     assert 2 * steps.passes(images) < pools.passes(images)
     fewer = pools.model_copy(update={"replaced": pools.replaced / 3})
     assert steps.passes(images) < fewer.passes(images) < pools.passes(images)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("attack: {sample: 100}\nnoise: {seed: 1}\nattack: {seed: 7}\n", "line 1: attack stands there more than once"),
+        ("attack:\n  sample: 100\n  sample: 10\n", "line 2: sample stands there more than once"),
+        ("networks:\n  - {a: 1, a: 2}\n", "line 2: a stands there more than once"),
+        ("attack: {sample: 0100}\n", "line 1: 0100 is 64 in YAML"),
+        ("attack: {seed: 010}\n", "line 1: 010 is 8 in YAML"),
+        ("attack:\n  sample: 1:30\n", "line 2: 1:30 is 90 in YAML"),
+    ],
+)
+def test_what_yaml_takes_for_something_else_is_told(tmp_path, text, words):
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        check_written(path)
+    assert str(error.value).startswith(f"{path}, {words}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "attack: {sample: 0}\nnoise: {sample: 100, seed: 0x10, text: '0100'}\n",
+        "base: &base {seed: 1}\nattack: {<<: *base, sample: 1}\nnoise: {<<: *base, seed: 2}\n",
+        "a: {seed: 1}\nb: {seed: 1}\n",
+    ],
+)
+def test_what_yaml_takes_as_it_looks_is_passed(tmp_path, text):
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    check_written(path)
+
+
+def test_the_projects_own_configurations_are_what_they_look_like():
+    for path in FOLDER.glob("*.yaml"):
+        check_written(path)

@@ -1,8 +1,11 @@
 """The configuration that is written for a folder of IDX files, whatever set they are of."""
 
 import gzip
+import os
 import re
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import yaml
 from conftest import ROOT
 
 from blindspots import idx, own_data
-from blindspots.config import merged, validated
+from blindspots.config import merged, validated, variants
 from scripts import fetch
 
 SHAPE = (28, 28)
@@ -57,8 +60,9 @@ def made(folder, tmp_path, *arguments):
     assert own_data.main([str(folder), str(output), *arguments]) == 0
     assert output.with_suffix(".png").stat().st_size > 1000
     own = yaml.safe_load(output.read_text())
-    data = validated(merged(yaml.safe_load((ROOT / "config/config.yaml").read_text()), own)).data
-    assert data.classes == own["data"]["classes"]
+    config = merged(yaml.safe_load((ROOT / "config/config.yaml").read_text()), own)
+    assert variants(config)["ablations/sample_256"].attack.sample == own["data"]["test_size"]
+    assert validated(config).data.classes == own["data"]["classes"]
     return own["data"], {role: found(own["data"], role) for role in own["data"]["files"]}
 
 
@@ -123,6 +127,10 @@ def test_fractions_become_bytes(tmp_path):
         ((labels(40), labels(40), images(20), labels(20)), r"grey images are \(n, height, width\)"),
         ((images(40), labels(40) * 2, images(20), labels(20)), "no train image is of class 1, 3, 5, 7, 9, 11"),
         ((images(40), images(40), images(20), labels(20)), r"labels are \(n,\), one class for each image"),
+        (
+            (images(40), np.eye(10, dtype=np.uint8)[labels(40)], images(20), np.eye(10, dtype=np.uint8)[labels(20)]),
+            r"has the shape \(40, 10\): labels are \(n,\), one class for each image",
+        ),
         ((b"PK\3\4", labels(40), images(20), labels(20)), "train-images-idx3-ubyte: not an IDX file"),
     ],
 )
@@ -142,3 +150,21 @@ def test_several_sets_in_a_folder_are_told_apart_by_name(tmp_path, capsys):
     assert own_data.main([str(folder), str(tmp_path / "own.yaml")]) == 1
     assert "qmnist-train-images-idx3-ubyte, train-images-idx3-ubyte" in capsys.readouterr().err
     assert own_data.main([str(folder), str(tmp_path / "own.yaml"), "--only", "qmnist"]) == 0
+
+
+@pytest.mark.parametrize("name", ["own", "own.png", "not/there/own.yaml"])
+def test_a_name_that_cannot_be_written_is_refused_before_anything_is(tmp_path, capsys, name):
+    folder = written(tmp_path / "set", "qmnist", (images(40), as_qmnist(labels(40)), images(20), as_qmnist(labels(20))))
+    with pytest.raises(SystemExit):
+        own_data.main([str(folder), str(tmp_path / name)])
+    assert f"{name} is no name ending in .yaml, in a folder that is there" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_notebooks_way_to_draw_does_not_keep_it_from_drawing(tmp_path):
+    folder = written(tmp_path / "set", "mnist", (images(40), labels(40), images(20), labels(20)))
+    environment = {**os.environ, "MPLBACKEND": "module://of_a_notebook.that_is_not_here"}
+    command = [sys.executable, "-P", "-m", "blindspots.own_data", str(folder), str(tmp_path / "own.yaml")]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "own.png").exists()

@@ -204,6 +204,35 @@ def test_a_folder_without_pictures_and_a_damaged_picture_are_told(folder, capfd)
     assert "p0_2.png: it is no picture, or damaged" in capfd.readouterr().err
 
 
+def test_what_editors_hide_and_links_that_lead_back_are_no_pictures(folder, capfd):
+    for place in (".ipynb_checkpoints", "deep/.hidden"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "copy_2.png").write_bytes((folder / "p0_2.png").read_bytes())
+    before = len(list(folder.glob("*.png")))
+    (folder / "deep/up").symlink_to("..")
+    (folder / "deep/other").symlink_to(folder.parent / "other")
+    (folder.parent / "other").mkdir()
+    (folder.parent / "other/linked_1.png").write_bytes((folder / "p0_2.png").read_bytes())
+    (folder.parent / "other/back").symlink_to(folder)
+    assert program(folder, folder=str(folder)) == 0
+    with artifacts.read(folder / "p.h5") as file:
+        names = [name.decode() for name in file["pictures/names"]]
+    assert len(names) == before + 1
+    assert "deep/other/linked_1.png" in names
+
+
+def test_a_picture_of_too_many_pixels_and_a_name_without_its_group_are_told(folder, capfd, monkeypatch):
+    assert program(folder, folder=str(folder), label=r"^p(?:x(\d))?") == 1
+    said = capfd.readouterr().err
+    assert "does not tell its class: nothing in it matches the group of" in said
+    assert "Traceback" not in said
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    assert program(folder, folder=str(folder)) == 1
+    said = capfd.readouterr().err
+    assert ".png: it has too many pixels" in said
+    assert "Traceback" not in said
+
+
 def test_a_file_with_another_hash_is_refused(folder, capfd):
     assert program(folder, files=hashes(folder) | {"p0_2.png": "0" * 64}) == 1
     assert "p0_2.png has SHA-256" in capfd.readouterr().err

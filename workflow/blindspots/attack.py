@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import NamedTuple
 
 import psutil
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from blindspots import penalty, sqp
 from blindspots import targets as policies
-from blindspots.checks import as_module, as_numbers, check_bounds, check_classes, checked, without_rounding
+from blindspots.checks import as_module, as_numbers, check_bounds, check_classes, check_count, checked, without_rounding
 from blindspots.evaluation import logits, outcome
 from blindspots.lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIONS
 from blindspots.parallel import Processes, Workers
@@ -100,7 +101,9 @@ def minimum_distortion(
     """
     options = _options(method)
     model, bounds = as_module(model), as_numbers(bounds)
+    images = without_rounding(images, bounds)
     classes = checked(model, images, bounds, margin, batch)
+    check_count("threads", threads)
     parts = _Parts.of(model, images, batch, threads, _vectors(options, classes))
     if isinstance(targets, str):
         targets, allowed = _chosen(model, images, targets, labels, classes, seed, parts.size)
@@ -146,7 +149,9 @@ def refine(
     if not isinstance(options, SQP):
         raise ValueError(f"method is {method!r}: the refinement is by SQP(...)")
     model, bounds = as_module(model), as_numbers(bounds)
+    images = without_rounding(images, bounds)
     classes = checked(model, images, bounds, margin, batch)
+    check_count("threads", threads)
     check_classes("target", targets, images, classes)
     if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape or adversarial.dtype != images.dtype:
         raise ValueError(f"the adversarial images are not {images.dtype} {tuple(images.shape)}, as the originals are")
@@ -191,6 +196,8 @@ def _search(problem: Problem, options: SQP | LBFGS) -> Found:
 
 def _chosen(model, images, policy, labels, classes, seed, batch) -> tuple[Tensor | None, Tensor | None]:
     """The targets that a policy chooses (b,), or for "nearest" all the classes that it may choose from, (b, k)."""
+    if not isinstance(seed, Integral):
+        raise ValueError(f"seed is {seed!r}: give a whole number")
     if policy not in POLICIES:
         raise ValueError(f"targets are {policy!r}: give class labels or one of {', '.join(POLICIES)}")
     said = logits(model, images, batch)
@@ -259,7 +266,8 @@ def _result(
         problem.gradient_evaluations[rows] += rest.gradient_evaluations
         if len(failed := rows[~found.reached]):
             _, gradients = problem.smallest_lead(problem.x[failed], failed)
-            flat[failed] = ~gradients.any(1)  # as of a model that rounds, or whose units are all off or saturated
+            # As of a model that rounds, whose units are all off or saturated, or that takes a root at 0.
+            flat[failed] = ~gradients.any(1) | ~gradients.isfinite().all(1)
 
     moved = (points != problem.x).view(-1, *problem.shape)
     adversarial = torch.where(moved, problem.images(points).clamp(*problem.bounds), original)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _FEW = 4  # images whose gradient is looked at, and whose logits are asked for again
+_MANY = 20  # numbers between 0 and 1 are probabilities
 _NUDGE = 1e-3  # of the width of the box
 _SCALES = 0.1  # of the margin: logits of smaller differences are of another scale
 _ROUNDING = 1e-6  # of the width of the box
@@ -24,11 +26,14 @@ class _Function(nn.Module):
 
 def as_module(model: Any) -> nn.Module:
     """A model that may be a plain function of images. Raises ValueError if it cannot be called."""
-    if isinstance(model, nn.Module):
+    model = getattr(model, "_orig_mod", model)  # as it was before torch.compile, which cannot keep a graph for two gradients
+    model = getattr(model, "_torchdynamo_orig_callable", model)
+    exported = isinstance(model, nn.Module) and "eval" in vars(model)  # its own refuses, and there is only one mode
+    if isinstance(model, nn.Module) and not exported:
         return model
     if not callable(model):
         raise ValueError(f"the model is {type(model).__name__}: give a module, or a function of images that returns logits")
-    return _Function(model).eval()
+    return _Function(lambda images: model(images)).eval()
 
 
 def as_numbers(bounds: Any) -> tuple[float, float]:
@@ -42,10 +47,13 @@ def as_numbers(bounds: Any) -> tuple[float, float]:
         ) from None
 
 
-def without_rounding(images: Tensor, bounds: tuple[float, float]) -> Tensor:
+def without_rounding(images: Any, bounds: tuple[float, float]) -> Any:
     """Images that leave the bounds by no more than rounding are brought back."""
+    if not isinstance(images, Tensor) or not images.is_floating_point() or not bounds[0] < bounds[1]:
+        return images  # which is refused later
     width, inside = bounds[1] - bounds[0], images.clamp(*bounds)
-    return inside if math.isfinite(width) and ((images - inside).abs() <= _ROUNDING * width).all() else images
+    beyond = (images - inside).abs()
+    return inside if beyond.any() and math.isfinite(width) and (beyond <= _ROUNDING * width).all() else images
 
 
 def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None) -> int:
@@ -55,12 +63,18 @@ def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margi
     """
     if not bounds[0] < bounds[1]:
         raise ValueError(f"bounds are {bounds}: give the smaller one first")
-    if not margin >= 0:
-        raise ValueError(f"margin is {margin}: it has to be 0 or larger")
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch is {batch}: it has to be 1 at least")
-    if any(module.training for module in model.modules()):
-        raise ValueError("the model is in training mode: call model.eval() first")
+    if not isinstance(margin, Real) or not margin >= 0:
+        raise ValueError(f"margin is {margin!r}: it has to be 0 or larger")
+    if batch is not None:
+        check_count("batch", batch)
+    for name, module in model.named_modules():
+        if getattr(module, "training", False):
+            raise ValueError("the model is in training mode: call model.eval() first")
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"the model's {name or type(module).__name__} normalises by the batch's own statistics, so that an "
+                "image's logits depend on the others: make it with track_running_stats=True"
+            )
     for name, values in model.named_parameters():
         if not values.isfinite().all():
             raise ValueError(f"the model's {name} has a value that is NaN or infinite")
@@ -81,6 +95,10 @@ def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margi
         raise ValueError(
             "torch.inference_mode() has no gradients: attack outside of it, and clone images that were made in it"
         )
+    if any(values.is_inference() for values in (*model.parameters(), *model.buffers())):
+        raise ValueError("the model was made in torch.inference_mode(), which has no gradients: make it outside of that")
+    if torch.is_autocast_enabled(images.device.type):
+        raise ValueError("torch.autocast is on, which rounds the logits: attack outside of it")
     check_bounds("an image", images, bounds)
     few = images[: min(batch or 100, 100)].detach()
     shown = few.clone()
@@ -98,15 +116,22 @@ def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margi
     if not torch.equal(shown, few):
         raise ValueError("the model changes the images that it is given: leave out its operations in place on them")
     if not said.isfinite().all():
-        raise ValueError("the model returns NaN or infinite logits: no attack can be made on it")
+        raise ValueError(
+            "the model returns NaN or infinite logits: no attack can be made on it; mask a class by a finite number, as -1e4"
+        )
     if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
         raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
+    if ((said >= 0) & (said <= 1)).all() and said.shape[1] * len(said) >= _MANY:
+        raise ValueError(
+            "all that the model returns lies between 0 and 1, as probabilities do: leave out its sigmoids, the attack needs "
+            "logits; if these are logits, return them times 10"
+        )
     spread = (said.amax(1) - said.amin(1)).max().item()
     if spread < _SCALES * margin:
         raise ValueError(f"margin is {margin}, and the model's logits differ by {spread:.2g} at most: give one below that")
     some = few[:_FEW]
-    if len(some) == 1 and batch != 1:
-        some = some.repeat(2, *[1] * (some.ndim - 1))
+    if batch != 1:  # beside another image at least, here the first one back to front
+        some = torch.cat([some, some[:1].flatten(1).flip(1).view_as(some[:1])])
     _check_answers(model, some)
     _check_gradient(model, few[:_FEW], bounds)
     return said.shape[1]
@@ -146,17 +171,22 @@ def _check_answers(model: nn.Module, images: Tensor) -> None:
 
 def _check_gradient(model: nn.Module, images: Tensor, bounds: tuple[float, float]) -> None:
     here = _gradient(model, images)
-    lower, upper = (images == bound for bound in bounds)
-    on = lower | upper
-    if not on.any() or here[on].any():
-        return
+    if not here.isfinite().all():
+        image = int((~here.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise ValueError(
+            f"the gradient of the model's logits is NaN or infinite at image {image}, as that of a square root or a "
+            "norm is at 0: add a small number there"
+        )
     width = bounds[1] - bounds[0]
     nudge = _NUDGE * (width if math.isfinite(width) else 1.0)
-    if _gradient(model, images + nudge * lower - nudge * upper)[on].any():
-        raise ValueError(
-            "the model has no gradient where pixels are on their bounds, as one that clamps its images: leave that out, the "
-            "attack keeps to the bounds by itself"
-        )
+    lower, upper = (images == bound for bound in bounds)
+    for on in (lower, upper):
+        without = on.any() and not here[on].any()
+        if without and _gradient(model, images + nudge * lower - nudge * upper)[on].any():
+            raise ValueError(
+                "the model has no gradient where pixels are on their bounds, as one that clamps its images: leave that out, "
+                "the attack keeps to the bounds by itself"
+            )
 
 
 def _gradient(model: nn.Module, images: Tensor) -> Tensor:
@@ -178,8 +208,18 @@ def _first_line(error: Exception) -> str:
 
 def check_bounds(what: str, images: Tensor, bounds: tuple[float, float]) -> None:
     """Raises ValueError if a pixel lies outside of the bounds."""
-    if not ((images >= bounds[0]) & (images <= bounds[1])).all():
-        raise ValueError(f"{what} has a value outside [{bounds[0]}, {bounds[1]}], or NaN: scale the images or give bounds")
+    outside = images[~((images >= bounds[0]) & (images <= bounds[1]))]
+    if len(outside):
+        raise ValueError(
+            f"{what} has a value outside [{bounds[0]}, {bounds[1]}], or NaN: {outside[0].item():g}; scale the images or "
+            "give bounds"
+        )
+
+
+def check_count(what: str, count: Any) -> None:
+    """Raises ValueError if this is no whole number of at least 1."""
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"{what} is {count!r}: it has to be 1 at least, a whole number")
 
 
 def check_classes(what: str, classes: Tensor, images: Tensor, k: int) -> None:

@@ -5,8 +5,10 @@ import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from blindspots.splits import split
@@ -27,6 +29,8 @@ MNIST = {
     "test_images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "test_labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+_INTEGER = "tag:yaml.org,2002:int"
+_OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9]+)+")  # numbers that YAML 1.1 has to the base of 8 and of 60
 Device = Literal["auto", "cpu", "cuda"]
 PICTURES = "pictures"
 ImageSet = Literal["train", "test", "pictures"]
@@ -713,6 +717,37 @@ class Config(Section):
             raise ValueError(
                 f"{key}: {network} classifies no images of the {images} set, but those of {self.networks[network].images}"
             )
+
+
+def check_written(path: Path) -> None:
+    """Raises ConfigError for what YAML takes for something else than it looks like, and says nothing of: a key that stands
+    twice, of which the last one counts, and numbers of eight (010) or of sixty (1:30)."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return
+    try:
+        document = yaml.compose(text)
+    except yaml.YAMLError:
+        return  # Snakemake has told it
+    _check_node(document, path)
+
+
+def _check_node(node: yaml.Node | None, path: Path) -> None:
+    line = f"{path}, line {node.start_mark.line + 1}" if node else path
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"{line}: {key} stands there more than once, and the last alone would count: join them")
+        for key, value in node.value:
+            _check_node(key, path)
+            _check_node(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_node(value, path)
+    elif isinstance(node, yaml.ScalarNode) and node.tag == _INTEGER and _OTHER_BASE.fullmatch(node.value):
+        number = yaml.safe_load(node.value)
+        raise ConfigError(f"{line}: {node.value} is {number} in YAML: write that, or the number without zeros before it")
 
 
 def validated(raw: Mapping[str, Any]) -> Config:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blindspots.checks import as_numbers, check_classes, checked
+from blindspots.checks import as_numbers, check_classes, checked, without_rounding
 from blindspots.networks import weight_layers
 from blindspots.projection import project
 
@@ -46,6 +46,7 @@ def exact_linear(
     Raises ValueError if the model is not one linear layer, and for input that no attack can be made on.
     """
     bounds = as_numbers(bounds)
+    images = without_rounding(images, bounds)
     classes = checked(model, images, bounds, margin, batch)
     if targets is not None:
         check_classes("target", targets, images, classes)
@@ -53,7 +54,7 @@ def exact_linear(
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
         raise ValueError(f"the model has {len(layers)} layers with weights: an exact minimum needs a single linear one")
     weight = layers[0].weight.double()
-    bias = torch.zeros(len(weight)).to(weight) if layers[0].bias is None else layers[0].bias.double()
+    bias = weight.new_zeros(len(weight)) if layers[0].bias is None else layers[0].bias.double()
     few = images[:100]
     said, linear = model(few).double(), few.flatten(1).double() @ weight.mT + bias
     if said.shape != linear.shape or not torch.allclose(said, linear, rtol=1e-4, atol=1e-4 * linear.abs().max().item()):

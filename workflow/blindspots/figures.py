@@ -1,12 +1,11 @@
 """Pictures, drawn without a display and with the same bytes from run to run."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
+os.environ["MPLBACKEND"] = "Agg"  # before the import, which fails for a backend of a notebook that it cannot find
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

@@ -12,12 +12,13 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from blindspots import figures, idx
-from blindspots.config import ConfigError, merged, validated
+from blindspots.config import ConfigError, merged, variants
 from blindspots.fingerprint import WORKFLOW
 
 _PARTS = {"train": ("train",), "test": ("t10k", "test")}
@@ -37,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="files whose name begins so, as emnist-letters")
     parser.add_argument("--transpose", action="store_true", help="rows are columns, as in EMNIST")
     options = parser.parse_args(argv)
+    if options.output.suffix not in (".yaml", ".yml") or not options.output.parent.is_dir():
+        parser.error(f"{options.output} is no name ending in .yaml, in a folder that is there")
     try:
         paths = found(options.folder, options.only)
         arrays = from_zero({role: usable(role, path, options.transpose) for role, path in paths.items()})
@@ -44,12 +47,14 @@ def main(argv: list[str] | None = None) -> int:
     except (OwnDataError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    default = yaml.safe_load((WORKFLOW.parent / "config/config.yaml").read_text())
+    written |= fewer(default["ablations"]["choices"], min(written["data"]["train_size"], written["data"]["test_size"]))
     options.output.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     sheet = options.output.with_suffix(".png")
     figures.save(figures.image_rows(first_images(arrays), f"The first images of {options.folder}"), sheet)
     print(f"{options.output} is the configuration. Look at {sheet}: do the images stand upright, under the right classes?")
     try:
-        validated(merged(yaml.safe_load((WORKFLOW.parent / "config/config.yaml").read_text()), written))
+        variants(merged(default, written))
     except ConfigError as error:
         print(f"What it still needs, as its images are not MNIST's: {error}", file=sys.stderr)
         return 1
@@ -101,7 +106,7 @@ def _pixels(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 def _classes(path: Path, array: np.ndarray) -> np.ndarray:
-    if array.ndim == 2:
+    if array.ndim == 2 and array.shape[1] == 8 and array.dtype == ">i4":
         array = array[:, 0]  # QMNIST: the class, and seven more numbers on who wrote it
     if array.ndim != 1 or not array.size:
         raise OwnDataError(f"{path} has the shape {array.shape}: labels are (n,), one class for each image")
@@ -150,6 +155,15 @@ def described(arrays: Mapping[str, np.ndarray], paths: Mapping[str, Path], outpu
         "splits": {"parts": {"P1": [0, half], "P2": [half, len(train)]}},
         "compare_with_paper": False,
     }
+
+
+def fewer(choices: Mapping[str, Any], images: int) -> dict[str, Any]:
+    """What differs of ablations that ask for more images than there are."""
+    sizes = {name: choice.get("attack", {}).get("sample") for name, choice in choices.items()}
+    changed = {
+        name: {"attack": {"sample": images}} for name, size in sizes.items() if isinstance(size, int) and size > images
+    }
+    return {"ablations": {"choices": changed}} if changed else {}
 
 
 def first_images(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

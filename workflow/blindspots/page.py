@@ -6,14 +6,17 @@ That is the pictures of each cell, drawn from the artifacts of the first replica
 import base64
 import hashlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import jinja2
-import matplotlib.image
 import numpy as np
+
+os.environ["MPLBACKEND"] = "Agg"  # before the import, which fails for a backend of a notebook that it cannot find
+import matplotlib.image
 
 from blindspots import artifacts, datasets
 from blindspots.fingerprint import normalised

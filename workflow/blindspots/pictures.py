@@ -28,6 +28,8 @@ def prepare(content: bytes, resize: int, size: int) -> np.ndarray:
             picture = functional.center_crop(functional.resize(_in_8_bits(ImageOps.exif_transpose(file)), resize), size)
     except (OSError, SyntaxError) as error:  # Pillow says so of a damaged PNG
         raise ValueError(f"it is no picture, or damaged: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it has too many pixels: {error} Save it smaller, or leave it out") from error
     return np.asarray(picture).transpose(2, 0, 1)
 
 
@@ -54,9 +56,9 @@ def classes(names: Sequence[str], pattern: str, count: int) -> list[int]:
     then have to be `count`. Raises ValueError for a name that tells no class.
     """
     found = [re.search(pattern, name) for name in names]
-    if None in found:
-        raise ValueError(f"{names[found.index(None)]} does not tell its class: nothing in it matches {pattern}")
-    words = [match[1] for match in found]
+    words = [match and match[1] for match in found]
+    if None in words:  # also of a group that may be left out
+        raise ValueError(f"{names[words.index(None)]} does not tell its class: nothing in it matches the group of {pattern}")
     if all(word.isdecimal() for word in words):
         numbers = list(map(int, words))
         if max(numbers) >= count:

@@ -118,7 +118,7 @@ class Problem:
             smallest, classes = leads.topk(min(competitors, leads.shape[1] - 1), dim=1, largest=False)
             columns = smallest.unbind(1)
             more = [True] * (len(columns) - 1) + [False]
-            gradients = [torch.autograd.grad(c.sum(), points, retain_graph=m)[0] for c, m in zip(columns, more, strict=True)]
+            gradients = [_gradient(c, points, retain_graph=m) for c, m in zip(columns, more, strict=True)]
         self.gradient_evaluations[rows] += len(columns)
         return Linearised(smallest.detach(), classes, torch.stack(gradients, dim=1))
 
@@ -129,7 +129,7 @@ class Problem:
             points = points.detach().requires_grad_()
             leads = self.leads(points, rows)
             smallest = -smoothing * torch.logsumexp(-leads / smoothing, dim=1) if smoothing else leads.amin(1)
-            (gradients,) = torch.autograd.grad(smallest.sum(), points)
+            gradients = _gradient(smallest, points)
         self.gradient_evaluations[rows] += 1
         return smallest.detach(), gradients
 
@@ -140,13 +140,20 @@ class Problem:
             points = points.detach().requires_grad_()
             logits = self.logits(points)
             losses = cross_entropy(logits, targets, reduction="none")
-            (gradients,) = torch.autograd.grad(losses.sum(), points)
+            gradients = _gradient(losses, points)
         self.gradient_evaluations[rows] += 1
         return Loss(losses.detach(), gradients, _leads(logits.detach(), targets).amin(1))
 
     def distance(self, points: Tensor, rows: Tensor) -> Tensor:
         """‖r‖₂ of (r, n) points x + r: (r,)."""
         return (points - self.x[rows]).norm(dim=1)
+
+
+def _gradient(values: Tensor, points: Tensor, retain_graph: bool = False) -> Tensor:
+    """Of each of (r,) values with respect to its point, (r, n), in memory of its own: where it is one number for all pixels,
+    autograd may give that number alone."""
+    (gradients,) = torch.autograd.grad(values.sum(), points, retain_graph=retain_graph)
+    return gradients.contiguous()
 
 
 def _leads(logits: Tensor, targets: Tensor) -> Tensor:

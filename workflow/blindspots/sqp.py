@@ -138,7 +138,7 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     """
     rows, pixels, steps = problem.rows, problem.x.shape[1], options.exploration
     exact = not (options.noise or options.smoothing)  # the lead that a step linearises is the path's own
-    generator = torch.Generator().manual_seed(0)
+    drawn = {"generator": torch.Generator("cpu").manual_seed(0), "dtype": points.dtype, "device": "cpu"}
     nearest, distance = points.clone(), torch.where(reached, problem.distance(points, rows), torch.inf)
     improved = torch.zeros_like(reached)
 
@@ -159,7 +159,7 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         cooled = (last / first) ** (step / steps)
         around = points
         if options.noise:
-            noise = torch.randn(pixels, generator=generator, dtype=points.dtype).to(points.device) / pixels**0.5
+            noise = torch.randn(pixels, **drawn).to(points.device) / pixels**0.5
             around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
         lead, gradient = problem.smallest_lead(around, rows, options.smoothing * cooled**2)
         keep(points, away, lead if exact else None)

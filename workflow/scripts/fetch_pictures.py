@@ -46,9 +46,8 @@ def _names(settings: dict) -> list[str]:
     if not folder.is_dir():
         raise StepError(f"pictures.folder: {folder} is no folder: name one that has the pictures, or none")
     names, left_out = [], Counter()
-    found = (Path(top, name).relative_to(folder) for top, _, files in os.walk(folder, followlinks=True) for name in files)
-    for path in found:
-        if path.name.startswith("."):  # as macOS puts a ._name.jpg beside every name.jpg
+    for path in _files(folder):
+        if any(part.startswith(".") for part in path.parts):  # as macOS's ._name.jpg, or what is in .ipynb_checkpoints
             left_out["hidden"] += 1
         elif path.suffix.lower() in pictures.KINDS:
             names.append(path.as_posix())
@@ -60,6 +59,15 @@ def _names(settings: dict) -> list[str]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
         log.info("%d pictures in %s; left out: %s", len(names), folder, kinds)
     return sorted(names)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files of a folder, relative to it, in linked folders too, but for links that lead back up."""
+    root = folder.absolute()
+    for top, folders, files in os.walk(root, followlinks=True):
+        above = {path.resolve() for path in (Path(top), *Path(top).parents)}
+        folders[:] = [name for name in folders if Path(top, name).resolve() not in above]
+        yield from (Path(top, name).relative_to(root) for name in files)
 
 
 def _contents(step: Step, names: list[str]) -> Iterator[tuple[str, bytes]]:
