@@ -352,7 +352,7 @@ def test_small_numbers_of_a_configuration_in_json_are_numbers(tmp_path):
 
 def test_of_several_configurations_each_changes_those_before(finished, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(audit, "plan", lambda targets, folder, config: asked.append(config) or [])
+    monkeypatch.setattr(audit, "plan", lambda targets, folder, config, results: asked.append(config) or [])
     for name, text in {"one.yaml": "attack: {seed: 1, sample: 5}\n", "two.json": '{"attack": {"seed": 2}}'}.items():
         (tmp_path / name).write_text(text)
     given = ["--config", str(tmp_path / "one.yaml"), "--config", str(tmp_path / "two.json"), "--config", '{"replicates": 3}']

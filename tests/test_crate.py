@@ -86,8 +86,10 @@ def issues(monkeypatch, tmp_path):
     return found
 
 
-def test_all_that_is_required_and_recommended_is_there_but_for_a_page_of_the_authors(run, issues):
+def test_all_that_is_required_and_recommended_is_there_but_for_places_on_the_web(run, issues):
     assert issues(run / ARCHIVE) == {
+        "The Application SHOULD have a url",
+        "The SoftwareApplication id SHOULD be an absolute URI",
         "The organization SHOULD have a URL.",
     }
 

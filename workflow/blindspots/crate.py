@@ -1,7 +1,7 @@
 """A finished run as a research object: an RO-Crate of the profile Provenance Run Crate, for a zip file.
 
 All that its metadata say stands in the archived files, most of it in results/provenance.json. The same files make the same
-bytes: identifiers are paths and hashes, dates are those of the records, and home pages those that installed packages name.
+bytes: identifiers are paths and hashes, and dates are those of the records.
 """
 
 import ast
@@ -14,8 +14,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from graphlib import TopologicalSorter
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import metadata as metadata_of
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,6 @@ PROFILES = {
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 # Beyond the context of RO-Crate 1.1: one of the profiles' terms, and one of a later version's.
 TERMS = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256", "localPath": "https://w3id.org/ro/terms#localPath"}
-HOME_PAGES = ("homepage", "home", "source", "repository", "documentation")  # as packages call them
 BINARY = "application/octet-stream"
 FORMATS = {
     ".csv": "text/csv",
@@ -177,10 +174,7 @@ class _Crate(ROCrate):
                 entity.append_to("exampleOfWork", parameter, compact=True)
 
     def software(self, name: str, version: str) -> Entity:
-        """A package by its package URL (purl), with its home page where it names one."""
-        kind = "generic" if name == "python" else "pypi"
-        known = {"name": name, "softwareVersion": version, "url": _home_page(name)}
-        return self.entity(f"pkg:{kind}/{name}@{version}", "SoftwareApplication", **known)
+        return self.entity(f"#{name}-{version}", "SoftwareApplication", name=name, softwareVersion=version)
 
     def tool(self, program: str, source: bytes) -> Entity:
         records = [record for record in self.records.values() if record["program"] == program]
@@ -292,18 +286,6 @@ def _in_order(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
         read = [path for paths in record["inputs"].values() for path in paths if path in records]
         before[record["program"]] |= {records[path]["program"]: None for path in read}
     return list(TopologicalSorter(before).static_order())
-
-
-def _home_page(package: str) -> str | None:
-    if package == "python":
-        return "https://www.python.org"
-    try:
-        known = metadata_of(package)
-    except PackageNotFoundError:
-        return None
-    named = dict(entry.split(", ", 1) for entry in known.get_all("Project-URL", []))
-    pages = {label.lower(): url for label, url in named.items()}
-    return known["Home-page"] or next((pages[label] for label in HOME_PAGES if label in pages), None)
 
 
 def _path(program: str) -> str:

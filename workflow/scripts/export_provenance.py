@@ -9,7 +9,7 @@ from blindspots.step import Step, log, run
 
 
 def body(step: Step) -> None:
-    exported = export(Run(Path.cwd(), str(step.output[0].parent)), step.settings["tables"])
+    exported = export(Run(Path.cwd(), str(step.inputs["tables"][0].parent)), step.settings["tables"])
     with whole_file(step.output[0]) as temporary:
         temporary.write_text(json.dumps(exported, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     log.info("wrote %s: %d files", step.output[0], len(exported["files"]))

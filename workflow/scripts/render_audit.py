@@ -11,7 +11,7 @@ from blindspots.step import Step, log, run
 
 def body(step: Step) -> None:
     exported = json.loads(step.input("provenance").read_text(encoding="utf-8"))
-    finished, splits = Run(Path.cwd(), str(step.output[0].parent)), step.input("splits")
+    finished, splits = Run(Path.cwd(), str(step.input("provenance").parent)), step.input("splits")
     data = {"train": step.input("data"), "test": step.input("data"), "pictures": step.input("pictures")}
     for table in exported["tables"].values():
         for cell in table["cells"]:
