@@ -957,6 +957,10 @@ WRONG_FOR_BOTH = {
         {"model": over_a_module_in_training_mode(), "images": IMAGES[:1], "targets": CLASSES[:1]},
         "Expected more than 1 value|when it is asked again|when others are beside it",
     ),
+    "a function over statistics of the batch, for equal images": (
+        {"model": over_a_module_in_training_mode(), "images": IMAGES[:1].repeat(6, 1), "targets": CLASSES[:1].repeat(6)},
+        "when it is asked again|when others are beside it|Expected more than 1 value",
+    ),
     "half a batch": ({"batch": 2.5}, r"batch is 2\.5: it has to be 1 at least, a whole number"),
     "a batch in words": ({"batch": "8"}, "batch is '8': it has to be 1 at least, a whole number"),
     "half a thread": ({"threads": 1.5}, r"threads is 1\.5: it has to be 1 at least, a whole number"),
@@ -967,7 +971,7 @@ WRONG_FOR_BOTH = {
     ),
     "a root at 0": (
         {"model": nn.Sequential(Root(), small_network()).eval(), "images": IMAGES.round()},
-        "the gradient of the model's logits is NaN or infinite at image 0",
+        "the gradient of the model's logits is NaN or infinite",
     ),
     "logits of another scale": (
         {"model": Answers(lambda logits: 1e-7 * logits).eval()},

@@ -75,6 +75,10 @@ def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margi
                 f"the model's {name or type(module).__name__} normalises by the batch's own statistics, so that an "
                 "image's logits depend on the others: make it with track_running_stats=True"
             )
+    if torch.is_inference_mode_enabled():
+        raise ValueError("torch.inference_mode() has no gradients: attack outside of it")
+    if any(values.is_inference() for values in (*model.parameters(), *model.buffers())):
+        raise ValueError("the model was made in torch.inference_mode(), which has no gradients: make it outside of that")
     for name, values in model.named_parameters():
         if not values.isfinite().all():
             raise ValueError(f"the model's {name} has a value that is NaN or infinite")
@@ -91,12 +95,8 @@ def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margi
         raise ValueError(
             f"the images are {images.dtype}: give float32 or float64 within the bounds, and a model that takes it"
         )
-    if torch.is_inference_mode_enabled() or images.is_inference():
-        raise ValueError(
-            "torch.inference_mode() has no gradients: attack outside of it, and clone images that were made in it"
-        )
-    if any(values.is_inference() for values in (*model.parameters(), *model.buffers())):
-        raise ValueError("the model was made in torch.inference_mode(), which has no gradients: make it outside of that")
+    if images.is_inference():
+        raise ValueError("torch.inference_mode() has no gradients: clone the images, which were made in it")
     if torch.is_autocast_enabled(images.device.type):
         raise ValueError("torch.autocast is on, which rounds the logits: attack outside of it")
     check_bounds("an image", images, bounds)
@@ -129,8 +129,9 @@ def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margi
     spread = (said.amax(1) - said.amin(1)).max().item()
     if spread < _SCALES * margin:
         raise ValueError(f"margin is {margin}, and the model's logits differ by {spread:.2g} at most: give one below that")
-    some = few[:_FEW]
-    if batch != 1:  # beside another image at least, here the first one back to front
+    most = min(batch or _FEW, _FEW)
+    some = few[: max(1, most - 1)]
+    if most > 1:  # so that the first image is beside another one, here itself back to front
         some = torch.cat([some, some[:1].flatten(1).flip(1).view_as(some[:1])])
     _check_answers(model, some)
     _check_gradient(model, few[:_FEW], bounds)
@@ -171,11 +172,10 @@ def _check_answers(model: nn.Module, images: Tensor) -> None:
 
 def _check_gradient(model: nn.Module, images: Tensor, bounds: tuple[float, float]) -> None:
     here = _gradient(model, images)
-    if not here.isfinite().all():
-        image = int((~here.isfinite()).flatten(1).any(1).nonzero()[0])
+    if not here.isfinite().flatten(1).all(1).any():
         raise ValueError(
-            f"the gradient of the model's logits is NaN or infinite at image {image}, as that of a square root or a "
-            "norm is at 0: add a small number there"
+            "the gradient of the model's logits is NaN or infinite, as that of a square root or a norm is at 0: add a small "
+            "number there"
         )
     width = bounds[1] - bounds[0]
     nudge = _NUDGE * (width if math.isfinite(width) else 1.0)
