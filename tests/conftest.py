@@ -73,7 +73,7 @@ def snakemake(folder: Path, *arguments: str, cores: int = 8, **environment: str)
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,  # of the small variant, beside other tests on two slow cores
     )
 
 
