@@ -701,10 +701,9 @@ def picture_settings(wildcards):
 
 def archived_project():
     """The project's own files, without what is made from them, and their SHA-256: another content makes another archive."""
-    root = PROJECT
-    found = [path for name in ARCHIVED_FOLDERS for path in root.joinpath(name).rglob("*") if path.is_file()]
-    names = [*ARCHIVED_FILES, *(path.relative_to(root).as_posix() for path in found)]
-    return {name: sha256((root / name).read_bytes()).hexdigest() for name in names if not re.search(MADE, name)}
+    found = [path for name in ARCHIVED_FOLDERS for path in PROJECT.joinpath(name).rglob("*") if path.is_file()]
+    names = [*ARCHIVED_FILES, *(path.relative_to(PROJECT).as_posix() for path in found)]
+    return {name: sha256((PROJECT / name).read_bytes()).hexdigest() for name in names if not re.search(MADE, name)}
 
 
 def archive_settings(wildcards):

@@ -87,7 +87,7 @@ def test_files_as_the_workflow_reads_them_are_described_where_they_are(tmp_path,
 def test_qmnist_keeps_the_classes_alone(tmp_path):
     contents = (images(40), as_qmnist(labels(40)), images(20), as_qmnist(labels(20)))
     data, arrays = made(written(tmp_path / "set", "qmnist", contents), tmp_path)
-    assert data["sources"] == [{"kind": "folder", "path": str(tmp_path / "own")}]
+    assert data["sources"] == [{"kind": "folder", "path": str(tmp_path / "own_files")}]
     assert np.array_equal(arrays["train_labels"], labels(40))
     assert np.array_equal(arrays["train_images"], images(40))
 
@@ -168,3 +168,13 @@ def test_a_notebooks_way_to_draw_does_not_keep_it_from_drawing(tmp_path):
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "own.png").exists()
+
+
+def test_files_are_never_changed_where_they_are(tmp_path, capsys):
+    contents = (images(40), as_qmnist(labels(40)), images(20), as_qmnist(labels(20)))
+    folder = written(tmp_path / "qmnist", "qmnist", contents)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert own_data.main([str(folder), str(tmp_path / "qmnist.yaml")]) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert own_data.main([str(folder), str(tmp_path / "qmnist.yaml")]) == 1
+    assert "qmnist_files is there already, where the changed files would be written" in capsys.readouterr().err

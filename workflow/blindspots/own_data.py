@@ -138,8 +138,11 @@ def described(arrays: Mapping[str, np.ndarray], paths: Mapping[str, Path], outpu
     folder = next(iter(paths.values())).parent.absolute()
     names = {role: path.name.removesuffix(".gz") for role, path in paths.items()}
     if any(idx.decompress(path.read_bytes()) != contents[role] for role, path in paths.items()):
-        folder = output.absolute().with_suffix("")
-        folder.mkdir(exist_ok=True)
+        # Not by the name alone, by which own.yaml's neighbour may be the folder that the files are from.
+        folder = output.absolute().with_name(f"{output.stem}_files")
+        if folder.exists():
+            raise OwnDataError(f"{folder} is there already, where the changed files would be written: move it away")
+        folder.mkdir()
         for role, content in contents.items():
             (folder / names[role]).write_bytes(content)
     half = len(train) // 2
