@@ -26,12 +26,14 @@ import yaml
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from blindspots import datasets, networks, training
-from blindspots.attack import minimum_distortion, refine
-from blindspots.config import PICTURES, validated
-from blindspots.exact import exact_linear
-from blindspots.penalty import LBFGS
-from blindspots.sqp import SQP
+from blindspots.attack.core import minimum_distortion, refine
+from blindspots.attack.exact import exact_linear
+from blindspots.attack.penalty import LBFGS
+from blindspots.attack.sqp import SQP
+from blindspots.config.schema import PICTURES, validated
+from blindspots.networks import architectures
+from blindspots.steps import image_sets, trained_networks
+from blindspots.training import convergence
 
 try:
     import peers
@@ -49,7 +51,9 @@ OURS = {"ours, lbfgs": "lbfgs", "ours, sqp": "sqp"}
 
 # Each attack starts in a fresh process, forked from one that has already imported what takes seconds.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["adv_lib.attacks", "foolbox", "botorch.optim.batched_lbfgs_b", "blindspots.training"])
+PROCESSES.set_forkserver_preload(
+    ["adv_lib.attacks", "foolbox", "botorch.optim.batched_lbfgs_b", "blindspots.training.convergence"]
+)
 
 Attack = Callable[[nn.Module, Tensor, Tensor, bool], Tensor]
 
@@ -209,8 +213,8 @@ def in_own_process(work: Callable, *values: Any) -> Any:
 def save_problem(path: Path, name: str, count: int) -> float:
     """Save the `Problem` with the first `count` test images that the network gets right; returns its test error in %."""
     torch.set_num_threads(1)
-    network = networks.read(M1) if name == "M1" else networks.frozen(TRAINED[name]())
-    pixels, classes = datasets.read(DATA, "test")
+    network = trained_networks.read(M1) if name == "M1" else architectures.frozen(TRAINED[name]())
+    pixels, classes = image_sets.read(DATA, "test")
     images, labels = torch.from_numpy(pixels), torch.from_numpy(classes).long()
     correct = network(images).argmax(1) == labels
     error = 100 * (~correct).double().mean().item()
@@ -222,8 +226,8 @@ def save_problem(path: Path, name: str, count: int) -> float:
 
 
 def save_photographs(path: Path) -> None:
-    network = networks.read(PRETRAINED)
-    pixels, classes = datasets.read(PHOTOGRAPHS, PICTURES)
+    network = trained_networks.read(PRETRAINED)
+    pixels, classes = image_sets.read(PHOTOGRAPHS, PICTURES)
     images, labels = torch.from_numpy(pixels), torch.from_numpy(classes.astype(np.int64))
     correct = network(images).argmax(1) == labels
     targets = torch.full_like(labels, 9)
@@ -231,9 +235,9 @@ def save_photographs(path: Path) -> None:
 
 
 def softmax() -> nn.Module:
-    network = networks.fully_connected([784], [10], "sigmoid")
-    networks.initialise(network, torch.Generator().manual_seed(0))
-    training.fit(network, *training_images(), weight_decay=[1e-4], max_iterations=150)
+    network = architectures.fully_connected([784], [10], "sigmoid")
+    architectures.initialise(network, torch.Generator().manual_seed(0))
+    convergence.fit(network, *training_images(), weight_decay=[1e-4], max_iterations=150)
     return network
 
 
@@ -258,7 +262,7 @@ TRAINED = {"softmax": softmax, "cnn": cnn}
 
 
 def training_images() -> tuple[Tensor, Tensor]:
-    images, labels = datasets.read(DATA, "train", slice(TRAINING_IMAGES))
+    images, labels = image_sets.read(DATA, "train", slice(TRAINING_IMAGES))
     return torch.from_numpy(images), torch.from_numpy(labels).long()
 
 

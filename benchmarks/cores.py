@@ -23,7 +23,7 @@ import pandas as pd
 import yaml
 from jobs import ROOT, Job, planned, run
 
-from blindspots import artifacts
+from blindspots.steps import artifacts
 
 TABLES = ("results/table3.csv", "results/table4.csv")
 CORES = (1, 2, 3, 4, 6, 8, 12, 16)

@@ -19,9 +19,11 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from blindspots import datasets, minibatches, networks, training
-from blindspots.attack import minimum_distortion, refine
-from blindspots.config import Trained, validated
+from blindspots.attack.core import minimum_distortion, refine
+from blindspots.config.schema import Trained, validated
+from blindspots.networks import architectures
+from blindspots.steps import image_sets
+from blindspots.training import convergence, minibatches
 
 DATA = Path("results/data.h5")
 ATTACKED = {"N100_100_10": (1000, 20000), "Conv": (200, 5000)}  # images, by the core and by the GPU
@@ -44,18 +46,18 @@ def main() -> int:
 
 def compared(name: str, trained: Trained, few: int, many: int):
     """Rows with the seconds of the core and of the GPU."""
-    images, labels = datasets.read(DATA, "train")
+    images, labels = image_sets.read(DATA, "train")
     images, labels = torch.from_numpy(images), torch.from_numpy(labels).long()
     for device in ("cpu", "cuda", "cuda"):  # the GPU once more, when it is warm
-        network = networks.build(trained.definition(), images[0].shape)
-        networks.initialise(network, torch.Generator().manual_seed(trained.seed))
+        network = architectures.build(trained.definition(), images[0].shape)
+        architectures.initialise(network, torch.Generator().manual_seed(trained.seed))
         network.to(device)
         _, seconds = timed(lambda: train(network, trained, images.to(device), labels.to(device)))  # noqa: B023
         if device == "cpu":
             here, kept = seconds, network
     yield row(name, "training", "", here, seconds)
 
-    network = networks.frozen(kept)
+    network = architectures.frozen(kept)
     results = {}
     for device, count in (("cpu", few), ("cuda", few), ("cuda", many)):
         network.to(device)
@@ -78,7 +80,7 @@ def train(network: nn.Module, trained: Trained, images: Tensor, labels: Tensor) 
         minibatches.fit(network, images, labels, weight_decay=trained.weight_decay, **options, seed=0)
     else:
         options = {"method": "full_batch", "max_iterations": ITERATIONS}
-        training.fit(network, images, labels, weight_decay=trained.weight_decay, **options)
+        convergence.fit(network, images, labels, weight_decay=trained.weight_decay, **options)
 
 
 def timed(work):

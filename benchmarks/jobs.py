@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from blindspots.shards import expanded
+from blindspots.steps.shards import expanded
 
 ROOT = Path(__file__).parents[1]
 _COMMAND = "exec python "  # how the command of every rule begins

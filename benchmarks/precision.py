@@ -15,11 +15,12 @@ import torch
 import yaml
 from gpu import DATA, train
 
-from blindspots import datasets, networks
-from blindspots.attack import minimum_distortion, refine
-from blindspots.config import validated
-from blindspots.examples import PRECISIONS
-from blindspots.penalty import LBFGS
+from blindspots.attack.core import minimum_distortion, refine
+from blindspots.attack.penalty import LBFGS
+from blindspots.config.schema import validated
+from blindspots.networks import architectures
+from blindspots.steps import image_sets
+from blindspots.steps.examples import PRECISIONS
 
 ATTACKED = {"N100_100_10": 1000, "Conv": 300}
 BATCH = 500
@@ -32,17 +33,17 @@ def main() -> int:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     config = validated(yaml.safe_load(Path("config/config.yaml").read_text()))
-    images, labels = datasets.read(DATA, "train")
+    images, labels = image_sets.read(DATA, "train")
     images, labels = torch.from_numpy(images), torch.from_numpy(labels).long()
     rows = []
     for name, count in ATTACKED.items():
-        network = networks.build(config.networks[name].definition(), images[0].shape)
-        networks.initialise(network, torch.Generator().manual_seed(config.networks[name].seed))
+        network = architectures.build(config.networks[name].definition(), images[0].shape)
+        architectures.initialise(network, torch.Generator().manual_seed(config.networks[name].seed))
         train(network, config.networks[name], images, labels)
         x, targets = images[:count], (labels[:count] + 1) % 10
         taken = {precision: [] for precision in PRECISIONS}
         for precision, dtype in [*PRECISIONS.items()] * 2:
-            taken[precision].append(seconds(networks.frozen(copy.deepcopy(network)).to(dtype), x.to(dtype), targets))
+            taken[precision].append(seconds(architectures.frozen(copy.deepcopy(network)).to(dtype), x.to(dtype), targets))
         for place, step in enumerate(("attack", "refinement")):
             single, double = (min(times[place] for times in of_both) for of_both in taken.values())
             rows.append({"network": name, "step": step, "single": single, "double": double, "ratio": double / single})

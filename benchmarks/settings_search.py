@@ -20,8 +20,9 @@ import yaml
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from blindspots import datasets, splits
-from blindspots.config import validated
+from blindspots.config.schema import validated
+from blindspots.data import splits
+from blindspots.steps import image_sets
 
 LAYERS = ((784, 100), (100, 100), (100, 10))
 VALIDATION = {"training": [0, 50_000], "validation": [50_000, 60_000]}
@@ -209,7 +210,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("results/data.h5"))
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = True  # what rounding it costs is less than another seed
-    pixels, labels = datasets.read(arguments.data, "train")
+    pixels, labels = image_sets.read(arguments.data, "train")
     images = {
         part: (torch.from_numpy(pixels[rows]).flatten(1).to(DEVICE), torch.from_numpy(labels[rows]).long().to(DEVICE))
         for part, rows in splits.split(len(pixels), VALIDATION, seed=0).items()

@@ -13,7 +13,7 @@ import time
 import torch
 from torchvision.models import alexnet
 
-from blindspots.lipschitz import linear_maps
+from blindspots.analysis.lipschitz import linear_maps
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--threads", type=int, default=2)

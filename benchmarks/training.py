@@ -23,11 +23,13 @@ import yaml
 from scipy import stats
 from torch import Tensor, nn
 
-from blindspots import datasets, networks, training
-from blindspots.attack import minimum_distortion
-from blindspots.config import Config, validated
-from blindspots.device import prepare
-from blindspots.evaluation import classify
+from blindspots.attack.core import minimum_distortion
+from blindspots.config.schema import Config, validated
+from blindspots.networks import architectures
+from blindspots.networks.evaluation import classify
+from blindspots.steps import image_sets
+from blindspots.steps.device import prepare
+from blindspots.training import convergence
 
 NAMES = ("M1", "M1_prime", "M2")
 HISTORY = {"full_batch": 10}  # pairs, as in the ablation; otherwise those that are configured
@@ -42,7 +44,7 @@ def main() -> int:
         return 1
     rows = []
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as workers:
-        jobs = list(itertools.product(range(options.seeds), training.METHODS, [options.results], [options.images]))
+        jobs = list(itertools.product(range(options.seeds), convergence.METHODS, [options.results], [options.images]))
         for (seed, method, *_), found in zip(jobs, workers.map(trained_and_attacked, jobs), strict=True):
             rows += [{"method": method, **row} for row in found]
             print(f"seed {seed + 1} of {options.seeds}, {method}", file=sys.stderr)
@@ -60,7 +62,7 @@ def arguments() -> argparse.Namespace:
 
 
 def read(path: Path, *which) -> tuple[Tensor, Tensor]:
-    images, labels = datasets.read(path, *which)
+    images, labels = image_sets.read(path, *which)
     return torch.from_numpy(images), torch.from_numpy(labels).long()
 
 
@@ -70,7 +72,7 @@ def trained_and_attacked(job: tuple[int, str, Path, int]) -> list[dict]:
     prepare(SimpleNamespace(threads=1), "cpu")
     config = validated(yaml.safe_load(Path("config/config.yaml").read_text()))
     data, splits = results / "data.h5", results / "splits.h5"
-    images = {part: read(data, "train", datasets.read_split(splits, part)) for part in ("P1", "P2")}
+    images = {part: read(data, "train", image_sets.read_split(splits, part)) for part in ("P1", "P2")}
     images["test"] = read(data, "test")
     made, rows = {}, []
     for name in NAMES:
@@ -84,10 +86,10 @@ def trained(config: Config, name: str, seed: int, method: str, images: Images) -
     """The network, frozen, with what its training came to."""
     definition, options = config.networks[name], config.training
     x, y = images[definition.trained_on]
-    network = networks.build(definition.definition(), x[0].shape)
-    networks.initialise(network, torch.Generator().manual_seed(definition.seed + 1000 * seed))
+    network = architectures.build(definition.definition(), x[0].shape)
+    architectures.initialise(network, torch.Generator().manual_seed(definition.seed + 1000 * seed))
     start = time.process_time()
-    found = training.fit(
+    found = convergence.fit(
         network,
         x,
         y,
@@ -101,7 +103,11 @@ def trained(config: Config, name: str, seed: int, method: str, images: Images) -
     seconds, last = time.process_time() - start, found.history[-1]
     if not found.converged:
         print(f"{name} by {method}: {found.message}", file=sys.stderr)
-    return networks.frozen(network), {"seconds": seconds, "gradients of all images": last.evaluations, "loss": last.loss}
+    return architectures.frozen(network), {
+        "seconds": seconds,
+        "gradients of all images": last.evaluations,
+        "loss": last.loss,
+    }
 
 
 def attacked(made: dict[str, nn.Module], test: tuple[Tensor, Tensor], count: int):
@@ -124,7 +130,7 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
     """A line for each network and figure: both methods, their ratio, whether the seeds account for the difference."""
     lines = []
     for (network, figure), group in rows.groupby(["network", "figure"], sort=False):
-        new, plain = (group.loc[group["method"] == method, "value"] for method in training.METHODS)
+        new, plain = (group.loc[group["method"] == method, "value"] for method in convergence.METHODS)
         several = len(new) > 1 and (new.std() > 0 or plain.std() > 0)
         p = stats.ttest_ind(new, plain, equal_var=False).pvalue if several else float("nan")
         lines.append(

@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from blindspots import datasets, networks, training
-from blindspots.evaluation import classify
-from blindspots.total_loss import DECAY_DIVISORS
+from blindspots.networks import architectures
+from blindspots.networks.evaluation import classify
+from blindspots.steps import image_sets
+from blindspots.training import convergence
+from blindspots.training.total_loss import DECAY_DIVISORS
 
 DATA = Path("results/data.h5")
 PAPER = {"softmax1": (1e-4, 6.7, 7.4), "softmax2": (1e-2, 10, 9.4), "softmax3": (1.0, 21.2, 20)}
@@ -22,13 +24,13 @@ def main() -> int:
     if not DATA.exists():
         print(f"{DATA} is missing: run snakemake --cores 1 {DATA} first.", file=sys.stderr)
         return 1
-    train, test = ([torch.from_numpy(array) for array in datasets.read(DATA, part)] for part in ("train", "test"))
+    train, test = ([torch.from_numpy(array) for array in image_sets.read(DATA, part)] for part in ("train", "test"))
     rows = []
     for convention in DECAY_DIVISORS:
         for name, (rate, paper_train, paper_test) in PAPER.items():
-            network = networks.fully_connected([784], [10], "sigmoid")
-            networks.initialise(network, torch.Generator().manual_seed(0))
-            result = training.fit(network, train[0], train[1].long(), weight_decay=[rate], decay_convention=convention)
+            network = architectures.fully_connected([784], [10], "sigmoid")
+            architectures.initialise(network, torch.Generator().manual_seed(0))
+            result = convergence.fit(network, train[0], train[1].long(), weight_decay=[rate], decay_convention=convention)
             errors = [100 * (classify(network, x) != y).double().mean().item() for x, y in (train, test)]
             rows.append(
                 {

@@ -17,12 +17,14 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from blindspots import artifacts, datasets, networks, training
-from blindspots.attack import METHODS, minimum_distortion
-from blindspots.fingerprint import fingerprint
-from blindspots.provenance import Artifact
-from blindspots.step import Step
-from blindspots.total_loss import decay
+from blindspots.attack.core import METHODS, minimum_distortion
+from blindspots.audit.records import Artifact
+from blindspots.networks import architectures
+from blindspots.steps import artifacts, image_sets, trained_networks
+from blindspots.steps.fingerprint import fingerprint
+from blindspots.steps.step import Step
+from blindspots.training import convergence
+from blindspots.training.total_loss import decay
 
 RESULTS = Path("results")
 IMAGES = 1000
@@ -88,12 +90,12 @@ def matrix_product_rate(size: int = 4096) -> float:
 
 def phases(path: Path, peak: float) -> list[dict]:
     """The parts of training and attack for one network: each ms, GFLOP/s, and the rate relative to the matrix product."""
-    network = networks.read(path)
+    network = trained_networks.read(path)
     with artifacts.read(RESULTS / "splits.h5") as file:
         part = file[next(iter(file))][()]
-    images, labels = datasets.read(RESULTS / "data.h5", "train", part)
+    images, labels = image_sets.read(RESULTS / "data.h5", "train", part)
     x, y = torch.from_numpy(images), torch.from_numpy(labels).long()
-    layers = len(networks.weight_layers(network))
+    layers = len(architectures.weight_layers(network))
 
     network.requires_grad_(True)
     parameters = list(network.parameters())
@@ -105,11 +107,11 @@ def phases(path: Path, peak: float) -> list[dict]:
     flops = count_flops(training_gradient)
     gradient = typical_seconds(training_gradient)
     start = time.perf_counter()
-    trained = training.fit(network, x, y, weight_decay=[1e-5] * layers, method="full_batch", max_iterations=ITERATIONS)
+    trained = convergence.fit(network, x, y, weight_decay=[1e-5] * layers, method="full_batch", max_iterations=ITERATIONS)
     per_evaluation = (time.perf_counter() - start) / trained.history[-1].evaluations
 
-    network = networks.read(path)
-    test, test_labels = datasets.read(RESULTS / "data.h5", "test")
+    network = trained_networks.read(path)
+    test, test_labels = image_sets.read(RESULTS / "data.h5", "test")
     batch = torch.from_numpy(test[:IMAGES])
     target = (torch.from_numpy(test_labels[:IMAGES]).long() + 1) % 10
     few = batch[:500].clone().requires_grad_()

@@ -19,11 +19,11 @@ WORKFLOW = str(PROJECT / "workflow")
 PAGE = Path(WORKFLOW, "report", "audit.html.j2")
 sys.path.insert(0, WORKFLOW)
 
-from blindspots.config import ABLATIONS, PICTURES, BaselineTable, ConfigError, MethodsTable, Pretrained, SpectralTable
-from blindspots.config import TransferTable, check_written, merged, validated, variants
-from blindspots.cores import available_cores
-from blindspots.fingerprint import fingerprint
-from blindspots.shards import collapsed
+from blindspots.config.schema import ABLATIONS, PICTURES, BaselineTable, ConfigError, MethodsTable, Pretrained, SpectralTable
+from blindspots.config.schema import TransferTable, check_written, merged, validated, variants
+from blindspots.parallel.cores import available_cores
+from blindspots.steps.fingerprint import fingerprint
+from blindspots.steps.shards import collapsed
 from snakemake.exceptions import WorkflowError
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.

@@ -18,8 +18,10 @@ import torch
 import yaml
 from filelock import FileLock
 
-from blindspots import artifacts, plan, sources
-from blindspots.provenance import Run
+from blindspots.audit import plan
+from blindspots.audit.records import Run
+from blindspots.data import downloads
+from blindspots.steps import artifacts
 
 torch.set_num_threads(1)  # the tests' networks are so small that threads only wait for each other
 
@@ -114,8 +116,8 @@ def mnist() -> None:
     data = yaml.safe_load((ROOT / "config/config.yaml").read_text())["data"]
     checksums = {file["name"]: file["sha256"] for file in data["files"].values()}
     try:
-        sources.obtain(checksums, data["sources"], sources.default_cache())
-    except sources.SourceError as error:
+        downloads.obtain(checksums, data["sources"], downloads.default_cache())
+    except downloads.SourceError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))

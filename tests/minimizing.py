@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blindspots.lbfgs import DROP_BELOW, Evaluation, Minimisation
-from blindspots.sums import AS_THEY_ARE, Sums
+from blindspots.solvers.box_lbfgs import DROP_BELOW, Evaluation, Minimisation
+from blindspots.solvers.reproducible_sums import AS_THEY_ARE, Sums
 
 
 class Minimum(NamedTuple):

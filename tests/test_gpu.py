@@ -8,13 +8,13 @@ import torch
 import yaml
 from torch import nn
 
-from blindspots import networks
-from blindspots.attack import minimum_distortion, refine
-from blindspots.examples import PRECISIONS
-from blindspots.objective import flat
-from blindspots.penalty import LBFGS
-from blindspots.recompute import ONE_LEVEL
-from blindspots.sqp import SQP
+from blindspots.attack.core import minimum_distortion, refine
+from blindspots.attack.penalty import LBFGS
+from blindspots.attack.sqp import SQP
+from blindspots.audit.recompute import ONE_LEVEL
+from blindspots.networks import architectures
+from blindspots.networks.flattening import flat
+from blindspots.steps.examples import PRECISIONS
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
@@ -41,11 +41,11 @@ def network(request):
         definition |= {"activation": "relu", "dropout": 0.5}
     else:
         definition = {"kind": "fully_connected", "units": [100, 100, 10], "activation": "sigmoid"}
-    network = networks.build(definition, (28, 28))
-    networks.initialise(network, torch.Generator().manual_seed(0))
-    for layer in networks.weight_layers(network):
+    network = architectures.build(definition, (28, 28))
+    architectures.initialise(network, torch.Generator().manual_seed(0))
+    for layer in architectures.weight_layers(network):
         layer.weight.data *= 3  # so that its answers differ between images
-    return networks.frozen(network)
+    return architectures.frozen(network)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ class Mirrored(nn.Module):
     def __init__(self, network):
         super().__init__()
         self.network = copy.deepcopy(network)
-        first, second, *_ = networks.weight_layers(self.network)
+        first, second, *_ = architectures.weight_layers(self.network)
         if isinstance(first, nn.Conv2d):
             first.weight.data = first.weight.flip(-2, -1)
             maps = second.weight.view(len(second.weight), len(first.weight), -1)  # (units, maps, pooled pixels)
@@ -90,7 +90,7 @@ def test_every_example_is_the_same_whatever_the_order_of_sums(attacked, method, 
         return torch.stack([found.distortion, refined.distortion]).cpu()
 
     here = on("cpu", attacked, distortions)
-    there = on(device, networks.frozen(Mirrored(attacked)), distortions)
+    there = on(device, architectures.frozen(Mirrored(attacked)), distortions)
     assert here.isfinite().all()
     assert ((there - here).abs() <= 1e-9 * here).all()
 
@@ -103,7 +103,7 @@ def test_gradients_of_training_agree(network):
         return flat(torch.autograd.grad(loss, parameters)).cpu()
 
     here, there = on("cpu", network, gradient), on("cuda", network, gradient)
-    networks.frozen(network)
+    architectures.frozen(network)
     assert (here - there).norm() < 1e-5 * here.norm()
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from blindspots import figures, idx
-from blindspots.config import ConfigError, merged, variants
-from blindspots.fingerprint import WORKFLOW
+from blindspots.config.schema import ConfigError, merged, variants
+from blindspots.data import idx
+from blindspots.report import figures
+from blindspots.steps.fingerprint import WORKFLOW
 
 _PARTS = {"train": ("train",), "test": ("t10k", "test")}
 _SHOWN = 10  # images of a class

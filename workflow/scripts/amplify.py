@@ -1,14 +1,15 @@
 """Amplify every adversarial distortion to one standard deviation: x + stddev (x' - x) / ‖x' - x‖."""
 
-from blindspots import artifacts, datasets, distortions
-from blindspots.artifacts import Dataset
-from blindspots.step import Step, run
+from blindspots.data import distortions
+from blindspots.steps import artifacts, image_sets
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
     with artifacts.read(step.input("adversarial")) as file:
         index, success, images = file["index"][()], file["success"][()], file["images"][()]
-    originals, labels = datasets.read(step.input("data"), step.settings["images"], index)
+    originals, labels = image_sets.read(step.input("data"), step.settings["images"], index)
     amplified = distortions.amplify(originals, images, step.settings["stddev"], step.settings["clip"])
     step.write(
         {

@@ -2,18 +2,18 @@
 
 import json
 
-from blindspots import crate
-from blindspots.artifacts import whole_file
-from blindspots.fingerprint import WORKFLOW
-from blindspots.step import Step, log, run
+from blindspots.audit import ro_crate
+from blindspots.steps.artifacts import whole_file
+from blindspots.steps.fingerprint import WORKFLOW
+from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
     files = {path.as_posix(): path.read_bytes() for path in step.inputs["results"]}
     files |= {name: (WORKFLOW.parent / name).read_bytes() for name in step.settings["project"]}
-    files[crate.CONFIGURATION] = (json.dumps(step.settings["config"], indent=1) + "\n").encode()
+    files[ro_crate.CONFIGURATION] = (json.dumps(step.settings["config"], indent=1) + "\n").encode()
     with whole_file(step.output[0]) as temporary:
-        crate.write(temporary, crate.described(files))
+        ro_crate.write(temporary, ro_crate.described(files))
     log.info("wrote %s: %d files", step.output[0], len(files))
 
 

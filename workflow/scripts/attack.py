@@ -5,15 +5,16 @@ import copy
 import numpy as np
 import torch
 
-from blindspots import datasets, networks, targets
-from blindspots.artifacts import Dataset
-from blindspots.attack import minimum_distortion
-from blindspots.device import prepare
-from blindspots.evaluation import classify
-from blindspots.examples import PRECISIONS, layout
-from blindspots.parallel import can_fork
-from blindspots.penalty import LBFGS
-from blindspots.step import Progress, Step, StepError, log, run
+from blindspots.attack import targets
+from blindspots.attack.core import minimum_distortion
+from blindspots.attack.penalty import LBFGS
+from blindspots.networks.evaluation import classify
+from blindspots.parallel.workers import can_fork
+from blindspots.steps import image_sets, trained_networks
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.device import prepare
+from blindspots.steps.examples import PRECISIONS, layout
+from blindspots.steps.step import Progress, Step, StepError, log, run
 
 _BLOCKS = 50, 1000  # images classified at a time, until there are enough: at first, and at most
 
@@ -21,14 +22,14 @@ _BLOCKS = 50, 1000  # images classified at a time, until there are enough: at fi
 def body(step: Step) -> None:
     settings = step.settings
     device = prepare(step, settings["device"])
-    network = networks.read(step.input("network")).to(device)
-    labels = datasets.read_labels(step.input("data"), settings["images"])
+    network = trained_networks.read(step.input("network")).to(device)
+    labels = image_sets.read_labels(step.input("data"), settings["images"])
     if settings["correct_only"]:
         sample = _correct(step, network, labels, device)
     else:
-        sample = datasets.sample(len(labels), **settings["sample"])
-    index = datasets.shard(sample, settings["shard"])
-    originals = datasets.read(step.input("data"), settings["images"], index)
+        sample = image_sets.sample(len(labels), **settings["sample"])
+    index = image_sets.shard(sample, settings["shard"])
+    originals = image_sets.read(step.input("data"), settings["images"], index)
     match settings["target"]:
         case "random":
             target = _random(step, network, labels, device)[index].to(device)
@@ -69,7 +70,7 @@ def _correct(step: Step, network, labels: np.ndarray, device: torch.device) -> n
     wanted, (count, most) = len(order) if size == "all" else size, _BLOCKS
     while len(order) and len(found) < wanted:
         block, order, count = order[:count], order[count:], min(2 * count, most)
-        originals = datasets.read(step.input("data"), settings["images"], block)
+        originals = image_sets.read(step.input("data"), settings["images"], block)
         predicted = classify(network, torch.from_numpy(originals.pixels).to(device)).cpu().numpy()
         found.extend(block[predicted == originals.labels])
     log.info("%d images that are classified correctly, as they are asked for: %s", len(found), size)
@@ -81,7 +82,7 @@ def _random(step: Step, network, labels: np.ndarray, device: torch.device) -> to
     settings = step.settings
     predicted = truth = torch.from_numpy(labels.astype(np.int64))
     if not settings["correct_only"]:
-        pixels = datasets.read(step.input("data"), settings["images"]).pixels
+        pixels = image_sets.read(step.input("data"), settings["images"]).pixels
         predicted = classify(network, torch.from_numpy(pixels).to(device)).cpu()
     return targets.random_targets(truth, predicted, settings["classes"], settings["seed"])
 

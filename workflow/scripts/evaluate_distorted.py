@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from blindspots import artifacts, networks
-from blindspots.artifacts import Dataset
-from blindspots.device import prepare
-from blindspots.evaluation import classify
-from blindspots.parallel import Workers
-from blindspots.step import Step, run
+from blindspots.networks.evaluation import classify
+from blindspots.parallel.workers import Workers
+from blindspots.steps import artifacts, trained_networks
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.device import prepare
+from blindspots.steps.step import Step, run
 
 
 class Evaluated(NamedTuple):
@@ -29,7 +29,7 @@ class Evaluated(NamedTuple):
 def body(step: Step) -> None:
     device = prepare(step, step.settings["device"])
     columns = {
-        column: networks.read(path).to(device)
+        column: trained_networks.read(path).to(device)
         for column, path in zip(step.settings["columns"], step.inputs["networks"], strict=True)
     }
     files = iter(step.inputs["distorted"])

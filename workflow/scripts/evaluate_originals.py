@@ -4,22 +4,22 @@ from functools import partial
 
 import torch
 
-from blindspots import datasets, networks
-from blindspots.artifacts import Dataset
-from blindspots.device import prepare
-from blindspots.evaluation import classify
-from blindspots.parallel import Workers
-from blindspots.step import Step, run
+from blindspots.networks.evaluation import classify
+from blindspots.parallel.workers import Workers
+from blindspots.steps import image_sets, trained_networks
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.device import prepare
+from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
     device = prepare(step, step.settings["device"])
-    columns = [networks.read(path).to(device) for path in step.inputs["networks"]]
+    columns = [trained_networks.read(path).to(device) for path in step.inputs["networks"]]
     result = {}
     with Workers(step.threads) as workers:
         for row in step.settings["rows"]:
-            part = slice(None) if row == "test" else datasets.read_split(step.input("splits"), row)
-            images, labels = datasets.read(step.input("data"), "test" if row == "test" else "train", part)
+            part = slice(None) if row == "test" else image_sets.read_split(step.input("splits"), row)
+            images, labels = image_sets.read(step.input("data"), "test" if row == "test" else "train", part)
             pixels = torch.from_numpy(images).to(device)
             predicted = workers.map(partial(classify, images=pixels), columns)
             for column, classes in zip(step.settings["columns"], predicted, strict=True):

@@ -2,22 +2,22 @@
 
 import torch
 
-from blindspots import artifacts, datasets, networks
-from blindspots.attack import NOT_FOUND, Adversarial
-from blindspots.device import prepare
-from blindspots.exact import exact_linear
-from blindspots.examples import layout
-from blindspots.lbfgs import CONVERGED
-from blindspots.step import Step, run
+from blindspots.attack.core import NOT_FOUND, Adversarial
+from blindspots.attack.exact import exact_linear
+from blindspots.solvers.box_lbfgs import CONVERGED
+from blindspots.steps import artifacts, image_sets, trained_networks
+from blindspots.steps.device import prepare
+from blindspots.steps.examples import layout
+from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
     settings = step.settings
     device = prepare(step, settings["device"])
-    network = networks.read(step.input("network")).to(device)
+    network = trained_networks.read(step.input("network")).to(device)
     with artifacts.read(step.input("adversarial")) as file:
         index, target = file["index"][()], torch.from_numpy(file["target"][()]).long().to(device)
-    originals = datasets.read(step.input("data"), settings["images"], index)
+    originals = image_sets.read(step.input("data"), settings["images"], index)
     x = torch.from_numpy(originals.pixels).to(device)
     exact = exact_linear(network, x, target, margin=settings["margin"])
     result = Adversarial(

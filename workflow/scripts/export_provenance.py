@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from blindspots.artifacts import whole_file
-from blindspots.provenance import Run, export
-from blindspots.step import Step, log, run
+from blindspots.audit.records import Run, export
+from blindspots.steps.artifacts import whole_file
+from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:

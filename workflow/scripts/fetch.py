@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from blindspots import idx, sources
-from blindspots.artifacts import Dataset
-from blindspots.step import Step, StepError, run
+from blindspots.data import downloads, idx
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.step import Step, StepError, run
 
 
 def body(step: Step) -> None:
     files = step.settings["files"]
     checksums = {file["name"]: file["sha256"] for file in files.values()}
     try:
-        content = sources.obtain(checksums, step.unrecorded["sources"], sources.default_cache())
-    except sources.SourceError as error:
+        content = downloads.obtain(checksums, step.unrecorded["sources"], downloads.default_cache())
+    except downloads.SourceError as error:
         raise StepError(str(error)) from error
     arrays = {role: _parsed(role, file["name"], content[file["name"]]) for role, file in files.items()}
     datasets = {}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blindspots import datasets, idx, pictures, sources
-from blindspots.artifacts import Dataset
-from blindspots.step import Progress, Step, StepError, log, run
+from blindspots.data import downloads, idx, pictures
+from blindspots.steps import image_sets
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.step import Progress, Step, StepError, log, run
 
 
 def body(step: Step) -> None:
@@ -19,7 +20,7 @@ def body(step: Step) -> None:
         labels = pictures.classes(names, settings["label"], settings["classes"])
     except ValueError as error:
         raise StepError(f"pictures.label: {error}") from error
-    chosen = datasets.sample(len(names), settings["sample"], settings["seed"])
+    chosen = image_sets.sample(len(names), settings["sample"], settings["seed"])
     names, labels = [names[i] for i in chosen], [labels[i] for i in chosen]
     images, digests, progress = [], [], Progress()
     for name, content in _contents(step, names):
@@ -78,8 +79,8 @@ def _contents(step: Step, names: list[str]) -> Iterator[tuple[str, bytes]]:
         return
     checksums = {name: settings["files"][name] for name in names}
     try:
-        content = sources.obtain(checksums, step.unrecorded["sources"], sources.default_cache())
-    except sources.SourceError as error:
+        content = downloads.obtain(checksums, step.unrecorded["sources"], downloads.default_cache())
+    except downloads.SourceError as error:
         raise StepError(str(error)) from error
     yield from ((name, content[name]) for name in names)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from blindspots import artifacts
-from blindspots.artifacts import Dataset
-from blindspots.step import Step, run
+from blindspots.steps import artifacts
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:

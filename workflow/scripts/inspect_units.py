@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from blindspots import datasets, networks, units
-from blindspots.artifacts import Dataset
-from blindspots.device import prepare
-from blindspots.step import Step, StepError, log, run
+from blindspots.analysis import units
+from blindspots.networks import architectures
+from blindspots.steps import image_sets, trained_networks
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.device import prepare
+from blindspots.steps.step import Step, StepError, log, run
 
 _THUMBNAIL = 64  # pixels: larger pictures are compared as thumbnails
 _BLOCK = 100  # images in work
@@ -26,7 +28,7 @@ _MEASURES = {
 def body(step: Step) -> None:
     settings = step.settings
     device = prepare(step, settings["device"])
-    labels = datasets.read_labels(step.input("data"), settings["images"])
+    labels = image_sets.read_labels(step.input("data"), settings["images"])
     if len(labels) < settings["top"]:
         raise StepError(f"units.of, top: {settings['top']} images a row, but the {settings['images']} set has {len(labels)}")
     result = {}
@@ -43,8 +45,8 @@ def body(step: Step) -> None:
 
 
 def _networks(path: Path, seed: int) -> dict[str, torch.nn.Module]:
-    trained, untrained = networks.read(path), networks.read(path)
-    networks.initialise(untrained, torch.Generator().manual_seed(seed))
+    trained, untrained = trained_networks.read(path), trained_networks.read(path)
+    architectures.initialise(untrained, torch.Generator().manual_seed(seed))
     return {"trained": trained, "untrained": untrained}
 
 
@@ -53,7 +55,7 @@ def _seen(step: Step, network, count: int, device: torch.device) -> tuple[torch.
     features, pixels = [], []
     for start in range(0, count, _BLOCK):
         index = np.arange(start, min(start + _BLOCK, count))
-        images = torch.from_numpy(datasets.read(step.input("data"), step.settings["images"], index).pixels)
+        images = torch.from_numpy(image_sets.read(step.input("data"), step.settings["images"], index).pixels)
         try:
             found = units.features(network, images.to(device), step.settings["layer"])
         except ValueError as error:

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from blindspots import tables
-from blindspots.artifacts import whole_file
-from blindspots.claims import findings
-from blindspots.step import Step, log, run
+from blindspots.report import tables
+from blindspots.report.claims import findings
+from blindspots.steps.artifacts import whole_file
+from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:

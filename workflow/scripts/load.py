@@ -5,20 +5,23 @@ import pickle
 
 import torch
 
-from blindspots import networks, sources
-from blindspots.artifacts import Dataset
-from blindspots.step import Step, StepError, log, run
+from blindspots.data import downloads
+from blindspots.networks import architectures
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.step import Step, StepError, log, run
 
 
 def body(step: Step) -> None:
     settings = step.settings
     weights = settings["weights"]
-    network = networks.build(settings["network"], settings["image_shape"])
+    network = architectures.build(settings["network"], settings["image_shape"])
     try:
-        content = sources.obtain({weights["name"]: weights["sha256"]}, step.unrecorded["sources"], sources.default_cache())
+        content = downloads.obtain(
+            {weights["name"]: weights["sha256"]}, step.unrecorded["sources"], downloads.default_cache()
+        )
         found = torch.load(io.BytesIO(content[weights["name"]]), map_location="cpu", weights_only=True)
-        networks.take_over(network, found)
-    except sources.SourceError as error:
+        architectures.take_over(network, found)
+    except downloads.SourceError as error:
         raise StepError(str(error)) from error
     except (ValueError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
         raise StepError(f"{weights['name']} has no weights of this network: {error}") from error

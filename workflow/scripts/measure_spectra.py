@@ -5,19 +5,19 @@ import math
 import numpy as np
 import torch
 
-from blindspots import artifacts, datasets, networks
-from blindspots.artifacts import Dataset
-from blindspots.device import prepare
-from blindspots.evaluation import PIXELS
-from blindspots.lipschitz import instabilities, linear_maps
-from blindspots.step import Step, log, run
+from blindspots.analysis.lipschitz import instabilities, linear_maps
+from blindspots.networks.evaluation import PIXELS
+from blindspots.steps import artifacts, image_sets, trained_networks
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.device import prepare
+from blindspots.steps.step import Step, log, run
 
 _SEED = 0  # of the random vectors that the norms' iterations start from
 
 
 def body(step: Step) -> None:
     prepare(step, "cpu")  # a decomposition in float64, which GPUs are slow at
-    network = networks.read(step.input("network"))
+    network = trained_networks.read(step.input("network"))
     with artifacts.read(step.input("network")) as file:
         image_shape = tuple(file["image_shape"][()].tolist())
     maps = linear_maps(network, image_shape, _SEED)
@@ -28,7 +28,7 @@ def body(step: Step) -> None:
             index, images, success = file["index"][()], file["images"][()], file["success"][()]
         if not success.any():
             continue
-        originals = datasets.read(step.input("data"), step.settings["images"], index[success]).pixels
+        originals = image_sets.read(step.input("data"), step.settings["images"], index[success]).pixels
         pair = (torch.from_numpy(originals), torch.from_numpy(images[success]))
         for name, values in instabilities(network, list(ratios), *pair, batch).items():
             ratios[name].append(values.numpy())

@@ -2,18 +2,19 @@
 
 import numpy as np
 
-from blindspots import datasets, distortions
-from blindspots.artifacts import Dataset
-from blindspots.step import Step, run
+from blindspots.data import distortions
+from blindspots.steps import image_sets
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
     settings = step.settings
-    labels = datasets.read_labels(step.input("data"), settings["images"])
-    sample = datasets.sample(len(labels), **settings["sample"])
-    originals, _ = datasets.read(step.input("data"), settings["images"], sample)
+    labels = image_sets.read_labels(step.input("data"), settings["images"])
+    sample = image_sets.sample(len(labels), **settings["sample"])
+    originals, _ = image_sets.read(step.input("data"), settings["images"], sample)
     noisy = distortions.add_noise(originals, settings["stddev"], settings["seed"], settings["clip"])
-    index, originals, noisy = (datasets.shard(values, settings["shard"]) for values in (sample, originals, noisy))
+    index, originals, noisy = (image_sets.shard(values, settings["shard"]) for values in (sample, originals, noisy))
     step.write(
         {
             "index": Dataset(index, f"(n,) places in the {settings['images']} set"),

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blindspots import artifacts, datasets, figures, pictures
-from blindspots.step import Step, log, run
+from blindspots.data import pictures
+from blindspots.report import figures
+from blindspots.steps import artifacts, image_sets
+from blindspots.steps.step import Step, log, run
 
 SHOWN, PHOTOGRAPHS_SHOWN = 18, 64  # examples of each network, at most
 MAGNIFIED = 10  # times, the difference of photographs
@@ -57,7 +59,7 @@ def _examples(step: Step, shards: Sequence[Path]) -> figures.Examples:
             index.append(file["index"][here])
             images.append(file["images"][here])
             classes += zip(*(file[key][here] for key in ("labels", "target") if key in file), strict=True)
-    originals, _ = datasets.read(step.input("data"), step.settings["images"], np.concatenate(index))
+    originals, _ = image_sets.read(step.input("data"), step.settings["images"], np.concatenate(index))
     name = pictures.class_names().__getitem__ if photographs else str
     notes = [" → ".join(map(name, each)) for each in classes]
     return originals, np.concatenate(images), notes

@@ -1,13 +1,15 @@
 """What the units of a network's first layer look for: their weights as pictures."""
 
-from blindspots import figures, networks
-from blindspots.artifacts import read
-from blindspots.step import Step, log, run
+from blindspots.networks import architectures
+from blindspots.report import figures
+from blindspots.steps import trained_networks
+from blindspots.steps.artifacts import read
+from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
     path = step.input("network")
-    first = networks.weight_layers(networks.read(path))[0].weight.numpy()
+    first = architectures.weight_layers(trained_networks.read(path))[0].weight.numpy()
     with read(path) as file:
         height, width = file["image_shape"][()]
     filters = first.reshape(-1, height, width) if first.ndim == 2 else first[:, 0]

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from blindspots import artifacts, figures
-from blindspots.step import Step, log, run
-from blindspots.tables import by_replicate, read_paper
+from blindspots.report import figures
+from blindspots.report.tables import by_replicate, read_paper
+from blindspots.steps import artifacts
+from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:

@@ -2,8 +2,9 @@
 
 import json
 
-from blindspots import artifacts, figures
-from blindspots.step import Step, log, run
+from blindspots.report import figures
+from blindspots.steps import artifacts
+from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:

@@ -4,22 +4,22 @@ import copy
 
 import torch
 
-from blindspots import artifacts, datasets, networks
-from blindspots.attack import refine
-from blindspots.device import prepare
-from blindspots.examples import PRECISIONS, layout
-from blindspots.parallel import can_fork
-from blindspots.sqp import SQP
-from blindspots.step import Progress, Step, run
+from blindspots.attack.core import refine
+from blindspots.attack.sqp import SQP
+from blindspots.parallel.workers import can_fork
+from blindspots.steps import artifacts, image_sets, trained_networks
+from blindspots.steps.device import prepare
+from blindspots.steps.examples import PRECISIONS, layout
+from blindspots.steps.step import Progress, Step, run
 
 
 def body(step: Step) -> None:
     settings = step.settings
     device = prepare(step, settings["device"])
-    network = networks.read(step.input("network")).to(device)
+    network = trained_networks.read(step.input("network")).to(device)
     with artifacts.read(step.input("adversarial")) as file:
         index, images, target = file["index"][()], file["images"][()], file["target"][()]
-    originals = datasets.read(step.input("data"), settings["images"], index)
+    originals = image_sets.read(step.input("data"), settings["images"], index)
     precision = PRECISIONS[settings["precision"]]
     result = refine(
         copy.deepcopy(network).to(precision),

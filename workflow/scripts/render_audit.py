@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from blindspots import page
-from blindspots.artifacts import whole_file
-from blindspots.provenance import Run
-from blindspots.step import Step, log, run
+from blindspots.audit import page
+from blindspots.audit.records import Run
+from blindspots.steps.artifacts import whole_file
+from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:

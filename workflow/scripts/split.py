@@ -1,8 +1,9 @@
 """Split the training images into the paper's disjoint parts P1 and P2, stored as indices."""
 
-from blindspots import artifacts, splits
-from blindspots.artifacts import Dataset
-from blindspots.step import Step, run
+from blindspots.data import splits
+from blindspots.steps import artifacts
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from blindspots import artifacts
-from blindspots.statistics import difference
-from blindspots.step import Step, log, run
-from blindspots.tables import VERDICT_NOTE, Source, Table, by_replicate, read_paper, write
+from blindspots.analysis.statistics import difference
+from blindspots.report.tables import VERDICT_NOTE, Source, Table, by_replicate, read_paper, write
+from blindspots.steps import artifacts
+from blindspots.steps.step import Step, log, run
 
 ONE_TRAINING = "Each number is of one training of a network, so that there is no test of whether two networks differ."
 

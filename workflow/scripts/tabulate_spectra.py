@@ -2,9 +2,9 @@
 
 import re
 
-from blindspots import artifacts
-from blindspots.step import Step, log, run
-from blindspots.tables import Source, Table, read_paper, write
+from blindspots.report.tables import Source, Table, read_paper, write
+from blindspots.steps import artifacts
+from blindspots.steps.step import Step, log, run
 
 COLUMNS = {
     "lower": "Lower bound",

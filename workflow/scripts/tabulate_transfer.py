@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from blindspots import artifacts
-from blindspots.step import Step, log, run
-from blindspots.tables import VERDICT_NOTE, Source, Table, attack_note, by_replicate, read_paper, write
+from blindspots.report.tables import VERDICT_NOTE, Source, Table, attack_note, by_replicate, read_paper, write
+from blindspots.steps import artifacts
+from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:

@@ -1,9 +1,9 @@
 """How alike the images are that have most of a unit, against those that have most of a random direction (Section 3)."""
 
-from blindspots import artifacts
-from blindspots.statistics import larger
-from blindspots.step import Step, log, run
-from blindspots.tables import Source, Table, write
+from blindspots.analysis.statistics import larger
+from blindspots.report.tables import Source, Table, write
+from blindspots.steps import artifacts
+from blindspots.steps.step import Step, log, run
 
 MEASURES = {"purity": "Purity", "pixels": "Distance in pixels", "features": "Distance in the layer"}
 KINDS = {"units": "units", "directions": "random directions", "rotation": "axes of a rotated space"}

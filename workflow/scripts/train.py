@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blindspots import autoencoder, datasets, minibatches, networks, training
-from blindspots.artifacts import Dataset
-from blindspots.checkpoints import Checkpoint
-from blindspots.device import prepare
-from blindspots.objective import in_parts
-from blindspots.step import Progress, Step, log, run
-from blindspots.training_record import Trained
+from blindspots.networks import architectures
+from blindspots.parallel.chunks import in_parts
+from blindspots.steps import image_sets
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.checkpoints import Checkpoint
+from blindspots.steps.device import prepare
+from blindspots.steps.step import Progress, Step, log, run
+from blindspots.training import autoencoder, convergence, minibatches
+from blindspots.training.record import Trained
 
 _MEANINGS = {  # of what is on record of a training
     "loss": "the total loss of all images, weight decay included",
@@ -37,14 +39,14 @@ def to_convergence(step: Step) -> None:
     until = {key: settings["training"][key] for key in ("method", "gradient_tolerance", "max_iterations", "history")}
     until |= {"threads": step.threads, "report": Progress()}
     if not (pretraining := settings.get("pretraining")):
-        _end(step, network, x, training.fit(network, x, y, **_decay(settings), **until))
+        _end(step, network, x, convergence.fit(network, x, y, **_decay(settings), **until))
         return
     encoder, above = network[:3], network[3:]
     pretrained = autoencoder.pretrain(encoder, x, **until | pretraining, generator=generator)
     log.info("pretrained by %.1f gradients of all images (%s)", pretrained.history[-1].evaluations, pretrained.message)
     with torch.no_grad():
         features = torch.cat([encoder(part) for part in in_parts(x)])
-    trained = training.fit(above, features, y, **_decay(settings), **until)
+    trained = convergence.fit(above, features, y, **_decay(settings), **until)
     _end(step, network, x, trained, _record("pretraining", pretrained))
 
 
@@ -55,7 +57,7 @@ def in_minibatches(step: Step, make_term: Callable[..., minibatches.Term] | None
     """
     settings = step.settings
     network, x, y, _ = _begin(step)
-    pixels, labels = datasets.read(step.input("data"), "test")
+    pixels, labels = image_sets.read(step.input("data"), "test")
     checkpoint = Checkpoint(step.output[0].with_suffix(".checkpoint"), step.identity())
     fitted = minibatches.fit(
         network,
@@ -78,11 +80,11 @@ def _begin(step: Step) -> tuple[nn.Sequential, Tensor, Tensor, torch.Generator]:
     """The network to be trained, its images and labels, and the generator that its weights were drawn by."""
     settings = step.settings
     device = prepare(step, settings["device"])
-    part = datasets.read_split(step.input("splits"), settings["trained_on"])
-    images, labels = datasets.read(step.input("data"), "train", part)
-    network = networks.build(settings["network"], images[0].shape)
+    part = image_sets.read_split(step.input("splits"), settings["trained_on"])
+    images, labels = image_sets.read(step.input("data"), "train", part)
+    network = architectures.build(settings["network"], images[0].shape)
     generator = torch.Generator().manual_seed(settings["seed"])
-    networks.initialise(network, generator)
+    architectures.initialise(network, generator)
     log.info("%d images, %d parameters", len(images), sum(p.numel() for p in network.parameters()))
     return network.to(device), torch.from_numpy(images).to(device), torch.from_numpy(labels).long().to(device), generator
 

@@ -1,7 +1,7 @@
 """Train one network with perturbed outputs of its layers: adversarial examples from pools, gradient steps, or noise."""
 
-from blindspots.adversarial_training import term
-from blindspots.step import Step, run
+from blindspots.steps.step import Step, run
+from blindspots.training.perturbed import term
 from scripts.train import in_minibatches
 
 

@@ -1,0 +1,234 @@
+"""What an attack can be made on: one clear line for a model, images or classes with which it would fail or mislead."""
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_FEW = 4  # images whose gradient is looked at, and whose logits are asked for again
+_MANY = 20  # numbers between 0 and 1 are probabilities
+_NUDGE = 1e-3  # of the width of the box
+_SCALES = 0.1  # of the margin: logits of smaller differences are of another scale
+_ROUNDING = 1e-6  # of the width of the box
+
+
+class _Function(nn.Module):
+    """A plain function as a model."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.forward = function
+
+
+def as_module(model: Any) -> nn.Module:
+    """A model that may be a plain function of images. Raises ValueError if it cannot be called."""
+    model = getattr(model, "_orig_mod", model)  # as it was before torch.compile, which cannot keep a graph for two gradients
+    model = getattr(model, "_torchdynamo_orig_callable", model)
+    exported = isinstance(model, nn.Module) and "eval" in vars(model)  # its own refuses, and there is only one mode
+    if isinstance(model, nn.Module) and not exported:
+        return model
+    if not callable(model):
+        raise ValueError(f"the model is {type(model).__name__}: give a module, or a function of images that returns logits")
+    return _Function(lambda images: model(images)).eval()
+
+
+def as_numbers(bounds: Any) -> tuple[float, float]:
+    """The bounds of all pixels. Raises ValueError if they are not two numbers."""
+    try:
+        lower, upper = bounds
+        return float(lower), float(upper)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"bounds are {bounds}: give two numbers for all pixels, and put what differs between channels into the model"
+        ) from None
+
+
+def without_rounding(images: Any, bounds: tuple[float, float]) -> Any:
+    """Images that leave the bounds by no more than rounding are brought back."""
+    if not isinstance(images, Tensor) or not images.is_floating_point() or not bounds[0] < bounds[1]:
+        return images  # which is refused later
+    width, inside = bounds[1] - bounds[0], images.clamp(*bounds)
+    beyond = (images - inside).abs()
+    return inside if beyond.any() and math.isfinite(width) and (beyond <= _ROUNDING * width).all() else images
+
+
+def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None) -> int:
+    """The number of classes. Raises ValueError where no attack can be made.
+
+    For the arguments see `blindspots.attack.core.minimum_distortion`.
+    """
+    if not bounds[0] < bounds[1]:
+        raise ValueError(f"bounds are {bounds}: give the smaller one first")
+    if not isinstance(margin, Real) or not margin >= 0:
+        raise ValueError(f"margin is {margin!r}: it has to be 0 or larger")
+    if batch is not None:
+        check_count("batch", batch)
+    for name, module in model.named_modules():
+        if getattr(module, "training", False):
+            raise ValueError("the model is in training mode: call model.eval() first")
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"the model's {name or type(module).__name__} normalises by the batch's own statistics, so that an "
+                "image's logits depend on the others: make it with track_running_stats=True"
+            )
+    if torch.is_inference_mode_enabled():
+        raise ValueError("torch.inference_mode() has no gradients: attack outside of it")
+    if any(values.is_inference() for values in (*model.parameters(), *model.buffers())):
+        raise ValueError("the model was made in torch.inference_mode(), which has no gradients: make it outside of that")
+    for name, values in model.named_parameters():
+        if not values.isfinite().all():
+            raise ValueError(f"the model's {name} has a value that is NaN or infinite")
+    for name, values in model.named_buffers():
+        if values.isnan().any():  # an infinite one may be a mask
+            raise ValueError(f"the model's {name} has a value that is NaN")
+    if not isinstance(images, Tensor):
+        raise ValueError(f"the images are {type(images).__name__}: give a tensor")
+    if images.ndim < 2:
+        raise ValueError(f"the images are of shape {tuple(images.shape)}: give (b, ...), b images of one shape")
+    if not len(images):
+        raise ValueError("there are no images to attack")
+    if images.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"the images are {images.dtype}: give float32 or float64 within the bounds, and a model that takes it"
+        )
+    if images.is_inference():
+        raise ValueError("torch.inference_mode() has no gradients: clone the images, which were made in it")
+    if torch.is_autocast_enabled(images.device.type):
+        raise ValueError("torch.autocast is on, which rounds the logits: attack outside of it")
+    check_bounds("an image", images, bounds)
+    few = images[: min(batch or 100, 100)].detach()
+    shown = few.clone()
+    with torch.no_grad():
+        try:
+            said = model(shown)
+        except (RuntimeError, ValueError, TypeError) as error:
+            shape = tuple(images.shape[1:])
+            raise ValueError(f"the model does not take {images.dtype} images {shape}: {_first_line(error)}") from error
+    if not isinstance(said, Tensor) or said.ndim != 2 or len(said) != len(few) or said.shape[1] < 2:
+        shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
+        raise ValueError(f"the model returns {shape} for {len(few)} images: it has to return (b, k) logits, k ≥ 2")
+    if said.dtype != images.dtype:
+        raise ValueError(f"the model returns {said.dtype} for {images.dtype} images: it has to compute in their precision")
+    if not torch.equal(shown, few):
+        raise ValueError("the model changes the images that it is given: leave out its operations in place on them")
+    if not said.isfinite().all():
+        raise ValueError(
+            "the model returns NaN or infinite logits: no attack can be made on it; mask a class by a finite number, as -1e4"
+        )
+    if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
+        raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
+    if ((said >= 0) & (said <= 1)).all() and said.shape[1] * len(said) >= _MANY:
+        raise ValueError(
+            "all that the model returns lies between 0 and 1, as probabilities do: leave out its sigmoids, the attack needs "
+            "logits; if these are logits, return them times 10"
+        )
+    spread = (said.amax(1) - said.amin(1)).max().item()
+    if spread < _SCALES * margin:
+        raise ValueError(f"margin is {margin}, and the model's logits differ by {spread:.2g} at most: give one below that")
+    most = min(batch or _FEW, _FEW)
+    some = few[: max(1, most - 1)]
+    if most > 1:  # so that the first image is beside another one, here itself back to front
+        some = torch.cat([some, some[:1].flatten(1).flip(1).view_as(some[:1])])
+    _check_answers(model, some)
+    _check_gradient(model, few[:_FEW], bounds)
+    return said.shape[1]
+
+
+@torch.no_grad()
+def _check_answers(model: nn.Module, images: Tensor) -> None:
+    """Raises ValueError if what the model says of an image is something else when it is asked again, or without the others:
+    an example that has succeeded would not be one for whoever looks at it."""
+
+    def asked(images: Tensor) -> Tensor:
+        try:
+            return model(images.clone())
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            count = "one image" if len(images) == 1 else f"{len(images)} images"
+            raise ValueError(f"the model does not take {count}: {_first_line(error)}; let it take any number") from error
+
+    said = asked(images)
+    rounding = torch.finfo(said.dtype).eps ** 0.5 * said.abs().max().clamp_min(1.0)
+    if ((asked(images) - said).abs() > rounding).any():
+        raise ValueError(
+            "the model returns other logits when it is asked again: leave out what is random in it, such as "
+            "functional.dropout without training=self.training"
+        )
+    alone = asked(images[:1])
+    if alone.shape != said[:1].shape:
+        raise ValueError(
+            f"the model returns {tuple(alone.shape)} for one image alone, not {tuple(said[:1].shape)}: leave out what drops "
+            "the batch's axis, such as squeeze()"
+        )
+    if ((alone - said[:1]).abs() > rounding).any():
+        raise ValueError(
+            "the model returns other logits for an image when others are beside it: leave out what mixes them, such as "
+            "batch normalisation by the batch's own statistics (track_running_stats=False)"
+        )
+
+
+def _check_gradient(model: nn.Module, images: Tensor, bounds: tuple[float, float]) -> None:
+    here = _gradient(model, images)
+    if not here.isfinite().flatten(1).all(1).any():
+        raise ValueError(
+            "the gradient of the model's logits is NaN or infinite, as that of a square root or a norm is at 0: add a small "
+            "number there"
+        )
+    width = bounds[1] - bounds[0]
+    nudge = _NUDGE * (width if math.isfinite(width) else 1.0)
+    lower, upper = (images == bound for bound in bounds)
+    for on in (lower, upper):
+        without = on.any() and not here[on].any()
+        if without and _gradient(model, images + nudge * lower - nudge * upper)[on].any():
+            raise ValueError(
+                "the model has no gradient where pixels are on their bounds, as one that clamps its images: leave that out, "
+                "the attack keeps to the bounds by itself"
+            )
+
+
+def _gradient(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.enable_grad():
+        images = images.clone().requires_grad_()
+        try:
+            answer = model(images).amax(1).sum()  # not of all logits, whose sum may be the same everywhere
+            gradient = torch.autograd.grad(answer, images, allow_unused=True)[0] if answer.requires_grad else None
+        except RuntimeError as error:
+            raise ValueError(f"the model has no gradient with respect to its images: {_first_line(error)}") from error
+    if gradient is None:
+        raise ValueError("the model has no gradient with respect to its images: the attack needs it")
+    return gradient
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def check_bounds(what: str, images: Tensor, bounds: tuple[float, float]) -> None:
+    """Raises ValueError if a pixel lies outside of the bounds."""
+    outside = images[~((images >= bounds[0]) & (images <= bounds[1]))]
+    if len(outside):
+        raise ValueError(
+            f"{what} has a value outside [{bounds[0]}, {bounds[1]}], or NaN: {outside[0].item():g}; scale the images or "
+            "give bounds"
+        )
+
+
+def check_count(what: str, count: Any) -> None:
+    """Raises ValueError if this is no whole number of at least 1."""
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"{what} is {count!r}: it has to be 1 at least, a whole number")
+
+
+def check_classes(what: str, classes: Tensor, images: Tensor, k: int) -> None:
+    """Raises ValueError if these are not one of k classes for each of the images."""
+    if not isinstance(classes, Tensor) or classes.dtype not in _INTEGERS or classes.shape != images.shape[:1]:
+        given = f"{classes.dtype} {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
+        raise ValueError(f"the {what}s are {given}: give one class for each of {len(images)} images, as integers")
+    if classes.device != images.device:
+        raise ValueError(f"the {what}s are on {classes.device}, the images on {images.device}: move them together")
+    wrong = (classes < 0) | (classes >= k)
+    if wrong.any():
+        raise ValueError(f"{what} {int(classes[wrong][0])} is none of the model's {k} classes, 0 to {k - 1}")

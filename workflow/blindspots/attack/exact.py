@@ -1,0 +1,112 @@
+"""The exact D(x, l) of a linear softmax classifier, where it is a small convex problem: to test attacks against.
+
+The network calls x + r the class l when every margin (w_l - w_j)·(x + r) + b_l - b_j is at least 0: k - 1 linear
+inequalities and the box (Section 4.1 with f linear).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from blindspots.attack.checks import as_numbers, check_classes, checked, without_rounding
+from blindspots.networks.architectures import weight_layers
+from blindspots.solvers.projection import project
+
+
+class Exact(NamedTuple):
+    """images (b, ...) float64; success (b,) bool, false where no image in the box is of the target's class; distortion (b,)
+    root mean square, NaN without success; gap (b,), by how much the distortion could at most be smaller; targets (b,).
+
+    That no image is of the class is proved by the dual but where it is a matter of rounding."""
+
+    images: Tensor
+    success: Tensor
+    distortion: Tensor
+    gap: Tensor
+    targets: Tensor
+
+
+@torch.no_grad()
+def exact_linear(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    margin: float = 0.0,
+    batch: int = 1000,
+) -> Exact:
+    """The nearest images that a linear classifier calls `targets`, or, without targets, anything but what it says now.
+
+    model:           one linear layer on the flattened pixels, as the paper's softmax networks.
+    images, targets: (b, ...) within the bounds; (b,) class labels.
+    margin:          logits by which the target has to lead.
+
+    Raises ValueError if the model is not one linear layer, and for input that no attack can be made on.
+    """
+    bounds = as_numbers(bounds)
+    images = without_rounding(images, bounds)
+    classes = checked(model, images, bounds, margin, batch)
+    if targets is not None:
+        check_classes("target", targets, images, classes)
+    layers = weight_layers(model)
+    if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
+        raise ValueError(f"the model has {len(layers)} layers with weights: an exact minimum needs a single linear one")
+    weight = layers[0].weight.double()
+    bias = weight.new_zeros(len(weight)) if layers[0].bias is None else layers[0].bias.double()
+    few = images[:100]
+    said, linear = model(few).double(), few.flatten(1).double() @ weight.mT + bias
+    if said.shape != linear.shape or not torch.allclose(said, linear, rtol=1e-4, atol=1e-4 * linear.abs().max().item()):
+        raise ValueError("the model is more than its linear layer on the pixels: there is no exact minimum for it")
+    parts = []
+    for start in range(0, len(images), batch):
+        x = images[start : start + batch].flatten(1).double()
+        if targets is not None:
+            part = _nearest_of_class(x, weight, bias, targets[start : start + batch].long(), bounds, margin)
+        else:
+            part = _nearest_of_any(x, weight, bias, bounds, margin)
+        parts.append(part._replace(images=part.images.view(-1, *images.shape[1:])))
+    return Exact(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _nearest_of_class(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, bounds, margin: float) -> Exact:
+    others = torch.arange(len(weight), device=x.device).expand(len(x), -1)
+    others = others[others != targets[:, None]].view(len(x), -1)
+    normals = weight[targets][:, None] - weight[others]
+    offsets = margin + bias[others] - bias[targets][:, None]
+    solution = project(x, normals, offsets, *bounds, iterations=500)
+    size = (solution.point - x).norm(dim=1)
+    scale = normals.norm(dim=2).amax(1)
+    success = solution.violation <= 1e-6 * scale
+    pixels = x.shape[1] ** 0.5
+    gap = (size - (2 * solution.dual).clamp_min(0).sqrt()).clamp_min(0)
+    unknown = torch.full_like(size, torch.nan)
+    return Exact(
+        torch.where(success[:, None], solution.point, x),
+        success,
+        torch.where(success, size / pixels, unknown),
+        torch.where(success, gap / pixels, unknown),
+        targets,
+    )
+
+
+def _nearest_of_any(x: Tensor, weight: Tensor, bias: Tensor, bounds, margin: float) -> Exact:
+    now = (x @ weight.mT + bias).argmax(1)
+    best = None
+    for target in range(len(weight)):
+        part = _nearest_of_class(x, weight, bias, torch.full_like(now, target), bounds, margin)
+        part = part._replace(distortion=torch.where(now == target, torch.inf, part.distortion.nan_to_num(torch.inf)))
+        if best is None:
+            best = part
+        nearer = part.distortion < best.distortion
+        best = Exact(
+            *(torch.where(nearer.view(-1, *[1] * (new.ndim - 1)), new, old) for new, old in zip(part, best, strict=True))
+        )
+    success = best.distortion.isfinite()
+    return best._replace(
+        images=torch.where(success[:, None], best.images, x),
+        success=success,
+        distortion=torch.where(success, best.distortion, torch.nan),
+        gap=torch.where(success, best.gap, torch.nan),
+    )

@@ -1,0 +1,135 @@
+"""The page on which a reader asks a number where it comes from: what its template cannot do itself.
+
+That is the pictures of each cell, drawn from the artifacts of the first replicate, and the source of the code.
+"""
+
+import base64
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import jinja2
+import numpy as np
+
+os.environ["MPLBACKEND"] = "Agg"  # before the import, which fails for a backend of a notebook that it cannot find
+import matplotlib.image
+
+from blindspots.audit.records import Run
+from blindspots.steps import artifacts, image_sets
+from blindspots.steps.fingerprint import WORKFLOW, normalised
+
+SHOWN = 6  # images a cell
+THUMBNAIL = 96  # pixels of a side, at most
+GAP = 128  # the gray around each
+
+
+class Examples(NamedTuple):
+    """Images that a cell's dataset speaks of."""
+
+    of: int  # so many in all, of which the first few are here
+    part: str  # the set that they are of, train or test
+    labels: Sequence[int]
+    targets: Sequence[int]  # of the attack; none for noise and for undistorted images
+    rows: Sequence[np.ndarray]  # (n, ...) bytes: the originals and, where there are, the distorted images
+
+
+def render(template: str, exported: dict[str, Any], modules: dict[str, Any]) -> str:
+    """The page: of the tables' cells with their pictures, the files behind them, and the modules of code."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return environment.from_string(template).render(**exported, modules=modules)
+
+
+def sources(paths: Sequence[Path], files: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The modules that made the files, as they are now: their place, their text, and the hash that a fingerprint has."""
+    made = {module for file in files.values() for module in file.get("record", {}).get("code_modules", {})}
+    found = {}
+    for path in paths:
+        place = path.resolve().relative_to(WORKFLOW.resolve())
+        module = ".".join(place.parent.parts if place.name == "__init__.py" else place.with_suffix("").parts)
+        if module in made:
+            text = path.read_text(encoding="utf-8")
+            digest = hashlib.sha256(normalised(text).encode()).hexdigest()
+            found[module] = {"path": f"workflow/{place.as_posix()}", "text": text, "sha256": digest}
+    return found
+
+
+def picture(run: Run, cell: dict[str, Any], data: Mapping[str, Path], splits: Path) -> dict[str, Any] | None:
+    """The images of a cell as a PNG, with what is said of them and of each; None for a cell that counts no images.
+
+    data: the artifact that has a set's images.
+    """
+    if cell["unit"] not in ("%", "rms"):
+        return None
+    source = cell["sources"][0]
+    *_, last = source["dataset"].split("/")
+    which = "whose distortion counts" if source["dataset"] == "distortion" else f"that {last} misclassifies"
+    found = examples(run, source, data, splits)
+    count = len(found.labels)
+    if not count:
+        return {"caption": f"There are no images {which}."}
+    caption = f"{count} of the {found.of} {found.part} images {which}"
+    if len(found.rows) > 1:
+        caption += ": above the original, below what was made of it"
+    alt = f"{caption}. Their classes are {', '.join(map(str, found.labels))}."
+    notes = [f"{label} → {target}" for label, target in zip(found.labels, found.targets, strict=False)]
+    caption += f". Beneath, the true class{' → the target of the attack' if notes else ''}."
+    return {"png": _png(found.rows), "alt": alt, "caption": caption, "notes": notes or list(map(str, found.labels))}
+
+
+def examples(run: Run, source: dict[str, Any], data: Mapping[str, Path], splits: Path) -> Examples:
+    """The first images that a dataset says were misclassified or, if it has distortions, whose distortion counts."""
+    recorded = run.artifact(source["artifact"]).record["inputs"]
+    distorted = recorded.get("distorted") or recorded.get("shards") or {}
+    shards = [path for path in source["inputs"] if path in distorted]
+    row = source["dataset"].split("/")[-2] if "/" in source["dataset"] else None
+    with artifacts.read(run.folder / source["artifact"]) as file:
+        places = _places(file, source["dataset"], row, splits)
+    part = run.artifact(shards[0]).record["settings"]["images"] if shards else ("test" if row == "test" else "train")
+    first = np.sort(places[:SHOWN])
+    with artifacts.read(data[part]) as file:
+        originals, labels = file[f"{part}/images"][first], file[f"{part}/labels"][first].tolist()
+    images, targets = _distorted(run, shards, first)
+    return Examples(len(places), part, labels, targets, [originals, images] if shards else [originals])
+
+
+def _places(file: h5py.File, dataset: str, row: str | None, splits: Path) -> np.ndarray:
+    """The places in the set of the images that are meant."""
+    if row is None:
+        return file["index"][()][file["success"][()]]
+    wrong = np.flatnonzero(file[dataset][()])
+    if "index" in file:
+        return file[f"index/{row}"][()][wrong]
+    return wrong if row in ("train", "test") else image_sets.read_split(splits, row)[wrong]
+
+
+def _distorted(run: Run, shards: Sequence[str], places: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """What was made of the images of these sorted places, from as few of the shards as have them, and the targets."""
+    images, targets = [], []
+    for path in shards:
+        if len(images) == len(places):
+            break
+        with artifacts.read(run.folder / path) as file:
+            here = np.flatnonzero(np.isin(file["index"][()], places))
+            images.extend(file["images"][here])
+            targets.extend(file["target"][here].tolist() if "target" in file else [])
+    return np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8), targets
+
+
+def _png(rows: Sequence[np.ndarray]) -> str:
+    step = -(-rows[0].shape[-1] // THUMBNAIL)
+    coloured = [images if images.ndim == 4 else np.repeat(images[:, None], 3, axis=1) for images in rows]
+    small = [
+        np.pad(images[..., ::step, ::step], ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=GAP) for images in coloured
+    ]
+    rgb = np.concatenate([np.concatenate(images, axis=2) for images in small], axis=1)
+    rgb = np.ascontiguousarray(rgb.transpose(1, 2, 0))
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, rgb, format="png", metadata={"Software": None})
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,211 @@
+"""Proof by recomputation: a cell made once more, from its parents or all the way from the raw bytes, and compared.
+
+The programs run in a temporary folder that has the run's own files where they are not made again. On the machine that
+made them the results have to be the same bytes; where the processor, the device or a package is another one, its
+arithmetic rounds otherwise, and the cell may differ by a tolerance.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from blindspots.audit.plan import Job
+from blindspots.audit.records import Artifact, Run, other_settings, same, stated
+from blindspots.data import idx
+from blindspots.steps import artifacts
+from blindspots.steps.fingerprint import WORKFLOW
+
+ENVIRONMENT = ("cpu", "device", "packages")  # what may round otherwise
+
+
+class RecomputationError(Exception):
+    """A program failed; the message says which, and what it said."""
+
+
+class Tolerance(NamedTuple):
+    """How far a cell may be off where other arithmetic computed it."""
+
+    rate: float  # percentage points, or one image if that is more
+    distortion: float  # of the distortion itself
+    reason: str
+
+
+# Measured on Tables 3 and 4, with AVX2 where they were made with AVX-512: one level moves no rate, and distortions by 1e-6;
+# from the raw bytes, up to 1.0 points and 0.6 %.
+ONE_LEVEL = Tolerance(
+    rate=0.1,
+    distortion=1e-4,
+    reason="the order of float32 additions moves logits by some 1e-6, which decides only for images that near to a "
+    "boundary, and ends few attacks elsewhere",
+)
+DEEP = Tolerance(
+    rate=3.0,
+    distortion=0.02,
+    reason="training multiplies the rounding of its first iterations, so that it ends at other weights, as it would from "
+    "another seed",
+)
+
+
+class Remade(NamedTuple):
+    """A file that was made again: what differs between it and the run's (nothing: the same bits)."""
+
+    path: str
+    differences: list[str]
+    environment: list[str]  # what it was computed with is other than the record says
+
+
+class Recomputation(NamedTuple):
+    value: float
+    again: float
+    files: list[Remade]
+    tolerance: float  # 0 where the same bits are due, because nothing of the environment is other
+    reason: str
+
+    @property
+    def holds(self) -> bool:
+        if self.tolerance:
+            return same(self.again, self.value, abs_tol=self.tolerance)
+        return same(self.again, self.value) and not any(file.differences for file in self.files)
+
+
+def recompute(
+    run: Run, jobs: Sequence[Job], table: str, row: str, column: str, *, deep: bool, report: Callable[[str], None]
+) -> Recomputation:
+    """Compute a cell of a run again, whose plan `jobs` makes the cell's table. Raises CellError, RecomputationError."""
+    cell = run.cell(table, row, column)
+    chosen = _chosen(run, jobs, cell, deep)
+    for job in chosen:
+        if other := other_settings(run.artifact(job.outputs[0]).record, job.settings):
+            raise RecomputationError(
+                f"{job.outputs[0]} was made with other settings than the configuration says ({', '.join(other)}): "
+                "give the run's own with --config"
+            )
+    (tabulation,) = [job for job in jobs if run.cells_file(table) in job.outputs]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, *run.folder.parts[1:])  # as deep as the run, since paths may go up from there
+        again = Run(folder, run.results)
+        _link({path for job in [*chosen, tabulation] for path in _read(job)}, chosen, run, again)
+        remade = []
+        for number, job in enumerate(chosen, start=1):
+            report(f"{number} of {len(chosen)}: {job.outputs[0]}")
+            _run(job, again.folder, _sources(run, job, Path(scratch, "raw")))
+            remade += [_compared(run.artifact(path), again.artifact(path)) for path in job.outputs]
+        _run(tabulation, again.folder, {})
+        value = stated(again.cell(table, row, column))
+    tolerance = DEEP if deep else ONE_LEVEL
+    if not any(file.environment for file in remade):
+        return Recomputation(stated(cell), value, remade, 0, "")
+    return Recomputation(stated(cell), value, remade, allowed(cell, tolerance), tolerance.reason)
+
+
+def allowed(cell: Mapping[str, Any], tolerance: Tolerance) -> float:
+    """By how much a cell may be off, in its unit. Both rates of a difference may be, in opposite directions."""
+    if cell["unit"] == "%":
+        return max(tolerance.rate, 100 / cell["n"])
+    return 2 * tolerance.rate if cell["unit"] == "points" else tolerance.distortion * stated(cell)
+
+
+def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) -> list[Job]:
+    """The jobs that make the cell's artifacts (and all behind them), in an order in which they can run."""
+    maker = {path: job for job in jobs for path in job.outputs}
+    graph: dict[str, list[str]] = {}
+    for path, dataset in zip(cell["artifact"].split(";"), cell["dataset"].split(";"), strict=True):
+        if path not in maker:
+            raise RecomputationError(f"the workflow does not make {path}, which {cell['table']} says the cell is from")
+        chain = run.chain(path, dataset)
+        if not deep:
+            copied = chain[path] if maker[path].program == "scripts.gather" else []  # copying is no computing
+            chain = {name: chain[name] for name in (path, *copied)}
+        graph |= {name: inputs for name, inputs in chain.items() if name in maker}
+    order = [path for path in TopologicalSorter(graph).static_order() if path in graph]
+    return [maker[path] for path in order]
+
+
+def _read(job: Job) -> Iterator[str]:
+    """The files that a job reads, and the folder that somebody's own pictures are in."""
+    for paths in job.inputs.values():
+        yield from paths
+    if job.program == "scripts.fetch_pictures" and job.settings["folder"]:
+        yield job.settings["folder"]
+
+
+def _link(inputs: set[str], chosen: Sequence[Job], run: Run, again: Run) -> None:
+    """Put what is not made again where it is read."""
+    for path in inputs - {path for job in chosen for path in job.outputs}:
+        place = Path(os.path.normpath(again.folder / path))
+        if not place.exists():  # as an absolute path does
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(Path(os.path.normpath(run.folder / path)))
+
+
+def _sources(run: Run, job: Job, folder: Path) -> dict[str, Any]:
+    """Where a program's files come from. For the one that fetches the data: the raw files as the run has them, whose hashes
+    it checks, so that no network is needed."""
+    if job.program != "scripts.fetch":
+        return job.unrecorded
+    folder.mkdir()
+    with artifacts.read(run.folder / job.outputs[0]) as file:
+        for role, wanted in job.settings["files"].items():
+            (folder / wanted["name"]).write_bytes(idx.serialise(file[role.replace("_", "/")][()]))
+    return {"sources": [{"kind": "folder", "path": str(folder)}]}
+
+
+def _run(job: Job, folder: Path, unrecorded: Mapping[str, Any]) -> None:
+    command = [sys.executable, "-P", "-m", job.program, *job.arguments(job.outputs), "--unrecorded", json.dumps(unrecorded)]
+    environment = {**os.environ, "PYTHONPATH": str(WORKFLOW)}
+    finished = subprocess.run(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    if finished.returncode:
+        said = (finished.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise RecomputationError(f"{job.program} failed to make {job.outputs[0]}; it said: {said}")
+
+
+def _compared(then: Artifact, now: Artifact) -> Remade:
+    same = then.content == now.content
+    return Remade(then.path, [] if same else list(_differences(then, now)), list(_environment(then.record, now.record)))
+
+
+def _differences(then: Artifact, now: Artifact) -> Iterator[str]:
+    """Where two artifacts differ, dataset by dataset; at last that it is the record."""
+    differ = False
+    old, new = then.datasets(), now.datasets()
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before is None or after is None or before.shape != after.shape:
+            yield f"{name} has another shape"
+        elif not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
+            unequal = np.abs(before.astype(float) - after.astype(float))
+            yield f"{name} by up to {np.nanmax(unequal):.2g}, in {np.count_nonzero(unequal):d} of {unequal.size} values"
+        else:
+            continue
+        differ = True
+    if not differ:
+        yield "the record of what it was made from"
+
+
+def _environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key in ENVIRONMENT:
+        before, after = then.get(key), now[key]
+        if before != after:
+            yield f"{key}: {before} then, {after} now"
+
+
+def compared(found: Recomputation) -> Iterator[str]:
+    """A recomputation in words, for people."""
+    for file in found.files:
+        yield f"{file.path}: {'; '.join(file.differences) or 'the same bits'}"
+    for change in sorted({change for file in found.files for change in file.environment}):
+        yield f"computed elsewhere: {change}"
+    outcome = "HOLDS" if found.holds else "DOES NOT HOLD"
+    yield f"{found.value:.10g}, computed again {found.again:.10g}: {outcome}"
+    if found.tolerance:
+        yield f"(elsewhere it may differ by {found.tolerance:.3g}, because {found.reason})"
+    elif not found.holds:
+        yield "(with the same processor, device and packages the same bits are due)"

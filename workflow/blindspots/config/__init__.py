@@ -1,0 +1,1 @@
+"""The workflow's configuration; only rules, benchmarks and commands import it."""

@@ -1,0 +1,1 @@
+"""Data sets: their files, downloads, splits and distorted copies. No torch."""

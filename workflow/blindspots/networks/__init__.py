@@ -1,0 +1,1 @@
+"""Networks as torch modules, their forward and backward passes, and what they answer."""

@@ -1,0 +1,1 @@
+"""Solvers of numerical problems that know nothing of networks: minimisers, projections, sums."""

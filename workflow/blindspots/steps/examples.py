@@ -1,0 +1,53 @@
+"""Adversarial examples as the programs pass them on: one layout, whatever made them."""
+
+import h5py
+import numpy as np
+import torch
+from torch import nn
+
+from blindspots.attack.core import STATUS, Adversarial
+from blindspots.attack.outcome import outcome
+from blindspots.networks.evaluation import classify
+from blindspots.steps.artifacts import Dataset
+from blindspots.steps.image_sets import Images
+from blindspots.steps.step import log
+
+_STATUSES = h5py.enum_dtype({text: code for code, text in STATUS.items()}, basetype=np.uint8)
+
+
+PRECISIONS = {"single": torch.float32, "double": torch.float64}  # that an attack can be made in
+
+
+def layout(network: nn.Module, part: str, index: np.ndarray, originals: Images, result: Adversarial) -> dict[str, Dataset]:
+    """The datasets of an artifact with the examples for (n,) places of the set `part`.
+
+    What counts is measured here, on the images as they are kept, and not taken from the attack's own bookkeeping.
+    """
+    images = result.images.float()
+    x = torch.from_numpy(originals.pixels).to(images.device)
+    success, size = (values.cpu().numpy() for values in outcome(network, x, images, result.targets))
+    predicted = classify(network, x).cpu().numpy()
+    log.info(
+        "found %d of %d, mean distortion %.4f, %.1f gradient evaluations an image; %d images were misclassified before",
+        success.sum(),
+        len(success),
+        size[success].mean() if success.any() else np.nan,
+        result.gradient_evaluations.double().mean(),
+        (predicted != originals.labels).sum(),
+    )
+    return {
+        "index": Dataset(index, f"(n,) places in the {part} set"),
+        "labels": Dataset(originals.labels, "(n,) classes"),
+        "predicted": Dataset(predicted.astype(np.uint16), "(n,) what the network says of the original"),
+        "target": Dataset(_numpy(result.targets, np.uint16), "(n,) the target class l"),
+        "images": Dataset(images.cpu(), "(n, ...) pixels of x + r in [0, 1], the original where none was found"),
+        "success": Dataset(success, "(n,) the network calls x + r the target"),
+        "distortion": Dataset(size, "(n,) root mean square of r, NaN where none was found"),
+        "residual": Dataset(result.residual.cpu(), "(n,) how far from optimal, 0 at a minimum (see the settings' method)"),
+        "gradient_evaluations": Dataset(result.gradient_evaluations.cpu(), "(n,)"),
+        "status": Dataset(_numpy(result.status, np.uint8).astype(_STATUSES), "(n,) how the search ended, an enumeration"),
+    }
+
+
+def _numpy(values: torch.Tensor, kind: type) -> np.ndarray:
+    return values.cpu().numpy().astype(kind)

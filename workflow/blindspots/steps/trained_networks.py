@@ -1,0 +1,18 @@
+"""Trained networks as the programs use them: out of their artifacts."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from blindspots.networks import architectures
+from blindspots.steps import artifacts
+
+
+def read(path: Path) -> nn.Module:
+    """The trained network of an artifact, frozen."""
+    with artifacts.read(path) as file:
+        network = architectures.build(json.loads(file.attrs["settings"])["network"], file["image_shape"][()].tolist())
+        network.load_state_dict({name: torch.from_numpy(values[()]) for name, values in file["parameters"].items()})
+    return architectures.frozen(network)
