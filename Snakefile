@@ -16,20 +16,25 @@ configfile: PROJECT / "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/resources.smk"
+include: "rules/start.smk"
 
 
 onstart:
-    start()
+    refuse_unsafe_folder()
+
+
+def all_results(wildcards):
+    tables = [f"results/{table}.csv" for table in TABLES]
+    figures = [f"results/{table}.png" for table in [*tables_of("transfer"), *UNITS_FIGURES, *tables_of("methods")]]
+    filters = [f"results/figures/filters_{name}.png" for name in AUTOENCODERS]
+    return [*tables, *figures, *filters, "results/figures/training.png", "results/claims.md", "results/audit.html"]
 
 
 rule all:
+    """Make all tables, figures and claims, and the page on which to ask where each number comes from."""
     input:
-        [f"results/{table}.csv" for table in TABLES],
-        [f"results/{table}.png" for table in [*TRANSFER_TABLES, *UNITS_FIGURES, *METHODS_TABLES]],
-        [f"results/figures/filters_{name}.png" for name in AUTOENCODERS],
-        "results/figures/training.png",
-        "results/claims.md",
-        "results/audit.html",
+        all_results,
     localrule: True
 
 

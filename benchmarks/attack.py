@@ -30,7 +30,8 @@ from blindspots.attack.core import minimum_distortion, refine
 from blindspots.attack.exact import exact_linear
 from blindspots.attack.penalty import LBFGS
 from blindspots.attack.sqp import SQP
-from blindspots.config.schema import PICTURES, validated
+from blindspots.config.loading import validated
+from blindspots.config.types import PICTURES
 from blindspots.networks import architectures
 from blindspots.steps import image_sets, trained_networks
 from blindspots.training import convergence

@@ -3,7 +3,7 @@
 Every job that makes the targets (by default Tables 3 and 4) is run twice, with one thread and with two, which have to make
 the same bytes. The first table has the seconds of either. From these follows what of a job is serial and what its threads
 share, and so how long it takes with more of them. The second table has what a scheduler makes of that on so many cores: the
-longest jobs first, each as soon as as many cores are free as it has threads, which `threads_of` of rules/common.smk says.
+longest jobs first, each as soon as as many cores are free as it has threads, which `threads_of` of rules/resources.smk says.
 
     --config      what differs from config/config.yaml, as Snakemake's --config takes it
     --repetitions how often a job is run with either number, to take the median (default 1)

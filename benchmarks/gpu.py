@@ -20,7 +20,8 @@ import yaml
 from torch import Tensor, nn
 
 from blindspots.attack.core import minimum_distortion, refine
-from blindspots.config.schema import Trained, validated
+from blindspots.config.loading import validated
+from blindspots.config.networks import Trained
 from blindspots.networks import architectures
 from blindspots.steps import image_sets
 from blindspots.training import convergence, minibatches

@@ -17,7 +17,7 @@ from gpu import DATA, train
 
 from blindspots.attack.core import minimum_distortion, refine
 from blindspots.attack.penalty import LBFGS
-from blindspots.config.schema import validated
+from blindspots.config.loading import validated
 from blindspots.networks import architectures
 from blindspots.steps import image_sets
 from blindspots.steps.examples import PRECISIONS

@@ -20,7 +20,7 @@ import yaml
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from blindspots.config.schema import validated
+from blindspots.config.loading import validated
 from blindspots.data import splits
 from blindspots.steps import image_sets
 

@@ -24,7 +24,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from blindspots.attack.core import minimum_distortion
-from blindspots.config.schema import Config, validated
+from blindspots.config.loading import validated
+from blindspots.config.schema import Config
 from blindspots.networks import architectures
 from blindspots.networks.evaluation import classify
 from blindspots.steps import image_sets

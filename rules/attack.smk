@@ -5,7 +5,46 @@
 # with. And of each results/{kind}/{images}/{network}.h5, the shards as one, without their images.
 
 
+def attack_of(wildcards):
+    return config_of(wildcards).attack_against(wildcards.network, wildcards.images)
+
+
+def shard_settings(wildcards):
+    """Which images a job distorts, the same for every network and for noise."""
+    attack = config_of(wildcards).attack_on(wildcards.images)
+    return {
+        "images": wildcards.images,
+        "sample": {"size": attack.sample, "seed": attack.seed},
+        "shard": wildcards.shard,
+    }
+
+
+def search_settings(wildcards):
+    attack = attack_of(wildcards)
+    return {"margin": attack.margin, "precision": attack.precision, "batch": attack.batch, **execution_settings(attack)}
+
+
+def given_targets(wildcards):
+    path = config_of(wildcards).attack_on(wildcards.images).given_targets
+    return [local(path)] if path else []  # where its owner has it, whatever prefix a module's results have
+
+
+def attack_settings(wildcards):
+    attack = attack_of(wildcards)
+    return settings(
+        "attack",
+        **shard_settings(wildcards),
+        classes=(CONFIG.pictures if wildcards.images == PICTURES else CONFIG.data).classes,
+        target=attack.target,
+        correct_only=attack.correct_only,
+        seed=attack.seed,
+        lbfgs=section_settings(attack.lbfgs),
+        **search_settings(wildcards),
+    )
+
+
 rule attack:
+    """Find the nearest adversarial examples by the paper's procedure (Section 4.1), a shard of the images a job."""
     input:
         data=distorted_data,
         network=attacked_network,
@@ -16,14 +55,14 @@ rule attack:
         "results/logs/attack/{images}/{variant}{network}/{shard}.log",
     benchmark:
         "results/benchmarks/attack/{images}/{variant}{network}/{shard}.tsv"
-    priority: work(2)
+    priority: remaining_multiplications(2)
     conda:
         "../envs/environment.yaml"
     threads: threads_of(CONFIG.attack)
     resources:
         cpu=cpu,
-        mem_mb=grows(2000),
-        runtime=grows(60),
+        mem_mb=scaled_by_attempt(2000),
+        runtime=scaled_by_attempt(60),
         gpu=gpu(CONFIG.attack),
     params:
         settings=attack_settings,
@@ -34,7 +73,13 @@ rule attack:
         " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
+def refine_settings(wildcards):
+    sqp = section_settings(attack_of(wildcards).sqp)
+    return settings("refine", images=wildcards.images, sqp=sqp, **search_settings(wildcards))
+
+
 rule refine:
+    """Bring adversarial examples to local minima of the distortion."""
     input:
         data=distorted_data,
         network=attacked_network,
@@ -45,14 +90,14 @@ rule refine:
         "results/logs/refine/{images}/{variant}{network}/{shard}.log",
     benchmark:
         "results/benchmarks/refine/{images}/{variant}{network}/{shard}.tsv"
-    priority: work(1)
+    priority: remaining_multiplications(1)
     conda:
         "../envs/environment.yaml"
     threads: threads_of(CONFIG.attack)
     resources:
         cpu=cpu,
-        mem_mb=grows(2000),
-        runtime=grows(60),
+        mem_mb=scaled_by_attempt(2000),
+        runtime=scaled_by_attempt(60),
         gpu=gpu(CONFIG.attack),
     params:
         settings=refine_settings,
@@ -63,7 +108,16 @@ rule refine:
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
+LINEAR_NETWORKS = networks_where(lambda network: network.linear)
+
+
+def exact_settings(wildcards):
+    attack = attack_of(wildcards)
+    return settings("exact", images=wildcards.images, margin=attack.margin, **execution_settings(attack))
+
+
 rule exact:
+    """Compute the exact minima of the distortion for a linear network."""
     input:
         data=distorted_data,
         network=attacked_network,
@@ -80,8 +134,8 @@ rule exact:
         "../envs/environment.yaml"
     resources:
         cpu=cpu,
-        mem_mb=grows(2000),
-        runtime=grows(60),
+        mem_mb=scaled_by_attempt(2000),
+        runtime=scaled_by_attempt(60),
         gpu=gpu(CONFIG.attack),
     params:
         settings=exact_settings,
@@ -92,7 +146,18 @@ rule exact:
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+def amplified_shard(wildcards):
+    examples = PATHS.examples(wildcards.examples, wildcards.images, wildcards.variant, wildcards.network)
+    return f"{examples.removesuffix('.h5')}/{wildcards.shard}.h5"
+
+
+def amplify_settings(wildcards):
+    clip = config_of(wildcards).amplification.clip
+    return settings("amplify", images=wildcards.images, stddev=float(wildcards.stddev), clip=clip)
+
+
 rule amplify:
+    """Amplify the distortions to one standard deviation."""
     input:
         data=distorted_data,
         adversarial=amplified_shard,
@@ -117,7 +182,13 @@ rule amplify:
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+def noise_settings(wildcards):
+    noise = section_settings(config_of(wildcards).noise)
+    return settings("noise", **shard_settings(wildcards), stddev=float(wildcards.stddev), **noise)
+
+
 rule noise:
+    """Add Gaussian noise to the images."""
     input:
         data=distorted_data,
     output:
@@ -141,7 +212,13 @@ rule noise:
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+def gathered_shards(wildcards):
+    artifact = "results/{kind}/{images}/{variant}{name}.h5".format(**wildcards)
+    return PATHS.shards(artifact, wildcards.variant, wildcards.images)
+
+
 rule gather:
+    """Gather the shards of a set into one artifact without the images."""
     input:
         shards=gathered_shards,
     output:
@@ -161,7 +238,7 @@ rule gather:
         mem_mb=500,
     params:
         settings=settings("gather"),
-        shards=in_a_command("shards"),
+        shards=collapsed_input("shards"),
     message:
         "Gathering {wildcards.kind}/{wildcards.images}/{wildcards.variant}{wildcards.name}"
     shell:

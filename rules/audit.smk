@@ -3,7 +3,15 @@
 # it is, and fails if one is broken.
 
 
+def tabled_artifacts(wildcards):
+    """The artifacts that the tables are made from. Their records lead to all others."""
+    inputs = [table.inputs(PATHS, "", name) for name, table in sorted(CONFIG.tables.items())]
+    found = [path for roles in inputs for paths in roles.values() for path in paths]
+    return list(dict.fromkeys([*found, *UNITS_ARTIFACTS]))
+
+
 rule export_provenance:
+    """Export all that is known of where each number comes from."""
     input:
         tables=[f"results/{table}.{kind}" for table in TABLES for kind in ("md", "cells.csv")],
         artifacts=tabled_artifacts,
@@ -28,7 +36,40 @@ rule export_provenance:
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+PAGE = Path(WORKFLOW, "report", "audit.html.j2")
+
+
+def tabled_shards(wildcards):
+    """The images behind the tables' rates and distortions, of the first seeds."""
+    shards = [table.shards(PATHS, "") for _, table in sorted(CONFIG.tables.items())]
+    return list(dict.fromkeys(path for groups in shards for paths in groups.values() for path in paths))
+
+
+def module_files():
+    """The source files of the programs that make artifacts, under whatever names a module has their rules."""
+    makers = [rule.shellcmd for rule in workflow.rules if any(output.endswith(".h5") for output in rule.output)]
+    programs = {found[1] for shellcmd in makers if (found := re.match(r"exec python -P -m (scripts\.\w+) ", shellcmd or ""))}
+    modules = sorted({module for program in programs for module in fingerprint(program).modules})
+    places = [Path(WORKFLOW, *module.split(".")) for module in modules]
+    return [place / "__init__.py" if place.is_dir() else place.with_suffix(".py") for place in places]
+
+
+def shown_modules(wildcards, input):
+    return [os.path.relpath(path) for path in module_files()]
+
+
+def pages_template(wildcards, input):
+    return os.path.relpath(PAGE)
+
+
+def page_settings(wildcards):
+    """The page shows source files, so that here their comments count too."""
+    shown = [sha256(path.read_bytes()).hexdigest() for path in (PAGE, *module_files())]
+    return settings("render_audit", shown=sha256("".join(shown).encode()).hexdigest())
+
+
 rule render_audit:
+    """Render a page on which a reader asks each number where it comes from."""
     input:
         provenance="results/provenance.json",
         data="results/data.h5",
@@ -49,7 +90,7 @@ rule render_audit:
         mem_mb=1000,
     params:
         settings=page_settings,
-        images=in_a_command("images"),
+        images=collapsed_input("images"),
         template=pages_template,
         modules=shown_modules,
     message:
@@ -62,7 +103,12 @@ rule render_audit:
 
 
 # Without an environment of its own, as it asks Snakemake for the plan.
+def configuration(wildcards):
+    return json.dumps(CONFIGURATION)
+
+
 rule audit:
+    """Check every link from the raw data to the numbers of the finished run."""
     log:
         "results/logs/audit.log",
     localrule: True

@@ -3,6 +3,7 @@
 
 
 rule judge_claims:
+    """Judge each of the paper's statements by the tables."""
     input:
         cells=[f"results/{table}.cells.csv" for table in TABLES],
     output:
@@ -26,7 +27,13 @@ rule judge_claims:
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+def ablated_cells(wildcards):
+    ablations = CONFIG.ablations
+    return [f"results/{ABLATIONS}/{name}/{table}.cells.csv" for name in ablations.names() for table in ablations.tables]
+
+
 rule compare_ablations:
+    """Compare the tables as one choice after the other is made otherwise."""
     input:
         cells=ablated_cells,
     output:

@@ -2,7 +2,13 @@
 # Makes: results/data.h5, the verified data set; results/splits.h5, the indices of P1 and P2; results/pictures.h5, photographs.
 
 
+# A function, though it has no wildcards: in a plain parameter Snakemake would take the {8} of a pattern for a wildcard.
+def fetch_settings(wildcards):
+    return settings("fetch", **section_settings(CONFIG.data, "sources"))
+
+
 rule fetch:
+    """Obtain the data set's files from the first source that has them, and verify their SHA-256."""
     output:
         "results/data.h5",
     log:
@@ -27,6 +33,7 @@ rule fetch:
 
 
 rule split:
+    """Draw the parts of the training images, such as P1 and P2."""
     input:
         data="results/data.h5",
     output:
@@ -42,7 +49,7 @@ rule split:
         cpu=cpu,
         mem_mb=1000,
     params:
-        settings=settings("split", **plain(CONFIG.splits)),
+        settings=settings("split", **section_settings(CONFIG.splits)),
     message:
         "Splitting the training images"
     shell:
@@ -50,7 +57,12 @@ rule split:
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+def fetch_pictures_settings(wildcards):
+    return settings("fetch_pictures", **section_settings(CONFIG.pictures, "sources", "attack"))
+
+
 rule fetch_pictures:
+    """Obtain the photographs, or read those of a folder."""
     output:
         "results/pictures.h5",
     log:

@@ -2,7 +2,30 @@
 # results/figures/*.png.
 
 
+def pictured_data(wildcards):
+    return PATHS.data(CONFIG.tables[wildcards.table].image_set)
+
+
+def pictured_rows(wildcards):
+    table = CONFIG.tables[wildcards.table]
+    return [PATHS.row(table, "", row) for row in table.pictured_rows()]
+
+
+def pictured_shards(wildcards):
+    """Each row's, one row after another: all of photographs, but the first of others, of which there are thousands."""
+    image_set = CONFIG.tables[wildcards.table].image_set
+    count = None if image_set == PICTURES else 1
+    return [shard for artifact in pictured_rows(wildcards) for shard in PATHS.shards(artifact, "", image_set)[:count]]
+
+
+def picture_settings(wildcards):
+    table = CONFIG.tables[wildcards.table]
+    rows = [{"name": row.name, "network": row.network} for row in table.pictured_rows()]
+    return settings("plot_adversarial", table=wildcards.table, rows=rows, columns=table.networks, images=table.image_set)
+
+
 rule plot_adversarial:
+    """Draw the adversarial examples of a table (Figures 5 to 7)."""
     input:
         data=pictured_data,
         gathered=pictured_rows,
@@ -20,7 +43,7 @@ rule plot_adversarial:
     benchmark:
         "results/benchmarks/figures/adversarial_{table}.tsv"
     wildcard_constraints:
-        table=any_of(TRANSFER_TABLES),
+        table=any_of(tables_of("transfer")),
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -29,7 +52,7 @@ rule plot_adversarial:
         mem_mb=1000,
     params:
         settings=picture_settings,
-        shards=in_a_command("shards"),
+        shards=collapsed_input("shards"),
     message:
         "Drawing the adversarial examples of {wildcards.table}"
     shell:
@@ -37,9 +60,17 @@ rule plot_adversarial:
         " --evaluation {input.evaluation:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+DRAWN_NETWORKS = [
+    network
+    for network in sorted(TRAINED_NETWORKS)
+    if any(network in table.networks for table in CONFIG.tables.values() if table.kind != "methods")
+]
+
+
 rule plot_training:
+    """Draw how the loss of each network that a table has falls in training."""
     input:
-        networks=[network_artifact("", name) for name in DRAWN_NETWORKS],
+        networks=[PATHS.network("", name) for name in DRAWN_NETWORKS],
     output:
         report(
             "results/figures/training.png",
@@ -66,7 +97,11 @@ rule plot_training:
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+AUTOENCODERS = [name for name in TRAINED_NETWORKS if CONFIG.networks[name].training().get("pretraining")]
+
+
 rule plot_filters:
+    """Draw the weights of a network's first layer."""
     input:
         network="results/networks/{network}.h5",
     output:

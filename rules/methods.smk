@@ -2,10 +2,21 @@
 # Makes: results/{table}.csv, their errors side by side, and its other forms; results/{table}.png, their errors by epoch.
 
 
+def methods_settings(wildcards):
+    table = table_of(wildcards)
+    return settings(
+        "tabulate_methods",
+        **replicated_settings(wildcards),
+        columns=table.networks,
+        errors_on=table.errors_on,
+        baselines=table.baselines,
+    )
+
+
 rule tabulate_methods:
+    """Make a table of the errors of networks that are trained in different ways (Section 4.2)."""
     input:
-        originals=evaluations,
-        networks=tables_networks,
+        unpack(table_inputs),
     output:
         layout="results/{variant}{table}.csv",
         markdown="results/{variant}{table}.md",
@@ -21,7 +32,7 @@ rule tabulate_methods:
     benchmark:
         "results/benchmarks/tables/{variant}{table}.tsv"
     wildcard_constraints:
-        table=any_of(METHODS_TABLES),
+        table=any_of(tables_of("methods")),
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -38,9 +49,18 @@ rule tabulate_methods:
         " --paper {params.paper:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+def methods_networks(wildcards):
+    return table_inputs(wildcards)["networks"]
+
+
+def methods_figure_settings(wildcards):
+    return settings("plot_methods", **replicated_settings(wildcards), networks=table_of(wildcards).networks)
+
+
 rule plot_methods:
+    """Draw the errors of networks that are trained in different ways, epoch by epoch."""
     input:
-        networks=tables_networks,
+        networks=methods_networks,
     output:
         report(
             "results/{variant}{table}.png",
@@ -53,7 +73,7 @@ rule plot_methods:
     benchmark:
         "results/benchmarks/figures/{variant}{table}.tsv"
     wildcard_constraints:
-        table=any_of(METHODS_TABLES),
+        table=any_of(tables_of("methods")),
     localrule: True
     conda:
         "../envs/environment.yaml"

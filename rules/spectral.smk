@@ -2,7 +2,17 @@
 # linear maps and the instability that the examples show; results/{table}.csv, the paper's Table 5, and its other forms.
 
 
+def spectral_shards(wildcards):
+    artifact = PATHS.examples(wildcards.examples, wildcards.images, wildcards.variant, wildcards.network)
+    return PATHS.shards(artifact, wildcards.variant, wildcards.images)
+
+
+def spectra_settings(wildcards):
+    return settings("measure_spectra", images=wildcards.images)
+
+
 rule measure_spectra:
+    """Compute the frame bounds of a network's linear maps, and the instability of its examples (Section 4.3)."""
     input:
         data=distorted_data,
         network=attacked_network,
@@ -13,16 +23,16 @@ rule measure_spectra:
         "results/logs/spectra/{examples}/{images}/{variant}{network}.log",
     benchmark:
         "results/benchmarks/spectra/{examples}/{images}/{variant}{network}.tsv"
-    priority: work(1)
+    priority: remaining_multiplications(1)
     conda:
         "../envs/environment.yaml"
     resources:
         cpu=cpu,
-        mem_mb=grows(3000),
-        runtime=grows(60),
+        mem_mb=scaled_by_attempt(3000),
+        runtime=scaled_by_attempt(60),
     params:
         settings=spectra_settings,
-        examples=in_a_command("examples"),
+        examples=collapsed_input("examples"),
     message:
         "The frame bounds of {wildcards.variant}{wildcards.network}"
     shell:
@@ -30,9 +40,22 @@ rule measure_spectra:
         " --examples {params.examples:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+def spectral_settings(wildcards):
+    table = table_of(wildcards)
+    return settings(
+        "tabulate_spectra",
+        table=wildcards.table,
+        comparable=config_of(wildcards).compare_with_paper,
+        paper=papers_hash(wildcards.table),
+        networks=table.networks,
+        examples=table.examples,
+    )
+
+
 rule tabulate_spectra:
+    """Make a table of frame bounds (Table 5)."""
     input:
-        spectra=tables_spectra,
+        unpack(table_inputs),
     output:
         layout="results/{variant}{table}.csv",
         markdown="results/{variant}{table}.md",
@@ -48,7 +71,7 @@ rule tabulate_spectra:
     benchmark:
         "results/benchmarks/tables/{variant}{table}.tsv"
     wildcard_constraints:
-        table=any_of(SPECTRAL_TABLES),
+        table=any_of(tables_of("spectral")),
     localrule: True
     conda:
         "../envs/environment.yaml"

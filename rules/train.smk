@@ -2,7 +2,33 @@
 # networks that come trained are taken over from their files.
 
 
+PRETRAINED_NETWORKS = networks_where(lambda network: isinstance(network, Pretrained))
+TRAINED_NETWORKS = networks_where(lambda network: not isinstance(network, Pretrained))
+PERTURBED_NETWORKS = [name for name in TRAINED_NETWORKS if CONFIG.networks[name].training().get("perturbed")]
+
+
+def training_settings(program):
+    def of_network(wildcards):
+        config = config_of(wildcards)
+        network = config.networks[wildcards.network]
+        return settings(
+            program,
+            network=network.definition(),
+            **network.training(),
+            training=config.training.model_dump(mode="json", include=training_keys(network) - {"device"}),
+            **execution_settings(config.training),
+        )
+
+    return of_network
+
+
+def training_threads(wildcards):
+    """One minibatch comes after the other; many images at once have parts."""
+    return 1 if CONFIG.networks[wildcards.network].in_minibatches else threads_of(CONFIG.training)
+
+
 rule train:
+    """Train a network: by L-BFGS until convergence, or in minibatches."""
     input:
         data="results/data.h5",
         splits="results/splits.h5",
@@ -14,17 +40,17 @@ rule train:
         "results/benchmarks/train/{variant}{network}.tsv"
     wildcard_constraints:
         network=any_of(name for name in TRAINED_NETWORKS if name not in PERTURBED_NETWORKS),
-    priority: work(3)
+    priority: remaining_multiplications(3)
     conda:
         "../envs/environment.yaml"
     threads: training_threads
     resources:
         cpu=cpu,
-        mem_mb=grows(2000),
-        runtime=grows(120),
+        mem_mb=scaled_by_attempt(2000),
+        runtime=scaled_by_attempt(120),
         gpu=gpu(CONFIG.training),
     params:
-        settings=train_settings("train"),
+        settings=training_settings("train"),
     message:
         "Training {wildcards.variant}{wildcards.network}"
     shell:
@@ -32,7 +58,14 @@ rule train:
         " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
+def perturbed_multiplications(wildcards):
+    network = CONFIG.networks[wildcards.network]
+    passes = network.perturbed.passes(CONFIG.data.train_size) * network.minibatches.epochs
+    return remaining_multiplications(3)(wildcards) * passes
+
+
 rule train_perturbed:
+    """Train a network with perturbed outputs of its layers (Section 4.2)."""
     input:
         data="results/data.h5",
         splits="results/splits.h5",
@@ -44,16 +77,16 @@ rule train_perturbed:
         "results/benchmarks/train/{variant}{network}.tsv"
     wildcard_constraints:
         network=any_of(PERTURBED_NETWORKS),
-    priority: perturbed_work
+    priority: perturbed_multiplications
     conda:
         "../envs/environment.yaml"
     resources:
         cpu=cpu,
-        mem_mb=grows(2000),
-        runtime=grows(120),
+        mem_mb=scaled_by_attempt(2000),
+        runtime=scaled_by_attempt(120),
         gpu=gpu(CONFIG.training),
     params:
-        settings=train_settings("train_perturbed"),
+        settings=training_settings("train_perturbed"),
     message:
         "Training {wildcards.variant}{wildcards.network} with perturbed layers"
     shell:
@@ -61,7 +94,14 @@ rule train_perturbed:
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
+def load_settings(wildcards):
+    network = CONFIG.networks[wildcards.network]
+    shape = CONFIG.pictures.image_shape
+    return settings("load", network=network.definition(), weights=section_settings(network.weights), image_shape=shape)
+
+
 rule load:
+    """Take over a network that comes trained from its verified file."""
     output:
         "results/networks/{network}.h5",
     log:

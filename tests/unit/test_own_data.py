@@ -13,9 +13,9 @@ import yaml
 from conftest import ROOT
 
 from blindspots import own_data
-from blindspots.config.schema import merged, validated, variants
-from blindspots.data import idx
-from scripts import fetch
+from blindspots.config.loading import validated, variants
+from blindspots.config.merging import merged
+from blindspots.data import downloads, idx
 
 SHAPE = (28, 28)
 NAMES = {
@@ -69,7 +69,7 @@ def made(folder, tmp_path, *arguments):
 
 def found(data, role):
     (source,) = data["sources"]
-    (_, content), *_ = fetch.sources.from_folder(source, [data["files"][role]["name"]])
+    (_, content), *_ = downloads.from_folder(source, [data["files"][role]["name"]])
     content = idx.decompress(content)
     assert idx.sha256(content) == data["files"][role]["sha256"]
     return idx.parse(content)

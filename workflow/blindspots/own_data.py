@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from blindspots.config.schema import ConfigError, merged, variants
+from blindspots.config.errors import ConfigError
+from blindspots.config.loading import variants
+from blindspots.config.merging import merged
 from blindspots.data import idx
 from blindspots.report import figures
 from blindspots.steps.fingerprint import WORKFLOW

@@ -8,7 +8,10 @@ import torch
 import yaml
 from conftest import ROOT
 
-from blindspots.config.schema import PICTURES, ConfigError, Pretrained, Trained, check_written, validated, variants
+from blindspots.config.errors import ConfigError
+from blindspots.config.loading import check_written, validated, variants
+from blindspots.config.networks import Pretrained, Trained
+from blindspots.config.types import PICTURES
 from blindspots.networks import architectures
 
 FOLDER = ROOT / "config"
@@ -457,7 +460,7 @@ def test_another_number_of_classes_is_one_key():
     networks = validated(changed(("data.classes", 26))).networks
     assert networks["M1"].units == [100, 100, 26]
     assert networks["Conv"].units == [128, 26]
-    assert {network.classes for network in architectures.values() if network.images == "data"} == {26}
+    assert {network.classes for network in networks.values() if network.images == "data"} == {26}
 
 
 @pytest.mark.parametrize(("size", "sample"), [(10_000, 1000), (500, 500)])

@@ -25,7 +25,7 @@ from blindspots.audit.plan import Job, PlanError, UnknownTargetError, plan
 from blindspots.audit.recompute import RecomputationError, compared, recompute
 from blindspots.audit.records import CellError, Run
 from blindspots.audit.verify import breaks, invalidated
-from blindspots.config.schema import merged
+from blindspots.config.merging import merged
 from blindspots.steps.artifacts import ArtifactError
 
 # What people ask a run for; all that it is made from is checked with it.

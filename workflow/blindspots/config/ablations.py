@@ -1,0 +1,34 @@
+"""The section ablations."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from blindspots.config.types import Name, Section
+
+ABLATIONS, REFERENCE = "ablations", "as_configured"
+# What all variants share, so that another choice of it would change nothing.
+_SHARED = ("data", "splits", "evaluation", "units", "replicates", "ablations")
+
+
+def _choice(change: dict[str, Any]) -> dict[str, Any]:
+    wrong = [key for key in change if key in _SHARED]
+    pictures = change.get("pictures", {})
+    if not isinstance(pictures, dict):
+        raise ValueError(f"pictures: {pictures} is no section; give what differs in it, by key")
+    wrong += [f"pictures.{key}" for key in pictures if key != "attack"]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not ablated; use a configuration of its own, with --directory")
+    return change
+
+
+class Ablations(Section):
+    """The experiment with one choice changed at a time: settings by a choice's name."""
+
+    tables: list[str]
+    every: Annotated[dict[str, Any], AfterValidator(_choice)]
+    choices: dict[Name, Annotated[dict[str, Any], AfterValidator(_choice)]]
+
+    def names(self) -> list[str]:
+        """Of the choices, first that of the experiment; in no order of the configuration's, on which nothing depends."""
+        return [REFERENCE, *sorted(self.choices)]

@@ -1,0 +1,125 @@
+"""From what is written to the checked configuration and its variants."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from blindspots.config.ablations import ABLATIONS, REFERENCE
+from blindspots.config.errors import ConfigError, error_line
+from blindspots.config.merging import merged
+from blindspots.config.networks import Network, Pretrained
+from blindspots.config.schema import Config
+
+_INTEGER = "tag:yaml.org,2002:int"
+_OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9]+)+")  # numbers that YAML 1.1 has to the base of 8 and of 60
+
+
+def check_written(path: Path) -> None:
+    """Raises ConfigError for what YAML takes for something else than it looks like, and says nothing of: a key that stands
+    twice, of which the last one counts, and numbers of eight (010) or of sixty (1:30)."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return
+    try:
+        document = yaml.compose(text)
+    except yaml.YAMLError:
+        return  # Snakemake has told it
+    _check_node(document, path)
+
+
+def _check_node(node: yaml.Node | None, path: Path) -> None:
+    line = f"{path}, line {node.start_mark.line + 1}" if node else path
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"{line}: {key} stands there more than once, and the last alone would count: join them")
+        for key, value in node.value:
+            _check_node(key, path)
+            _check_node(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_node(value, path)
+    elif isinstance(node, yaml.ScalarNode) and node.tag == _INTEGER and _OTHER_BASE.fullmatch(node.value):
+        number = yaml.safe_load(node.value)
+        raise ConfigError(f"{line}: {node.value} is {number} in YAML: write that, or the number without zeros before it")
+
+
+def validated(raw: Mapping[str, Any]) -> Config:
+    """The checked configuration. Raises ConfigError with one line that names every wrong key."""
+    try:
+        return Config.model_validate(_with_classes(_with_nulls(raw)))
+    except ValidationError as error:
+        raise ConfigError("; ".join(error_line(problem, raw) for problem in error.errors())) from None
+
+
+def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
+    """The experiment with other seeds, and with one other choice at a time. Raises ConfigError as `validated` does.
+
+    Every ablation, and the experiment that it is held against, shares the settings of `ablations.every`.
+    """
+    config = validated(raw)
+    every = _with_images_enough(config)
+    choices = config.ablations.choices
+    ablated = {f"{ABLATIONS}/{name}": merged(every, choices.get(name, {})) for name in config.ablations.names()}
+    return {name: _variant(name, merged(raw, change), config) for name, change in (config.replicated() | ablated).items()}
+
+
+def _with_images_enough(config: Config) -> dict[str, Any]:
+    """What all ablations share, its sample no larger than the smaller set of images is."""
+    every = config.ablations.every
+    sample = _sample(every)
+    smaller = min(config.data.train_size, config.data.test_size)
+    return merged(every, {"attack": {"sample": smaller}}) if isinstance(sample, int) and sample > smaller else every
+
+
+def _sample(change: Mapping[str, Any]) -> Any:
+    attack = change.get("attack")
+    return attack.get("sample") if isinstance(attack, Mapping) else None
+
+
+def _variant(name: str, raw: Mapping[str, Any], base: Config) -> Config:
+    try:
+        variant = validated(raw)
+        for network, definition in variant.networks.items():
+            if network in base.networks and _made_by(definition) != _made_by(base.networks[network]):
+                raise ConfigError(
+                    f"networks.{network}: its `kind`, whether it is linear and whether it has `perturbed` are not ablated; "
+                    "make it a network of its own"
+                )
+    except ConfigError as error:
+        place = "ablations.every" if name.endswith(REFERENCE) else f"ablations.choices.{name.rpartition('/')[2]}"
+        raise ConfigError(f"{place}: {error}") from None
+    return variant
+
+
+def _made_by(network: Network) -> tuple:
+    """What decides by which rules a network and its examples are made, of which there is one for all variants."""
+    return isinstance(network, Pretrained), network.linear, getattr(network, "perturbed", None) is not None
+
+
+def _with_classes(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The word `classes` among a network's units is the number of classes of the data."""
+    data, networks = raw.get("data"), raw.get("networks")
+    if not isinstance(data, Mapping) or not isinstance(networks, Mapping):
+        return dict(raw)
+
+    def counted(network: Any) -> Any:
+        if not isinstance(network, Mapping) or not isinstance(network.get("units"), list):
+            return network
+        return {**network, "units": [data.get("classes") if unit == "classes" else unit for unit in network["units"]]}
+
+    return {**raw, "networks": {name: counted(network) for name, network in networks.items()}}
+
+
+def _with_nulls(value: Any) -> Any:
+    """What follows --config on the command line comes with its nulls as text."""
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(item) for item in value]
+    return None if value == "null" else value

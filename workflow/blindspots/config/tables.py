@@ -1,0 +1,182 @@
+"""The sections tables and units.
+
+Each kind of table is a class, which says what its rule reads. Beside the keys of the configuration it has
+
+- `image_set`: the set whose images are distorted, or classified where none are;
+- `inputs(paths, variant, name)`: the files that its rule reads, by their role, for a variant of the table `name`;
+- `shards(paths, variant)`: the shards with the images that it is about, by what they are of.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from blindspots.config.errors import check_known, check_unique
+from blindspots.config.types import Count, ImageSet, Name, NonNegative, Positive, Section, Seed
+
+if TYPE_CHECKING:
+    from blindspots.config.artifact_paths import ArtifactPaths
+
+
+class BaselineTable(Section):
+    """Errors on undistorted images, and the average minimum distortion (the paper's Tables 1 and 3)."""
+
+    kind: Literal["baseline"]
+    networks: Annotated[list[str], Field(min_length=1)]
+    errors_on: Annotated[list[str], Field(min_length=1)]
+    distorted: Literal["train", "test"]
+
+    @property
+    def image_set(self) -> str:
+        return self.distorted
+
+    def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
+        replicates = paths.replicates(variant, self)
+        kinds = {"adversarial": self.networks, "refined": self.networks, "exact": paths.linear(self.networks)}
+        return {
+            "originals": [paths.evaluation(replicate, name) for replicate in replicates],
+            **{
+                kind: [paths.examples(kind, self.image_set, replicate, one) for replicate in replicates for one in networks]
+                for kind, networks in kinds.items()
+            },
+            "networks": [paths.network(replicate, one) for replicate in replicates for one in self.networks],
+        }
+
+    def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
+        kinds = {"adversarial": self.networks, "refined": self.networks, "exact": paths.linear(self.networks)}
+        artifacts = [paths.examples(kind, self.image_set, variant, one) for kind, names in kinds.items() for one in names]
+        return {artifact: paths.shards(artifact, variant, self.image_set) for artifact in artifacts}
+
+
+class Block(Section):
+    """Some rows of a transfer table: each network's examples, amplified to a stddev or as they are, and then noise."""
+
+    amplified_to: Positive | None
+    noise: list[NonNegative]
+
+
+class Row(NamedTuple):
+    """A row of a transfer table: distorted for a network, amplified to a stddev or (None) not; or noise of a stddev."""
+
+    name: str
+    network: str | None
+    stddev: float | None
+
+
+class TransferTable(Section):
+    """The error of each network on the images distorted for each (the paper's Tables 2 and 4)."""
+
+    kind: Literal["transfer"]
+    networks: Annotated[list[str], Field(min_length=1)]
+    distorted: ImageSet
+    examples: Literal["adversarial", "refined"]
+    average_distortion: bool
+    blocks: Annotated[list[Block], Field(min_length=1)]
+
+    @property
+    def image_set(self) -> str:
+        return self.distorted
+
+    def rows(self) -> list[Row]:
+        """The rows in the table's order."""
+        rows = []
+        for block in self.blocks:
+            suffix = "" if block.amplified_to is None else "_amplified"
+            rows += [Row(f"{network}{suffix}", network, block.amplified_to) for network in self.networks]
+            rows += [Row(f"noise_{stddev}", None, stddev) for stddev in block.noise]
+        return rows
+
+    def measured_rows(self) -> list[Row]:
+        """The rows whose distortions the table tells."""
+        return [row for row in self.rows() if self.average_distortion or (row.network and row.stddev is None)]
+
+    def pictured_rows(self) -> list[Row]:
+        """The rows of the table's figure: those that are not amplified, and the last noise."""
+        noise = [row for row in self.rows() if row.network is None]
+        return [row for row in self.rows() if row.network and row.stddev is None] + noise[-1:]
+
+    def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
+        replicates = paths.replicates(variant, self)
+        return {
+            "evaluation": [paths.evaluation(replicate, name) for replicate in replicates],
+            "distorted": [paths.row(self, replicate, row) for replicate in replicates for row in self.measured_rows()],
+            "refined": [
+                paths.examples("refined", self.image_set, replicate, one)
+                for replicate in replicates
+                for one in self.networks
+            ],
+        }
+
+    def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
+        return {row.name: paths.shards(paths.row(self, variant, row), variant, self.image_set) for row in self.rows()}
+
+
+class SpectralTable(Section):
+    """The frame bounds of every linear map, beside the instability that adversarial examples show (the paper's Table 5)."""
+
+    kind: Literal["spectral"]
+    networks: Annotated[list[str], Field(min_length=1)]
+    distorted: ImageSet
+    examples: Literal["adversarial", "refined"]
+
+    @property
+    def image_set(self) -> str:
+        return self.distorted
+
+    def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
+        return {"spectra": [paths.spectra(self, variant, network) for network in self.networks]}
+
+    def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
+        return {}
+
+
+class MethodsTable(Section):
+    """The errors of networks that are trained in different ways, each from several seeds, against those of baselines."""
+
+    kind: Literal["methods"]
+    networks: Annotated[list[str], Field(min_length=1)]
+    errors_on: Annotated[list[str], Field(min_length=1)]
+    seeds: Count
+    baselines: list[str]
+
+    @property
+    def image_set(self) -> str:
+        return "test"
+
+    def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
+        replicates = paths.replicates(variant, self)
+        return {
+            "originals": [paths.evaluation(replicate, name) for replicate in replicates],
+            "networks": [paths.network(replicate, one) for replicate in replicates for one in self.networks],
+        }
+
+    def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
+        return {}
+
+    @model_validator(mode="after")
+    def _baselines_are_of_the_table(self):
+        check_unique("baselines", self.baselines)
+        for name in self.baselines:
+            check_known("baselines", name, self.networks)
+        return self
+
+
+Table = BaselineTable | TransferTable | SpectralTable | MethodsTable
+
+
+class UnitsOf(Section):
+    """Of which layer, and over which images; and what the figures of its units and of random directions are called."""
+
+    network: str
+    layer: str
+    images: ImageSet
+    top: Annotated[Count, Field(ge=2)]
+    figures: tuple[Name, Name]
+
+
+class Units(Section):
+    """The images that have most of a unit or of a random direction (the paper's Figures 1 to 4)."""
+
+    shown: Count
+    seed: Seed
+    of: dict[Name, UnitsOf]
