@@ -32,7 +32,7 @@ MODULES = {
     "blindspots/training/perturbed.py": PERTURBED,
     "blindspots/solvers/box_lbfgs.py": {"attack"} | PERTURBED | AFTER_ATTACK,
     "blindspots/attack/targets.py": {"attack"} | PERTURBED | AFTER_ATTACK,
-    "blindspots/data/distortions.py": {"attack", "evaluate_originals", "tabulate_methods", "noise"} | AFTER_ATTACK,
+    "blindspots/data/distortions.py": {"attack", "noise"} | AFTER_ATTACK,
     "blindspots/networks/evaluation.py": {"attack", "evaluate_originals", "tabulate_methods"} | AFTER_ATTACK,
     "blindspots/analysis/statistics.py": {f"tabulate_{kind}" for kind in KINDS} | {"plot_methods"} | AFTER_TABLES,
     "blindspots/report/figures.py": {"plot_adversarial", "plot_training", "plot_filters", "plot_units", "plot_methods"},

@@ -5,7 +5,8 @@ import json
 import numpy as np
 
 from blindspots.report import figures
-from blindspots.report.tables import by_replicate, read_paper
+from blindspots.report.paper import read_paper
+from blindspots.report.tables import by_replicate
 from blindspots.steps import artifacts
 from blindspots.steps.step import Step, log, run
 

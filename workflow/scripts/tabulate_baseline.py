@@ -5,7 +5,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from blindspots.report.tables import REFINED_NOTE, VERDICT_NOTE, Source, Table, attack_note, by_replicate, read_paper, write
+from blindspots.report.pages import REFINED_NOTE, VERDICT_NOTE, attack_note, write
+from blindspots.report.paper import read_paper
+from blindspots.report.tables import CellArray, Table, by_replicate
 from blindspots.steps import artifacts
 from blindspots.steps.step import Step, log, run
 
@@ -22,7 +24,7 @@ def body(step: Step) -> None:
     cells, notes = [], []
     for network in networks:
         for part in settings["errors_on"]:
-            sources = [Source(path, f"misclassified/{part}/{network}") for path in originals]
+            sources = [CellArray(path, f"misclassified/{part}/{network}") for path in originals]
             cells.append(table.rate(network, f"error_{part}", sources))
         complete = all(_complete(path) for path in adversarial[network])
         cells.append(table.mean(network, "distortion", "rms", _distortions(adversarial[network]), complete))
@@ -46,8 +48,8 @@ def body(step: Step) -> None:
     log.info("wrote %s", step.output[0])
 
 
-def _distortions(paths: list[Path]) -> list[Source]:
-    return [Source(path, "distortion") for path in paths]
+def _distortions(paths: list[Path]) -> list[CellArray]:
+    return [CellArray(path, "distortion") for path in paths]
 
 
 def _complete(path: Path) -> bool:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from blindspots.analysis.statistics import difference
-from blindspots.report.tables import VERDICT_NOTE, Source, Table, by_replicate, read_paper, write
+from blindspots.report.pages import VERDICT_NOTE, write
+from blindspots.report.paper import read_paper
+from blindspots.report.tables import CellArray, Table, by_replicate
 from blindspots.steps import artifacts
 from blindspots.steps.step import Step, log, run
 
@@ -20,8 +22,8 @@ def body(step: Step) -> None:
     last = settings["errors_on"][-1]
     cells, notes = [], []
 
-    def sources(network: str, part: str) -> list[Source]:
-        return [Source(path, f"misclassified/{part}/{network}") for path in step.inputs["originals"]]
+    def sources(network: str, part: str) -> list[CellArray]:
+        return [CellArray(path, f"misclassified/{part}/{network}") for path in step.inputs["originals"]]
 
     def rates(network: str) -> list[float]:
         return [source.values().mean() for source in sources(network, last)]

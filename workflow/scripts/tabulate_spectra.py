@@ -2,7 +2,9 @@
 
 import re
 
-from blindspots.report.tables import Source, Table, read_paper, write
+from blindspots.report.pages import write
+from blindspots.report.paper import read_paper
+from blindspots.report.tables import CellArray, Table
 from blindspots.steps import artifacts
 from blindspots.steps.step import Step, log, run
 
@@ -39,7 +41,7 @@ def body(step: Step) -> None:
             row = f"{network}_{key}"
             labels[row], sizes[row] = f"{network}, {_label(key)}", size
             for column in COLUMNS:
-                source = Source(path, f"{key}/{column}")
+                source = CellArray(path, f"{key}/{column}")
                 cells.append(
                     table.largest(row, column, source) if column == "instability" else table.number(row, column, source)
                 )

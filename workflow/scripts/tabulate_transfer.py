@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from blindspots.report.tables import VERDICT_NOTE, Source, Table, attack_note, by_replicate, read_paper, write
+from blindspots.report.pages import VERDICT_NOTE, attack_note, write
+from blindspots.report.paper import read_paper
+from blindspots.report.tables import CellArray, Table, by_replicate
 from blindspots.steps import artifacts
 from blindspots.steps.step import Step, log, run
 
@@ -22,11 +24,11 @@ def body(step: Step) -> None:
         labels[name] = _label(row, distorted, settings["examples"], refined)
         failures[name] = _failures(evaluations, name)
         for column in settings["columns"]:
-            sources = [Source(path, f"misclassified/{name}/{column}") for path in evaluations]
+            sources = [CellArray(path, f"misclassified/{name}/{column}") for path in evaluations]
             comparable = not failures[name] and _amplified_alike(row, table.paper.get((name, column)))
             cells.append(table.rate(name, column, sources, comparable))
         if settings["average_distortion"]:
-            sources = [Source(path, "distortion") for path in distorted[name]]
+            sources = [CellArray(path, "distortion") for path in distorted[name]]
             cells.append(table.mean(name, "distortion", "rms", sources, comparable=not failures[name]))
 
     missed = ", ".join(f"{count} of {name}" for name, count in failures.items() if count)
@@ -66,7 +68,7 @@ def _label(row: dict, distorted: dict[str, list[Path]], examples: str, refined: 
 
 
 def _mean_distortion(paths: Sequence[Path]) -> float:
-    return np.mean([Source(path, "distortion").values().mean() for path in paths])
+    return np.mean([CellArray(path, "distortion").values().mean() for path in paths])
 
 
 def main(argv=None) -> int:

@@ -1,7 +1,8 @@
 """How alike the images are that have most of a unit, against those that have most of a random direction (Section 3)."""
 
 from blindspots.analysis.statistics import larger
-from blindspots.report.tables import Source, Table, write
+from blindspots.report.pages import write
+from blindspots.report.tables import CellArray, Table
 from blindspots.steps import artifacts
 from blindspots.steps.step import Step, log, run
 
@@ -33,13 +34,13 @@ def body(step: Step) -> None:
                 row = f"{name}_{state}_{kind}"
                 labels[row] = f"{section['network']}, {state}: {label}"
                 for measure in MEASURES:
-                    cells.append(table.average(row, measure, [Source(path, f"{state}/{kind}/{measure}")]))
+                    cells.append(table.average(row, measure, [CellArray(path, f"{state}/{kind}/{measure}")]))
             for other in ("directions", "rotation"):
                 row = f"{name}_{state}_units_against_{other}"
                 labels[row] = f"{section['network']}, {state}: units against {KINDS[other]}"
                 tests = []
                 for measure, said in MEASURES.items():
-                    pair = [Source(path, f"{state}/{kind}/{measure}") for kind in ("units", other)]
+                    pair = [CellArray(path, f"{state}/{kind}/{measure}") for kind in ("units", other)]
                     cells.append(table.probability(row, measure, *pair))
                     tests.append(f"{said.lower()} p = {larger(*(source.values() for source in pair)).p:.2g}")
                 notes.append(f"{labels[row]}: {', '.join(tests)}.")

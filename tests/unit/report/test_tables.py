@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from blindspots.report import tables
-from blindspots.report.tables import Number, Source, Table
+from blindspots.report import pages, paper, tables
+from blindspots.report.paper import Number
+from blindspots.report.tables import CellArray, Table
 from blindspots.steps import artifacts
 from blindspots.steps.artifacts import Dataset
 from scripts import tabulate_baseline
@@ -35,15 +36,15 @@ def cells_of(source, printed=PRINTED, comparable=True, rows=("M2", "M1")):
     table = Table("table9", printed, comparable)
     cells = []
     for row in rows:
-        cells.append(table.rate(row, "error", [Source(source, "wrong" if row == "M2" else "all wrong")]))
-        cells.append(table.mean(row, "distortion", "rms", [Source(source, "size")]))
+        cells.append(table.rate(row, "error", [CellArray(source, "wrong" if row == "M2" else "all wrong")]))
+        cells.append(table.mean(row, "distortion", "rms", [CellArray(source, "size")]))
     return cells
 
 
 def written(tmp_path, cells, **labels):
     outputs = [tmp_path / f"t{ending}" for ending in (".csv", ".md", ".html", "_cells.csv")]
     options = {"row_labels": {}, "column_labels": {}, "notes": ["a note"]} | labels
-    tables.write(outputs, "A title", cells, **options)
+    pages.write(outputs, "A title", cells, **options)
     return outputs
 
 
@@ -142,13 +143,13 @@ def test_without_any_number_of_the_paper_the_columns_are_the_same(tmp_path, sour
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_mean_of_nothing_agrees_with_nothing(tmp_path):
     artifacts.write(tmp_path / "none.h5", {"size": Dataset(np.full(3, np.nan), "nothing found")}, {})
-    cell = Table("t", PRINTED, True).mean("M2", "distortion", "rms", [Source(tmp_path / "none.h5", "size")])
+    cell = Table("t", PRINTED, True).mean("M2", "distortion", "rms", [CellArray(tmp_path / "none.h5", "size")])
     assert cell.n == 0
     assert cell.verdict == "not comparable"
 
 
 def test_replicates_are_averaged_with_their_std_and_every_source_named(tmp_path, source):
-    cell = Table("t", PRINTED, True).rate("M2", "error", [Source(source, "wrong"), Source(source, "all wrong")])
+    cell = Table("t", PRINTED, True).rate("M2", "error", [CellArray(source, "wrong"), CellArray(source, "all wrong")])
     assert (cell.value, cell.n) == (63.0, 200)
     assert cell.std_over_seeds == pytest.approx(np.std([26, 100], ddof=1))
     assert cell.artifact.split(";") == [str(source)] * 2
@@ -162,7 +163,7 @@ def test_a_difference_is_in_points_between_two_networks_over_their_replicates(tm
     counts = {"a": [10, 14, 12], "b": [20, 25, 21]}
     events = {f"{name}{k}": np.arange(200) < count for name in counts for k, count in enumerate(counts[name])}
     artifacts.write(tmp_path / "s.h5", {name: Dataset(values, "some") for name, values in events.items()}, {})
-    ones, others = ([Source(tmp_path / "s.h5", f"{name}{k}") for k in range(3)] for name in counts)
+    ones, others = ([CellArray(tmp_path / "s.h5", f"{name}{k}") for k in range(3)] for name in counts)
     cell = Table("t", PRINTED, True).difference("M2", "less_b", ones, others)
     assert (cell.value, cell.unit, cell.n) == (pytest.approx(6 - 11), "points", 3)
     assert cell.ci_low < -5 < cell.ci_high < 0
@@ -219,8 +220,8 @@ def test_the_papers_numbers_are_read_as_printed(tmp_path):
     )
     wanted = {("M1", "error"): Number("2.40", 30000, None), ("M1", "distortion"): Number("100", 256, 0.1, "AlexNet")}
     wanted["M1", "upper"] = Number("5e-5", None, None)
-    assert tables.read_paper([tmp_path / "t.csv"]) == wanted
-    assert tables.read_paper([]) == {}
+    assert paper.read_paper([tmp_path / "t.csv"]) == wanted
+    assert paper.read_paper([]) == {}
 
 
 @pytest.mark.parametrize(

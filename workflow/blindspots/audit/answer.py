@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from blindspots.audit.records import Run, code_changes, same, stated, value
-from blindspots.report.tables import Source
+from blindspots.audit.records import Run, code_changes, same, stated
+from blindspots.report.kinds import KINDS
+from blindspots.report.tables import CellArray
 from blindspots.steps.artifacts import ArtifactError
 
 
@@ -24,7 +25,8 @@ def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
 
 def _contradicted(run: Run, cell: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """By its datasets, where its table was edited."""
-    given = value(cell["unit"], [Source(run.folder / of["artifact"], of["dataset"]).values() for of in sources])
+    arrays = [CellArray(run.folder / of["artifact"], of["dataset"]).values() for of in sources]
+    given = KINDS[cell["unit"]].of(arrays)
     if not same(given, stated(cell), rel_tol=1e-6):
         yield f"is {_number(stated(cell))}, but its dataset gives {_number(given)}"
 
@@ -52,10 +54,10 @@ def _described(run: Run, path: str) -> dict[str, Any]:
 def told(found: Mapping[str, Any]) -> str:
     """An answer as a tree, for people."""
     cell = found["cell"]
-    unit = " %" if cell["unit"] == "%" else ""
     interval = "" if cell["ci_low"] is None else f", 95 % interval {cell['ci_low']:.4g} to {cell['ci_high']:.4g}"
+    suffix = KINDS[cell["unit"]].suffix
     lines = [
-        f"{cell['table']}, {cell['row']} × {cell['column']}: {_number(stated(cell))}{unit} (n = {cell['n']}{interval}; "
+        f"{cell['table']}, {cell['row']} × {cell['column']}: {_number(stated(cell))}{suffix} (n = {cell['n']}{interval}; "
         f"the paper: {cell['paper'] or '–'}, {cell['verdict']})",
         *(f"  BROKEN: {reason}" for reason in found["broken"]),
         f"  = {found['formula']}, of",

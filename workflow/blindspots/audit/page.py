@@ -19,6 +19,7 @@ os.environ["MPLBACKEND"] = "Agg"  # before the import, which fails for a backend
 import matplotlib.image
 
 from blindspots.audit.records import Run
+from blindspots.report.kinds import KINDS
 from blindspots.steps import artifacts, image_sets
 from blindspots.steps.fingerprint import WORKFLOW, normalised
 
@@ -65,7 +66,7 @@ def picture(run: Run, cell: dict[str, Any], data: Mapping[str, Path], splits: Pa
 
     data: the artifact that has a set's images.
     """
-    if cell["unit"] not in ("%", "rms"):
+    if not KINDS[cell["unit"]].of_images:
         return None
     source = cell["sources"][0]
     *_, last = source["dataset"].split("/")

@@ -20,6 +20,7 @@ import numpy as np
 from blindspots.audit.plan import Job
 from blindspots.audit.records import Artifact, Run, other_settings, same, stated
 from blindspots.data import idx
+from blindspots.report.kinds import KINDS
 from blindspots.steps import artifacts
 from blindspots.steps.fingerprint import WORKFLOW
 
@@ -107,10 +108,11 @@ def recompute(
 
 
 def allowed(cell: Mapping[str, Any], tolerance: Tolerance) -> float:
-    """By how much a cell may be off, in its unit. Both rates of a difference may be, in opposite directions."""
-    if cell["unit"] == "%":
+    """By how much a cell may be off. Both rates of a difference may be, in opposite directions."""
+    kind = KINDS[cell["unit"]]
+    if kind.rates == 1:
         return max(tolerance.rate, 100 / cell["n"])
-    return 2 * tolerance.rate if cell["unit"] == "points" else tolerance.distortion * stated(cell)
+    return kind.rates * tolerance.rate if kind.rates else tolerance.distortion * stated(cell)
 
 
 def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) -> list[Job]:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from blindspots.report import tables
-from blindspots.report.tables import UNITS
+from blindspots.report.kinds import KINDS
 from blindspots.steps import artifacts
 from blindspots.steps.artifacts import ArtifactError
 from blindspots.steps.fingerprint import fingerprint
@@ -145,8 +145,9 @@ class Run:
             source._asdict() | {"inputs": self.artifact(source.artifact).inputs(source.dataset)}
             for source in self.sources(cell)
         ]
-        formula = UNITS[cell["unit"]]
-        if len(sources) > 1 and cell["unit"] not in ("probability", "points"):
+        kind = KINDS[cell["unit"]]
+        formula = kind.formula
+        if len(sources) > 1 and not kind.two_sided:
             formula += f", and of the {len(sources)} replicates"
         return {"formula": formula, "sources": sources}
 
@@ -185,21 +186,6 @@ def other_settings(record: Mapping[str, Any], settings: Mapping[str, Any]) -> li
     """The settings in which an artifact's record differs from those of the job that is to make it, without its code."""
     recorded, planned = record["settings"], {key: value for key, value in settings.items() if key != "code"}
     return sorted(key for key in planned.keys() | recorded if planned.get(key) != recorded.get(key))
-
-
-def value(unit: str, datasets: Sequence[np.ndarray]) -> float:
-    """A number of a table in one of the `UNITS`, from its datasets without what is missing, one for each replicate."""
-    if not all(map(len, datasets)):
-        return math.nan
-    if unit == "probability":
-        one, other = datasets
-        return float(((one[:, None] > other) + (one[:, None] == other) / 2).mean())
-    if unit == "points":
-        means = [100 * values.mean() for values in datasets]
-        half = len(means) // 2
-        return float(np.mean(means[:half]) - np.mean(means[half:]))
-    factor = 100 if unit == "%" else 1
-    return float(factor * np.mean([values.max() if unit == "ratio" else values.mean() for values in datasets]))
 
 
 def stated(cell: Mapping[str, Any]) -> float:
