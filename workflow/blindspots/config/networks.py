@@ -5,10 +5,13 @@ import operator
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from blindspots.config.data import File, Sources
 from blindspots.config.types import PICTURES, Count, NonNegative, Positive, Section, Seed
+
+# As they are written; `loading` puts the number of classes in the place of the word.
+_UNITS = {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "classes"}]}}
 
 
 class Network(Section):
@@ -33,12 +36,18 @@ class Network(Section):
 class Trained(Network):
     """A network that the workflow trains."""
 
-    units: Annotated[list[Count], Field(min_length=1)]
+    units: Annotated[list[Count], Field(min_length=1), WithJsonSchema(_UNITS)]
+    """Units of each layer, from the input upwards. The word `classes` stands for data.classes."""
     activation: Literal["sigmoid", "relu", "tanh"]
+    """What follows each layer but the last."""
     trained_on: str
+    """A part of `splits.parts`, or train for all training images."""
     weight_decay: list[NonNegative]
+    """λ of each trained layer, from the input upwards."""
     seed: Seed
+    """The seed of the initial weights and of all draws in training."""
     attack: dict[Literal["lbfgs", "sqp"], dict[str, Any]] = Field(default_factory=dict)
+    """The keys of `attack.lbfgs` and `attack.sqp` that differ for this network."""
 
     _NOT_BUILT: ClassVar = ("trained_on", "weight_decay", "seed", "pretraining", "minibatches", "perturbed", "attack")
 
@@ -63,10 +72,15 @@ class Pretrained(Network):
     """A network that comes trained, whose weights are a file."""
 
     classes: Count
+    """How many classes the network knows."""
     mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    """The mean of each colour that the network expects to be subtracted."""
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    """The standard deviation of each colour that it expects to be divided by."""
     weights: File
+    """The file of its weights."""
     sources: Sources
+    """Where this file may come from, tried in this order."""
 
     _NOT_BUILT: ClassVar = ("weights", "sources")
 
@@ -83,25 +97,35 @@ class Pretraining(Section):
     """Options of the sparse autoencoder, as in `blindspots.training.autoencoder`."""
 
     sparsity: Annotated[Positive, Field(lt=1)]
+    """The mean activation that is asked of each hidden unit."""
     sparsity_weight: NonNegative
+    """The weight of the divergence from it."""
     weight_decay: NonNegative
+    """λ of the autoencoder's two layers."""
     max_iterations: Count
+    """Iterations of L-BFGS, at most."""
     history: Count
+    """Pairs of a step and its change of the gradient that L-BFGS keeps."""
 
 
 class Minibatches(Section):
     """Options of training by minibatches, as in `blindspots.training.minibatches`."""
 
     size: Count
+    """Images in a minibatch."""
     epochs: Count
+    """Passes over all images."""
     learning_rate: Positive
+    """Adam's learning rate at the first step. It falls along half a cosine to 0."""
 
 
 class Perturbed(Section):
     """Options of training with perturbed outputs of the layers, as in `blindspots.training.perturbed`."""
 
     norms: list[NonNegative]
+    """The distortion of the pixels and of each hidden layer's outputs; 0 leaves a layer out."""
     weight: Positive
+    """The weight of each layer's perturbed outputs in the loss, beside the images."""
 
     @model_validator(mode="after")
     def _perturbs_something(self):
@@ -118,18 +142,25 @@ class Perturbed(Section):
 
 class Steps(Perturbed):
     kind: Literal["steps"]
+    """Perturb by a step along the loss's gradient."""
 
 
 class RandomSteps(Perturbed):
     kind: Literal["noise"]
+    """Perturb by a step in a random direction."""
 
 
 class Pools(Perturbed):
     kind: Literal["pools"]
+    """Perturb by adversarial examples of each layer, from pools (the paper's scheme)."""
     amplified: bool
+    """true: bring examples to the norms. false: keep the nearest, and bring back those that are farther."""
     size: Count
+    """Examples in a layer's pool, at most."""
     replaced: Positive
+    """How many times this size is made anew in a pass over the images."""
     batch: Count
+    """Examples made at a time."""
 
     @model_validator(mode="after")
     def _fits(self):
@@ -144,10 +175,15 @@ class Pools(Perturbed):
 
 class FullyConnected(Trained):
     kind: Literal["fully_connected"]
+    """Linear layers with an activation between them."""
     dropout: list[Annotated[NonNegative, Field(le=0.99)]] = Field(default_factory=list)
+    """The dropout rates of the pixels and of each hidden layer, or none."""
     pretraining: Pretraining | None = None
+    """Options of the sparse autoencoder that the first layer is trained by; null for none."""
     minibatches: Minibatches | None = None
+    """Options of training by Adam in minibatches; null for L-BFGS until convergence."""
     perturbed: Annotated[Steps | RandomSteps | Pools, Field(discriminator="kind")] | None = None
+    """Options of training with perturbed outputs of the layers; null for none."""
 
     @property
     def linear(self) -> bool:
@@ -177,11 +213,17 @@ class FullyConnected(Trained):
 
 class Convolutional(Trained):
     kind: Literal["convolutional"]
+    """A convolution, max pooling, and linear layers with dropout."""
     channels: Count
+    """Channels of the convolution."""
     kernel: Count
+    """Pixels of a side of its kernel."""
     pool: Count
+    """Pixels of a side of a pooled square."""
     dropout: Annotated[NonNegative, Field(le=0.99)]
+    """The dropout rate of the hidden units."""
     minibatches: Minibatches
+    """Options of training by Adam in minibatches."""
 
     def multiplications(self, image_shape: Sequence[int]) -> int:
         """For one image, in the weights."""
@@ -197,9 +239,13 @@ class Convolutional(Trained):
 
 class AlexNet(Pretrained):
     kind: Literal["alexnet"]
+    """torchvision's AlexNet."""
 
 
 class EfficientNetLite(Pretrained):
     kind: Literal["efficientnet_lite"]
+    """EfficientNet-Lite."""
     width: Positive
+    """The multiplier of the channels."""
     depth: Positive
+    """The multiplier of the layers."""

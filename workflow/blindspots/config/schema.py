@@ -23,25 +23,39 @@ _OTHER_RESULTS = {"ablations", "archive", "audit", "claims", "provenance", "repo
 
 class Config(Section):
     data: Data
+    """The data set, by default MNIST."""
     pictures: Pictures
+    """Photographs, for networks that come trained on ImageNet."""
     splits: Splits
+    """Parts of the training images."""
     networks: Annotated[
         dict[Name, Annotated[FullyConnected | Convolutional | AlexNet | EfficientNetLite, Field(discriminator="kind")]],
         Field(min_length=1),
     ]
+    """The networks by name."""
     training: Training
+    """How networks are trained by L-BFGS."""
     attack: Attack
+    """How the nearest adversarial examples are found."""
     noise: Noise
+    """Gaussian noise, for comparison."""
     amplification: Amplification
+    """Distortions brought to one standard deviation: x + stddev (x' - x) / ‖x' - x‖, with the root mean square as norm."""
     evaluation: Evaluation
+    """How networks classify images."""
     tables: Annotated[
         dict[Name, Annotated[Table, Field(discriminator="kind")]],
         Field(min_length=1),
     ]
+    """The tables and figures by name."""
     units: Units
+    """The images that activate units most (Section 3)."""
     compare_with_paper: bool
+    """Whether verdicts are given. With false every verdict is `not comparable`."""
     replicates: Count
+    """Trainings of every network, from as many seeds. Tables have means and standard deviations over them."""
     ablations: Ablations
+    """The experiment with one choice changed at a time (results/ablations.csv)."""
 
     def attack_on(self, images: str) -> Attack:
         """How a set of images is attacked."""

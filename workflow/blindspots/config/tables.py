@@ -22,9 +22,13 @@ class BaselineTable(Section):
     """Errors on undistorted images, and the average minimum distortion (the paper's Tables 1 and 3)."""
 
     kind: Literal["baseline"]
+    """Errors on undistorted images, and the average minimum distortion."""
     networks: Annotated[list[str], Field(min_length=1)]
+    """The networks, in the table's order."""
     errors_on: Annotated[list[str], Field(min_length=1)]
+    """Parts of `splits.parts`, train or test, on which errors are measured."""
     distorted: Literal["train", "test"]
+    """The set whose images are distorted."""
 
     @property
     def image_set(self) -> str:
@@ -52,7 +56,9 @@ class Block(Section):
     """Some rows of a transfer table: each network's examples, amplified to a stddev or as they are, and then noise."""
 
     amplified_to: Positive | None
+    """The standard deviation that the examples are amplified to; null leaves them as they are."""
     noise: list[NonNegative]
+    """The standard deviations of the rows with Gaussian noise."""
 
 
 class Row(NamedTuple):
@@ -67,11 +73,17 @@ class TransferTable(Section):
     """The error of each network on the images distorted for each (the paper's Tables 2 and 4)."""
 
     kind: Literal["transfer"]
+    """The error of each network on the images distorted for each."""
     networks: Annotated[list[str], Field(min_length=1)]
+    """The networks, in the table's order."""
     distorted: ImageSet
+    """The set whose images are distorted."""
     examples: Literal["adversarial", "refined"]
+    """adversarial: by the paper's procedure. refined: local minima of the distortion."""
     average_distortion: bool
+    """Whether the last column is the average distortion."""
     blocks: Annotated[list[Block], Field(min_length=1)]
+    """Groups of rows: the images distorted for each network, then noise."""
 
     @property
     def image_set(self) -> str:
@@ -115,9 +127,13 @@ class SpectralTable(Section):
     """The frame bounds of every linear map, beside the instability that adversarial examples show (the paper's Table 5)."""
 
     kind: Literal["spectral"]
+    """The frame bounds of every linear map."""
     networks: Annotated[list[str], Field(min_length=1)]
+    """The networks, in the table's order."""
     distorted: ImageSet
+    """The set whose images are distorted."""
     examples: Literal["adversarial", "refined"]
+    """The examples whose instability stands beside the bounds."""
 
     @property
     def image_set(self) -> str:
@@ -134,10 +150,15 @@ class MethodsTable(Section):
     """The errors of networks that are trained in different ways, each from several seeds, against those of baselines."""
 
     kind: Literal["methods"]
+    """The errors of networks that are trained in different ways."""
     networks: Annotated[list[str], Field(min_length=1)]
+    """The networks, in the table's order."""
     errors_on: Annotated[list[str], Field(min_length=1)]
+    """Parts of `splits.parts`, train or test, on which errors are measured."""
     seeds: Count
+    """Trainings of each network, from as many seeds."""
     baselines: list[str]
+    """The networks that the others are compared with."""
 
     @property
     def image_set(self) -> str:
@@ -168,15 +189,23 @@ class UnitsOf(Section):
     """Of which layer, and over which images; and what the figures of its units and of random directions are called."""
 
     network: str
+    """The network whose units are inspected."""
     layer: str
+    """last_hidden, or a module's name such as '4'."""
     images: ImageSet
+    """The set whose images are searched."""
     top: Annotated[Count, Field(ge=2)]
+    """Images of a unit."""
     figures: tuple[Name, Name]
+    """The names of the figures of units and of random directions."""
 
 
 class Units(Section):
     """The images that have most of a unit or of a random direction (the paper's Figures 1 to 4)."""
 
     shown: Count
+    """Units in a figure."""
     seed: Seed
+    """The seed of the random directions."""
     of: dict[Name, UnitsOf]
+    """Each inspection by name."""

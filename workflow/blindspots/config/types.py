@@ -18,7 +18,7 @@ ImageSet = Literal["train", "test", "pictures"]
 SHA256 = Annotated[
     str,
     BeforeValidator(lambda given: given.lower() if isinstance(given, str) else given),
-    Field(pattern=r"^[0-9a-f]{64}$", description="of the uncompressed file"),
+    Field(pattern=r"^[0-9a-f]{64}$"),
 ]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -28,4 +28,4 @@ Count = Annotated[int, BeforeValidator(no_truth_value), Field(gt=0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
