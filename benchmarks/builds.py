@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def per_job(builds: dict[str, Path], scratch: Path, options: argparse.Namespace) -> pd.DataFrame:
-    """CPU seconds of each job by either build, and of each program altogether."""
+    """CPU seconds of each job by either build, and of each kind of artifact altogether."""
     seconds = defaultdict(list)
     for repetition in range(options.repetitions):
         for build, checkout in builds.items():
@@ -53,9 +53,9 @@ def per_job(builds: dict[str, Path], scratch: Path, options: argparse.Namespace)
                 seconds[job.name, build].append(measured.cpu)
                 print(f"{repetition + 1}: {build}: {job.name}: {measured.cpu:.1f} s", file=sys.stderr)
     frame = pd.Series({key: statistics.median(values) for key, values in seconds.items()}).unstack()[[*builds]]
-    frame["program"] = [name.partition(" ")[0] for name in frame.index]
-    sums = frame.groupby("program").sum()
-    both = pd.concat([frame.drop(columns="program"), sums.rename(index=lambda name: f"**{name}**")])
+    frame["kind"] = [name.partition("/")[0] for name in frame.index]
+    sums = frame.groupby("kind").sum()
+    both = pd.concat([frame.drop(columns="kind"), sums.rename(index=lambda name: f"**{name}**")])
     both.loc["**all**"] = sums.sum()
     both["now / before"] = both["now"] / both["before"]
     return both.round(2)

@@ -64,7 +64,9 @@ def measured(folder: Path, environment: dict[str, str], shards: int, workers: in
     begin = time.monotonic()
     run(folder, environment, "results/adversarial/test/M1.h5", shards, workers)
     wall = time.monotonic() - begin
-    programs = sum(pd.read_csv(path, sep="\t")["s"].sum() for path in folder.glob("results/benchmarks/attack/**/*.tsv"))
+    programs = sum(
+        pd.read_csv(path, sep="\t")["s"].sum() for path in folder.glob("results/benchmarks/attack_network/**/*.tsv")
+    )
     return {
         "workers": workers,
         "shards": shards,

@@ -30,9 +30,8 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The program and what it makes, as in `train networks/M1`."""
-        program = self.command[self.command.index("-m") + 1].removeprefix("scripts.")
-        return f"{program} {self.outputs[0].removeprefix('results/').removesuffix('.h5')}"
+        """What it makes, such as `networks/M1`: earlier builds may have other names for rules and programs."""
+        return self.outputs[0].removeprefix("results/").removesuffix(".h5")
 
 
 class Measured(NamedTuple):

@@ -21,24 +21,24 @@ def archived_results(wildcards):
 
 
 def archive_settings(wildcards):
-    if rules.archive.output[0] != "results/archive.zip":
+    if rules.archive_run.output[0] != "results/archive.zip":
         raise WorkflowError(
-            f"{rules.archive.output[0]} is not made, as an archive runs again by itself, without a prefix: "
+            f"{rules.archive_run.output[0]} is not made, as an archive runs again by itself, without a prefix: "
             "run this workflow by itself in a --directory, and archive that"
         )
-    return settings("archive", project=archived_project(), config=CONFIGURATION)
+    return settings("archive_run", project=archived_project(), config=CONFIGURATION)
 
 
-rule archive:
+rule archive_run:
     """Pack the run for deposition, as an RO-Crate with what it takes to check it and to run it again."""
     input:
         archived_results,
     output:
         "results/archive.zip",
     log:
-        "results/logs/archive.log",
+        "results/logs/archive_run.log",
     benchmark:
-        "results/benchmarks/archive.tsv"
+        "results/benchmarks/archive_run.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -50,5 +50,5 @@ rule archive:
     message:
         "Archiving the run"
     shell:
-        "exec python -P -m scripts.archive --results {input:q}"
+        "exec python -P -m scripts.archive_run --results {input:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

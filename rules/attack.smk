@@ -32,7 +32,7 @@ def given_targets(wildcards):
 def attack_settings(wildcards):
     attack = attack_of(wildcards)
     return settings(
-        "attack",
+        "attack_network",
         **shard_settings(wildcards),
         classes=(CONFIG.pictures if wildcards.images == PICTURES else CONFIG.data).classes,
         target=attack.target,
@@ -43,7 +43,7 @@ def attack_settings(wildcards):
     )
 
 
-rule attack:
+rule attack_network:
     """Find the nearest adversarial examples by the paper's procedure (Section 4.1), a shard of the images a job."""
     input:
         data=distorted_data,
@@ -52,9 +52,9 @@ rule attack:
     output:
         "results/adversarial/{images}/{variant}{network}/{shard}.h5",
     log:
-        "results/logs/attack/{images}/{variant}{network}/{shard}.log",
+        "results/logs/attack_network/{images}/{variant}{network}/{shard}.log",
     benchmark:
-        "results/benchmarks/attack/{images}/{variant}{network}/{shard}.tsv"
+        "results/benchmarks/attack_network/{images}/{variant}{network}/{shard}.tsv"
     priority: remaining_multiplications(2)
     conda:
         "../envs/environment.yaml"
@@ -69,16 +69,16 @@ rule attack:
     message:
         "Attacking {wildcards.variant}{wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
-        "exec python -P -m scripts.attack --data {input.data:q} --network {input.network:q} --targets {input.targets:q}"
+        "exec python -P -m scripts.attack_network --data {input.data:q} --network {input.network:q} --targets {input.targets:q}"
         " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
 def refine_settings(wildcards):
     sqp = section_settings(attack_of(wildcards).sqp)
-    return settings("refine", images=wildcards.images, sqp=sqp, **search_settings(wildcards))
+    return settings("refine_examples", images=wildcards.images, sqp=sqp, **search_settings(wildcards))
 
 
-rule refine:
+rule refine_examples:
     """Bring adversarial examples to local minima of the distortion."""
     input:
         data=distorted_data,
@@ -87,9 +87,9 @@ rule refine:
     output:
         "results/refined/{images}/{variant}{network}/{shard}.h5",
     log:
-        "results/logs/refine/{images}/{variant}{network}/{shard}.log",
+        "results/logs/refine_examples/{images}/{variant}{network}/{shard}.log",
     benchmark:
-        "results/benchmarks/refine/{images}/{variant}{network}/{shard}.tsv"
+        "results/benchmarks/refine_examples/{images}/{variant}{network}/{shard}.tsv"
     priority: remaining_multiplications(1)
     conda:
         "../envs/environment.yaml"
@@ -104,7 +104,7 @@ rule refine:
     message:
         "Refining the adversarial examples for {wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
-        "exec python -P -m scripts.refine --data {input.data:q} --network {input.network:q}"
+        "exec python -P -m scripts.refine_examples --data {input.data:q} --network {input.network:q}"
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
@@ -113,10 +113,10 @@ LINEAR_NETWORKS = networks_where(lambda network: network.linear)
 
 def exact_settings(wildcards):
     attack = attack_of(wildcards)
-    return settings("exact", images=wildcards.images, margin=attack.margin, **execution_settings(attack))
+    return settings("find_exact_minima", images=wildcards.images, margin=attack.margin, **execution_settings(attack))
 
 
-rule exact:
+rule find_exact_minima:
     """Compute the exact minima of the distortion for a linear network."""
     input:
         data=distorted_data,
@@ -125,9 +125,9 @@ rule exact:
     output:
         "results/exact/{images}/{variant}{network}/{shard}.h5",
     log:
-        "results/logs/exact/{images}/{variant}{network}/{shard}.log",
+        "results/logs/find_exact_minima/{images}/{variant}{network}/{shard}.log",
     benchmark:
-        "results/benchmarks/exact/{images}/{variant}{network}/{shard}.tsv"
+        "results/benchmarks/find_exact_minima/{images}/{variant}{network}/{shard}.tsv"
     wildcard_constraints:
         network=any_of(LINEAR_NETWORKS),
     conda:
@@ -142,7 +142,7 @@ rule exact:
     message:
         "The exact minima for {wildcards.network} on the {wildcards.images} images, {wildcards.shard}"
     shell:
-        "exec python -P -m scripts.exact --data {input.data:q} --network {input.network:q}"
+        "exec python -P -m scripts.find_exact_minima --data {input.data:q} --network {input.network:q}"
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -153,10 +153,10 @@ def amplified_shard(wildcards):
 
 def amplify_settings(wildcards):
     clip = config_of(wildcards).amplification.clip
-    return settings("amplify", images=wildcards.images, stddev=float(wildcards.stddev), clip=clip)
+    return settings("amplify_examples", images=wildcards.images, stddev=float(wildcards.stddev), clip=clip)
 
 
-rule amplify:
+rule amplify_examples:
     """Amplify the distortions to one standard deviation."""
     input:
         data=distorted_data,
@@ -164,9 +164,9 @@ rule amplify:
     output:
         "results/amplified/{examples}/{images}/{variant}{network}_{stddev}/{shard}.h5",
     log:
-        "results/logs/amplify/{examples}/{images}/{variant}{network}_{stddev}/{shard}.log",
+        "results/logs/amplify_examples/{examples}/{images}/{variant}{network}_{stddev}/{shard}.log",
     benchmark:
-        "results/benchmarks/amplify/{examples}/{images}/{variant}{network}_{stddev}/{shard}.tsv"
+        "results/benchmarks/amplify_examples/{examples}/{images}/{variant}{network}_{stddev}/{shard}.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -178,25 +178,25 @@ rule amplify:
     message:
         "Amplifying the distortions for {wildcards.network} to {wildcards.stddev}, {wildcards.shard}"
     shell:
-        "exec python -P -m scripts.amplify --data {input.data:q} --adversarial {input.adversarial:q}"
+        "exec python -P -m scripts.amplify_examples --data {input.data:q} --adversarial {input.adversarial:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
 def noise_settings(wildcards):
     noise = section_settings(config_of(wildcards).noise)
-    return settings("noise", **shard_settings(wildcards), stddev=float(wildcards.stddev), **noise)
+    return settings("add_noise", **shard_settings(wildcards), stddev=float(wildcards.stddev), **noise)
 
 
-rule noise:
+rule add_noise:
     """Add Gaussian noise to the images."""
     input:
         data=distorted_data,
     output:
         "results/noise/{images}/{variant}{stddev}/{shard}.h5",
     log:
-        "results/logs/noise/{images}/{variant}{stddev}/{shard}.log",
+        "results/logs/add_noise/{images}/{variant}{stddev}/{shard}.log",
     benchmark:
-        "results/benchmarks/noise/{images}/{variant}{stddev}/{shard}.tsv"
+        "results/benchmarks/add_noise/{images}/{variant}{stddev}/{shard}.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -208,7 +208,7 @@ rule noise:
     message:
         "Adding Gaussian noise of stddev {wildcards.stddev} to the {wildcards.images} images, {wildcards.shard}"
     shell:
-        "exec python -P -m scripts.noise --data {input.data:q}"
+        "exec python -P -m scripts.add_noise --data {input.data:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
@@ -217,16 +217,16 @@ def gathered_shards(wildcards):
     return PATHS.shards(artifact, wildcards.variant, wildcards.images)
 
 
-rule gather:
+rule gather_shards:
     """Gather the shards of a set into one artifact without the images."""
     input:
         shards=gathered_shards,
     output:
         "results/{kind}/{images}/{variant}{name}.h5",
     log:
-        "results/logs/gather/{kind}/{images}/{variant}{name}.log",
+        "results/logs/gather_shards/{kind}/{images}/{variant}{name}.log",
     benchmark:
-        "results/benchmarks/gather/{kind}/{images}/{variant}{name}.tsv"
+        "results/benchmarks/gather_shards/{kind}/{images}/{variant}{name}.tsv"
     wildcard_constraints:
         kind="adversarial|refined|exact|noise|amplified/[a-z]+",
         name=r"[\w.-]+",
@@ -237,9 +237,9 @@ rule gather:
         cpu=cpu,
         mem_mb=500,
     params:
-        settings=settings("gather"),
+        settings=settings("gather_shards"),
         shards=collapsed_input("shards"),
     message:
         "Gathering {wildcards.kind}/{wildcards.images}/{wildcards.variant}{wildcards.name}"
     shell:
-        "exec python -P -m scripts.gather --shards {params.shards:q} --output {output:q} --settings {params.settings:q} --log {log:q}"
+        "exec python -P -m scripts.gather_shards --shards {params.shards:q} --output {output:q} --settings {params.settings:q} --log {log:q}"

@@ -18,9 +18,9 @@ rule export_provenance:
     output:
         "results/provenance.json",
     log:
-        "results/logs/provenance.log",
+        "results/logs/export_provenance.log",
     benchmark:
-        "results/benchmarks/provenance.tsv"
+        "results/benchmarks/export_provenance.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -79,9 +79,9 @@ rule render_audit:
     output:
         "results/audit.html",
     log:
-        "results/logs/audit_page.log",
+        "results/logs/render_audit.log",
     benchmark:
-        "results/benchmarks/audit_page.tsv"
+        "results/benchmarks/render_audit.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"

@@ -9,9 +9,9 @@ rule judge_claims:
     output:
         report("results/claims.md", caption="../workflow/report/claims.rst", category="Claims"),
     log:
-        "results/logs/claims.log",
+        "results/logs/judge_claims.log",
     benchmark:
-        "results/benchmarks/claims.tsv"
+        "results/benchmarks/judge_claims.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -41,9 +41,9 @@ rule compare_ablations:
         markdown="results/ablations.md",
         picture=report("results/ablations.png", caption="../workflow/report/ablations.rst", category="Claims"),
     log:
-        "results/logs/ablations.log",
+        "results/logs/compare_ablations.log",
     benchmark:
-        "results/benchmarks/ablations.tsv"
+        "results/benchmarks/compare_ablations.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"

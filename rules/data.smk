@@ -4,17 +4,17 @@
 
 # A function, though it has no wildcards: in a plain parameter Snakemake would take the {8} of a pattern for a wildcard.
 def fetch_settings(wildcards):
-    return settings("fetch", **section_settings(CONFIG.data, "sources"))
+    return settings("fetch_images", **section_settings(CONFIG.data, "sources"))
 
 
-rule fetch:
+rule fetch_images:
     """Obtain the data set's files from the first source that has them, and verify their SHA-256."""
     output:
         "results/data.h5",
     log:
-        "results/logs/fetch.log",
+        "results/logs/fetch_images.log",
     benchmark:
-        "results/benchmarks/fetch.tsv"
+        "results/benchmarks/fetch_images.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -28,20 +28,20 @@ rule fetch:
     message:
         "Obtaining and verifying the data set"
     shell:
-        "exec python -P -m scripts.fetch --unrecorded {params.sources:q}"
+        "exec python -P -m scripts.fetch_images --unrecorded {params.sources:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 
-rule split:
+rule split_images:
     """Draw the parts of the training images, such as P1 and P2."""
     input:
         data="results/data.h5",
     output:
         "results/splits.h5",
     log:
-        "results/logs/split.log",
+        "results/logs/split_images.log",
     benchmark:
-        "results/benchmarks/split.tsv"
+        "results/benchmarks/split_images.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -49,11 +49,11 @@ rule split:
         cpu=cpu,
         mem_mb=1000,
     params:
-        settings=settings("split", **section_settings(CONFIG.splits)),
+        settings=settings("split_images", **section_settings(CONFIG.splits)),
     message:
         "Splitting the training images"
     shell:
-        "exec python -P -m scripts.split --data {input.data:q}"
+        "exec python -P -m scripts.split_images --data {input.data:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"
 
 

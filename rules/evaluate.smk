@@ -21,9 +21,9 @@ rule evaluate_originals:
     output:
         "results/evaluation/{variant}{table}.h5",
     log:
-        "results/logs/evaluate/{variant}{table}.log",
+        "results/logs/evaluate_originals/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/evaluate/{variant}{table}.tsv"
+        "results/benchmarks/evaluate_originals/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(tables_of("baseline") + tables_of("methods")),
     conda:
@@ -67,9 +67,9 @@ rule evaluate_distorted:
     output:
         "results/evaluation/{variant}{table}.h5",
     log:
-        "results/logs/evaluate/{variant}{table}.log",
+        "results/logs/evaluate_distorted/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/evaluate/{variant}{table}.tsv"
+        "results/benchmarks/evaluate_distorted/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(tables_of("transfer")),
     conda:

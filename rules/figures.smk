@@ -39,9 +39,9 @@ rule plot_adversarial:
             labels={"figure": "adversarial examples of {table}"},
         ),
     log:
-        "results/logs/figures/adversarial_{table}.log",
+        "results/logs/plot_adversarial/{table}.log",
     benchmark:
-        "results/benchmarks/figures/adversarial_{table}.tsv"
+        "results/benchmarks/plot_adversarial/{table}.tsv"
     wildcard_constraints:
         table=any_of(tables_of("transfer")),
     localrule: True
@@ -79,9 +79,9 @@ rule plot_training:
             labels={"figure": "training"},
         ),
     log:
-        "results/logs/figures/training.log",
+        "results/logs/plot_training.log",
     benchmark:
-        "results/benchmarks/figures/training.tsv"
+        "results/benchmarks/plot_training.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -112,9 +112,9 @@ rule plot_filters:
             labels={"figure": "first layer of {network}"},
         ),
     log:
-        "results/logs/figures/filters_{network}.log",
+        "results/logs/plot_filters/{network}.log",
     benchmark:
-        "results/benchmarks/figures/filters_{network}.tsv"
+        "results/benchmarks/plot_filters/{network}.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"

@@ -28,9 +28,9 @@ rule tabulate_methods:
         ),
         cells="results/{variant}{table}.cells.csv",
     log:
-        "results/logs/tables/{variant}{table}.log",
+        "results/logs/tabulate_methods/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/tables/{variant}{table}.tsv"
+        "results/benchmarks/tabulate_methods/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(tables_of("methods")),
     localrule: True
@@ -69,9 +69,9 @@ rule plot_methods:
             labels={"figure": "{variant}{table}, by epoch"},
         ),
     log:
-        "results/logs/figures/{variant}{table}.log",
+        "results/logs/plot_methods/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/figures/{variant}{table}.tsv"
+        "results/benchmarks/plot_methods/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(tables_of("methods")),
     localrule: True

@@ -20,9 +20,9 @@ rule measure_spectra:
     output:
         "results/spectra/{examples}/{images}/{variant}{network}.h5",
     log:
-        "results/logs/spectra/{examples}/{images}/{variant}{network}.log",
+        "results/logs/measure_spectra/{examples}/{images}/{variant}{network}.log",
     benchmark:
-        "results/benchmarks/spectra/{examples}/{images}/{variant}{network}.tsv"
+        "results/benchmarks/measure_spectra/{examples}/{images}/{variant}{network}.tsv"
     priority: remaining_multiplications(1)
     conda:
         "../envs/environment.yaml"
@@ -67,9 +67,9 @@ rule tabulate_spectra:
         ),
         cells="results/{variant}{table}.cells.csv",
     log:
-        "results/logs/tables/{variant}{table}.log",
+        "results/logs/tabulate_spectra/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/tables/{variant}{table}.tsv"
+        "results/benchmarks/tabulate_spectra/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(tables_of("spectral")),
     localrule: True

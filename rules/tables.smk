@@ -77,9 +77,9 @@ rule tabulate_baseline:
         ),
         cells="results/{variant}{table}.cells.csv",
     log:
-        "results/logs/tables/{variant}{table}.log",
+        "results/logs/tabulate_baseline/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/tables/{variant}{table}.tsv"
+        "results/benchmarks/tabulate_baseline/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(tables_of("baseline")),
     localrule: True
@@ -126,9 +126,9 @@ rule tabulate_transfer:
         ),
         cells="results/{variant}{table}.cells.csv",
     log:
-        "results/logs/tables/{variant}{table}.log",
+        "results/logs/tabulate_transfer/{variant}{table}.log",
     benchmark:
-        "results/benchmarks/tables/{variant}{table}.tsv"
+        "results/benchmarks/tabulate_transfer/{variant}{table}.tsv"
     wildcard_constraints:
         table=any_of(tables_of("transfer")),
     localrule: True

@@ -27,7 +27,7 @@ def training_threads(wildcards):
     return 1 if CONFIG.networks[wildcards.network].in_minibatches else threads_of(CONFIG.training)
 
 
-rule train:
+rule train_network:
     """Train a network: by L-BFGS until convergence, or in minibatches."""
     input:
         data="results/data.h5",
@@ -35,9 +35,9 @@ rule train:
     output:
         "results/networks/{variant}{network}.h5",
     log:
-        "results/logs/train/{variant}{network}.log",
+        "results/logs/train_network/{variant}{network}.log",
     benchmark:
-        "results/benchmarks/train/{variant}{network}.tsv"
+        "results/benchmarks/train_network/{variant}{network}.tsv"
     wildcard_constraints:
         network=any_of(name for name in TRAINED_NETWORKS if name not in PERTURBED_NETWORKS),
     priority: remaining_multiplications(3)
@@ -50,11 +50,11 @@ rule train:
         runtime=scaled_by_attempt(120),
         gpu=gpu(CONFIG.training),
     params:
-        settings=training_settings("train"),
+        settings=training_settings("train_network"),
     message:
         "Training {wildcards.variant}{wildcards.network}"
     shell:
-        "exec python -P -m scripts.train --data {input.data:q} --splits {input.splits:q}"
+        "exec python -P -m scripts.train_network --data {input.data:q} --splits {input.splits:q}"
         " --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
@@ -72,9 +72,9 @@ rule train_perturbed:
     output:
         "results/networks/{variant}{network}.h5",
     log:
-        "results/logs/train/{variant}{network}.log",
+        "results/logs/train_perturbed/{variant}{network}.log",
     benchmark:
-        "results/benchmarks/train/{variant}{network}.tsv"
+        "results/benchmarks/train_perturbed/{variant}{network}.tsv"
     wildcard_constraints:
         network=any_of(PERTURBED_NETWORKS),
     priority: perturbed_multiplications
@@ -97,17 +97,19 @@ rule train_perturbed:
 def load_settings(wildcards):
     network = CONFIG.networks[wildcards.network]
     shape = CONFIG.pictures.image_shape
-    return settings("load", network=network.definition(), weights=section_settings(network.weights), image_shape=shape)
+    return settings(
+        "load_network", network=network.definition(), weights=section_settings(network.weights), image_shape=shape
+    )
 
 
-rule load:
+rule load_network:
     """Take over a network that comes trained from its verified file."""
     output:
         "results/networks/{network}.h5",
     log:
-        "results/logs/load/{network}.log",
+        "results/logs/load_network/{network}.log",
     benchmark:
-        "results/benchmarks/load/{network}.tsv"
+        "results/benchmarks/load_network/{network}.tsv"
     wildcard_constraints:
         network=any_of(PRETRAINED_NETWORKS),
     localrule: True
@@ -123,5 +125,5 @@ rule load:
     message:
         "Loading {wildcards.network}"
     shell:
-        "exec python -P -m scripts.load --unrecorded {params.sources:q}"
+        "exec python -P -m scripts.load_network --unrecorded {params.sources:q}"
         " --output {output:q} --settings {params.settings:q} --log {log:q}"

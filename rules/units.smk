@@ -23,9 +23,9 @@ rule inspect_units:
     output:
         "results/units/{section}.h5",
     log:
-        "results/logs/units/{section}.log",
+        "results/logs/inspect_units/{section}.log",
     benchmark:
-        "results/benchmarks/units/{section}.tsv"
+        "results/benchmarks/inspect_units/{section}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
@@ -65,9 +65,9 @@ rule tabulate_units:
         ),
         cells="results/units.cells.csv",
     log:
-        "results/logs/tables/units.log",
+        "results/logs/tabulate_units.log",
     benchmark:
-        "results/benchmarks/tables/units.tsv"
+        "results/benchmarks/tabulate_units.tsv"
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -120,9 +120,9 @@ rule plot_units:
             labels={"figure": "{figure}"},
         ),
     log:
-        "results/logs/figures/{figure}.log",
+        "results/logs/plot_units/{figure}.log",
     benchmark:
-        "results/benchmarks/figures/{figure}.tsv"
+        "results/benchmarks/plot_units/{figure}.tsv"
     wildcard_constraints:
         figure=any_of(UNITS_FIGURES),
     localrule: True

@@ -117,7 +117,7 @@ def mnist() -> None:
     checksums = {file["name"]: file["sha256"] for file in data["files"].values()}
     try:
         downloads.obtain(checksums, data["sources"], downloads.default_cache())
-    except downloads.SourceError as error:
+    except downloads.DownloadError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
@@ -182,15 +182,15 @@ def replace(path, content):
 def altered(path, change):
     """Change an artifact as one would who seals it again: a change that no checksum of the file itself can tell."""
     with artifacts.read(path) as file:
-        datasets = {}
+        arrays = {}
         file.visititems(
             lambda name, item: (
-                datasets.update({name: (item[()], item.attrs["meaning"])}) if isinstance(item, h5py.Dataset) else None
+                arrays.update({name: (item[()], item.attrs["meaning"])}) if isinstance(item, h5py.Dataset) else None
             )
         )
-        types = {name: file[name].dtype for name in datasets}
+        types = {name: file[name].dtype for name in arrays}
         record = {key: getattr(value, "tolist", lambda v=value: v)() for key, value in file.attrs.items()}
         del record["content_sha256"]
-    change(datasets, record)
+    change(arrays, record)
     path.unlink()
-    artifacts.write(path, {n: artifacts.Dataset(np.asarray(v, types[n]), m) for n, (v, m) in datasets.items()}, record)
+    artifacts.write(path, {n: artifacts.Array(np.asarray(v, types[n]), m) for n, (v, m) in arrays.items()}, record)

@@ -40,7 +40,7 @@ def edit(run, cell, value):
 
 
 def reasons(run, jobs):
-    return {(broken.path, broken.reason) for broken in verify.breaks(run, jobs)}
+    return {(broken.path, broken.reason) for broken in verify.broken_links(run, jobs)}
 
 
 def test_every_link_of_a_finished_run_holds(finished, jobs):
@@ -58,12 +58,12 @@ def test_every_cell_of_every_table_answers(finished):
             assert len(found["sources"]) == (2 * seeds if cell.unit in ("probability", "points") else seeds)
             for source in found["sources"]:
                 with artifacts.read(finished / source["artifact"]) as file:
-                    values = file[source["dataset"]][()]
+                    values = file[source["array"]][()]
                 assert source["shape"] == list(values.shape)
             assert {"results/data.h5", "results/pictures.h5"} & found["files"].keys()
             assert not any(link["broken"] for link in found["files"].values())
             assert not found["broken"]
-            assert f"{cell.row} × {cell.column}" in answer.told(found)
+            assert f"{cell.row} × {cell.column}" in answer.format_answer(found)
             answered += 1
     assert answered > 100
 
@@ -77,7 +77,7 @@ def test_a_cells_chain_has_its_networks_and_images_and_no_others(finished):
     assert chain["results/evaluation/table3.h5"]["inputs"] == ["results/data.h5", "results/networks/M2.h5"]
     record = chain["results/networks/M2.h5"]["record"]
     assert record["settings"]["seed"] == 3
-    assert record["program"] == "scripts.train"
+    assert record["program"] == "scripts.train_network"
     assert {"git_commit", "packages", "device", "started", "code_modules"} <= record.keys()
 
 
@@ -89,7 +89,7 @@ def test_a_cell_that_is_not_there_is_told_with_those_that_are(finished):
 
 
 def test_a_flipped_byte_anywhere_is_found(run, jobs, monkeypatch):
-    real, made = verify.rerun, {}
+    real, made = verify.rerun_program, {}
 
     def rerun_once(job, outputs):
         # What a table is made from stays the same here, and so does what is made from it.
@@ -102,7 +102,7 @@ def test_a_flipped_byte_anywhere_is_found(run, jobs, monkeypatch):
             Path(path).write_bytes(content)
         return result
 
-    monkeypatch.setattr(verify, "rerun", rerun_once)
+    monkeypatch.setattr(verify, "rerun_program", rerun_once)
     rng = np.random.default_rng(0)
     files = [path for job in jobs for path in job.outputs]
     dependents = {path: [job for job in jobs if path in job.outputs] for path in files}
@@ -112,7 +112,7 @@ def test_a_flipped_byte_anywhere_is_found(run, jobs, monkeypatch):
         content = bytearray(before)
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         replace(target, bytes(content))
-        broken = list(verify.breaks(Run(run.folder), dependents[path]))
+        broken = list(verify.broken_links(Run(run.folder), dependents[path]))
         assert path in {link.path for link in broken}, path
         replace(target, before)
 
@@ -129,7 +129,7 @@ def test_a_flipped_byte_anywhere_is_found(run, jobs, monkeypatch):
 def test_a_broken_file_invalidates_the_cells_that_rest_on_it_and_no_others(run, jobs, path, wanted, spared):
     target = run.folder / path
     replace(target, target.read_bytes()[:-1] + b"?")
-    cells = verify.invalidated(Run(run.folder), jobs, {path})
+    cells = verify.invalidated_cells(Run(run.folder), jobs, {path})
     for table, names in wanted.items():
         assert set(names) <= set(cells[table])
     assert not {*spared} & {name for table in ("table3", "table4") for name in cells.get(table, [])}
@@ -154,8 +154,8 @@ def test_a_missing_file_is_found(run, jobs):
         ("results/networks/M1.h5", lambda d, r: r.update(code="0" * 64), "made by other code"),
         (
             "results/noise/test/0.06/1-of-1.h5",
-            lambda d, r: r.update(program="scripts.amplify"),
-            "was made by scripts.amplify",
+            lambda d, r: r.update(program="scripts.amplify_examples"),
+            "was made by scripts.amplify_examples",
         ),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_record_copied_from_another_file_is_found(run, jobs):
     content = path.read_bytes()[artifacts._BLOCK :]
     path.write_bytes(artifacts._seal(hashlib.sha256(content)) + content)
     found = {why for broken, why in reasons(Run(run.folder), artifacts_of(jobs)) if broken == "results/networks/M2.h5"}
-    assert "has datasets or a record that are not those that it was written with" in found
+    assert "has arrays or a record that are not those that it was written with" in found
 
 
 @pytest.mark.parametrize("ending", ["csv", "md", "html", "cells.csv"])
@@ -271,7 +271,7 @@ def test_a_cell_without_a_value_has_its_chain_like_any_other(run, capsys):
     edit(run, "table3,M1,distortion", "")
     assert __main__.main(["table3", "M1", "distortion", "--directory", str(run.folder)]) == 1
     assert "table3, M1 × distortion: – (n = " in (said := capsys.readouterr().out)
-    assert "BROKEN: is –, but its dataset gives 0." in said
+    assert "BROKEN: is –, but its array gives 0." in said
     altered(
         run.folder / "results/adversarial/test/M1.h5",
         lambda values, _: values.update(distortion=(np.full_like(values["distortion"][0], np.nan), values["distortion"][1])),
@@ -282,7 +282,7 @@ def test_a_cell_without_a_value_has_its_chain_like_any_other(run, capsys):
 def test_a_difference_has_the_chains_of_both_networks(finished):
     found = answer.answer(Run(finished), "adversarial_training", "sigmoid_pools", "less_sigmoid_decay")
     files = {path for path in found["files"] if "/networks/" in path}
-    shown = answer.told(found)
+    shown = answer.format_answer(found)
     assert {Path(path).stem for path in files} == {"sigmoid_pools", "sigmoid_decay"}
     assert all(path in shown for path in files)
 
@@ -310,17 +310,17 @@ def test_a_plan_without_what_was_asked_for_is_none(run, config, monkeypatch):
 def test_an_edited_number_is_told_when_it_is_asked_for(run, capsys):
     edit(run, "table4,M1,M2", "77.7")
     assert __main__.main(["table4", "M1", "M2", "--directory", str(run.folder)]) == 1
-    assert "BROKEN: is 77.7, but its dataset gives" in capsys.readouterr().out
+    assert "BROKEN: is 77.7, but its array gives" in capsys.readouterr().out
 
 
 def test_the_command_tells_one_cell_to_people_and_to_programs(finished, capsys):
     assert __main__.main(["table4", "M1", "M2", "--directory", str(finished)]) == 0
     told = capsys.readouterr().out
     assert "table4, M1 × M2" in told
-    assert "scripts.train" in told
+    assert "scripts.train_network" in told
     assert __main__.main(["table4", "M1", "M2", "--directory", str(finished), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["sources"][0]["dataset"] == "misclassified/M1/M2"
+    assert found["sources"][0]["array"] == "misclassified/M1/M2"
     assert __main__.main(["table4", "M1", "M7", "--directory", str(finished)]) == 2
     assert "has no cell M1 × M7" in capsys.readouterr().err
 
@@ -340,7 +340,7 @@ def test_records_are_read_as_they_were_written(finished):
     assert record["settings"]["network"]["units"] == [20, 20, 10]
     assert isinstance(record["wall_seconds"], float)
     assert isinstance(record["git_dirty"], bool | None)
-    assert record["program"] == "scripts.train"
+    assert record["program"] == "scripts.train_network"
 
 
 def test_small_numbers_of_a_configuration_in_json_are_numbers(tmp_path):

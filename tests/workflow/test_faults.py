@@ -19,8 +19,8 @@ from blindspots.steps import artifacts, step
 
 # What is deleted before the run, so that the rule has to work again.
 OUTPUTS = {
-    "train": ["results/networks/M1.h5", "results/adversarial/test/M1.h5", "results/evaluation/table3.h5"],
-    "attack": ["results/adversarial/test/M1_prime/1-of-1.h5", "results/adversarial/test/M1_prime.h5"],
+    "train_network": ["results/networks/M1.h5", "results/adversarial/test/M1.h5", "results/evaluation/table3.h5"],
+    "attack_network": ["results/adversarial/test/M1_prime/1-of-1.h5", "results/adversarial/test/M1_prime.h5"],
     "evaluate_distorted": ["results/evaluation/table4.h5"],
 }
 
@@ -87,7 +87,7 @@ def assert_tables_are_as_undisturbed(folder: Path, finished: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", ["job", "snakemake"])
-@pytest.mark.parametrize(("rule", "delay"), [("train", 0.1), ("attack", 2), ("evaluate_distorted", 1)])
+@pytest.mark.parametrize(("rule", "delay"), [("train_network", 0.1), ("attack_network", 2), ("evaluate_distorted", 1)])
 def test_the_same_command_recovers_from_a_kill(clone, finished, rule, delay, victim):
     delete(clone, rule)
     with started(clone) as run:
@@ -131,7 +131,7 @@ def test_the_same_command_goes_on_after_a_failure_in_a_changed_run(clone):
     """Snakemake deletes what a job made before it starts it again, and with it what it knows of the earlier settings."""
     arguments = (*SMALL, *TABLES, "--config", SEED)
     with Running(clone, command(*arguments)) as run:
-        for process in wait_for(lambda: jobs(run.engine, "train")):
+        for process in wait_for(lambda: jobs(run.engine, "train_network")):
             process.kill()
         assert run.end()[0] != 0
     assert not (clone / "results/networks/M1.h5").exists()
@@ -145,10 +145,10 @@ def test_the_same_command_goes_on_after_a_failure_in_a_changed_run(clone):
 @pytest.mark.parametrize(
     ("missing", "change", "rules"),
     [
-        ("networks/M1.h5", SEED, {"train", "attack", "tabulate_baseline", "tabulate_transfer"}),
-        ("splits.h5", "splits={seed: 77}", {"split", "train", "attack", "tabulate_transfer"}),
-        ("adversarial/test/M1/1-of-1.h5", TARGETS, {"attack", "evaluate_distorted", "tabulate_transfer"}),
-        ("evaluation/table4.h5", TARGETS, {"attack", "evaluate_distorted", "tabulate_transfer"}),
+        ("networks/M1.h5", SEED, {"train_network", "attack_network", "tabulate_baseline", "tabulate_transfer"}),
+        ("splits.h5", "splits={seed: 77}", {"split_images", "train_network", "attack_network", "tabulate_transfer"}),
+        ("adversarial/test/M1/1-of-1.h5", TARGETS, {"attack_network", "evaluate_distorted", "tabulate_transfer"}),
+        ("evaluation/table4.h5", TARGETS, {"attack_network", "evaluate_distorted", "tabulate_transfer"}),
     ],
 )
 def test_a_table_counts_as_old_where_what_it_comes_from_has_other_settings_and_is_gone(clone, missing, change, rules):
@@ -181,7 +181,7 @@ def test_the_same_command_recovers_from_a_full_disk(disk, clone, finished, place
     shutil.copytree(moved, disk / "moved", copy_function=shutil.copy2)
     shutil.rmtree(moved)
     moved.symlink_to(disk / "moved", target_is_directory=True)
-    delete(clone, "attack")
+    delete(clone, "attack_network")
     room = shutil.disk_usage(disk).free
     (disk / "other").write_bytes(bytes(room - 100_000))  # less than the shard of images takes
     full = snakemake(clone, *SMALL, *TABLES)
@@ -192,14 +192,14 @@ def test_the_same_command_recovers_from_a_full_disk(disk, clone, finished, place
 
 
 def test_a_disk_that_is_full_or_read_only_is_one_line_and_leaves_nothing(disk):
-    dataset = {"images": artifacts.Dataset(torch.zeros(2**20), "4 MiB")}
+    array = {"images": artifacts.Array(torch.zeros(2**20), "4 MiB")}
     remount(disk, "size=2m")
     with pytest.raises(artifacts.ArtifactError, match=r"some\.h5 cannot be written \(No space left on device\)"):
-        artifacts.write(disk / "some.h5", dataset, {})
+        artifacts.write(disk / "some.h5", array, {})
     assert list(disk.iterdir()) == []
     remount(disk, "ro")
     with pytest.raises(artifacts.ArtifactError, match=r"some\.h5 cannot be written \(Read-only file system\)"):
-        artifacts.write(disk / "some.h5", dataset, {})
+        artifacts.write(disk / "some.h5", array, {})
 
 
 def test_results_that_are_read_only_can_be_looked_at_but_not_made(clone, finished, disk):
@@ -227,7 +227,7 @@ def test_results_that_are_read_only_can_be_looked_at_but_not_made(clone, finishe
 @pytest.mark.parametrize("allocate", [lambda step: np.ones(2**50), lambda step: torch.ones(2**50)], ids=["numpy", "torch"])
 def test_a_job_without_memory_says_so_in_one_line(tmp_path, capsys, allocate):
     arguments = ["--output", str(tmp_path / "some.h5"), "--log", str(tmp_path / "some.log")]
-    assert step.run(allocate, "scripts.attack", (), arguments) == 1
+    assert step.run(allocate, "scripts.attack_network", (), arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "out of memory" in line
     assert "attack.images_per_job" in line
@@ -237,7 +237,7 @@ def test_a_job_without_memory_says_so_in_one_line(tmp_path, capsys, allocate):
 
 
 def test_of_two_at_once_one_refuses_and_the_other_is_not_disturbed(clone, finished):
-    delete(clone, "train")
+    delete(clone, "train_network")
     with started(clone) as one, started(clone) as other:
         (first, _), (second, refusal) = sorted([one.end(), other.end()])
     assert (first, second) == (0, 1)
@@ -247,9 +247,9 @@ def test_of_two_at_once_one_refuses_and_the_other_is_not_disturbed(clone, finish
 
 
 def test_while_one_is_at_work_another_may_look(clone):
-    delete(clone, "train")
+    delete(clone, "train_network")
     with started(clone) as run:
-        wait_for(lambda: jobs(run.engine, "train"))
+        wait_for(lambda: jobs(run.engine, "train_network"))
         looked = snakemake(clone, *SMALL, *TABLES, "-n")
     assert looked.returncode == 0, looked.stderr
 
@@ -263,6 +263,6 @@ def test_a_clock_that_jumps_back_changes_nothing(clone, finished):
     tomorrow = time.time() + 24 * 3600
     for path in clone.rglob("*"):
         os.utime(path, (tomorrow, tomorrow))
-    assert "train" not in planned_rules(snakemake(clone, *SMALL, *TABLES, "-n"))
+    assert "train_network" not in planned_rules(snakemake(clone, *SMALL, *TABLES, "-n"))
     assert_the_same_command_recovers(clone, finished)
     assert planned_rules(snakemake(clone, *SMALL, *TABLES, "-n")) == set()

@@ -8,7 +8,7 @@ import pytest
 
 from blindspots.data import idx
 from blindspots.steps import artifacts
-from scripts import fetch
+from scripts import fetch_images as fetch
 
 ARRAYS = {
     "train_images": np.zeros((5, 3, 4), np.uint8),

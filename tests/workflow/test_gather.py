@@ -13,9 +13,13 @@ from blindspots.attack.sqp import SQP
 from blindspots.networks import architectures
 from blindspots.networks.evaluation import classify
 from blindspots.steps import artifacts, image_sets, trained_networks
-from blindspots.steps.artifacts import Dataset
-from blindspots.steps.examples import layout
-from scripts import attack, evaluate_distorted, gather, noise, refine
+from blindspots.steps.artifacts import Array
+from blindspots.steps.examples import example_arrays
+from scripts import add_noise as noise
+from scripts import attack_network as attack
+from scripts import evaluate_distorted
+from scripts import gather_shards as gather
+from scripts import refine_examples as refine
 
 WORDS = h5py.enum_dtype({"not found": 0, "converged": 1, "stopped": 7}, basetype=np.uint8)
 RNG = np.random.default_rng(0)
@@ -39,18 +43,18 @@ def contents(path):
 
 
 def examples(count, seed, start=0):
-    """Such datasets as the attack writes, some without success."""
+    """Such arrays as the attack writes, some without success."""
     rng = np.random.default_rng(seed)
     success = rng.random(count) < 0.7
     return {
-        "index": Dataset(start + np.arange(count), "(n,) places in the test set"),
-        "labels": Dataset(rng.integers(0, 3, count, dtype=np.uint8), "(n,) classes"),
-        "images": Dataset(rng.random((count, 3, 4), dtype=np.float32), "(n, height, width) x + r"),
-        "success": Dataset(success, "(n,) found"),
-        "distortion": Dataset(np.where(success, rng.random(count), np.nan), "(n,) NaN where none was found"),
-        "pairs": Dataset(rng.integers(-9, 9, (count, 2)), "(n, 2) of two axes"),
-        "single": Dataset(rng.random(count, dtype=np.float32), "(n,) of single precision"),
-        "status": Dataset(rng.choice([0, 1, 7], count).astype(np.uint8).astype(WORDS), "(n,) an enumeration"),
+        "index": Array(start + np.arange(count), "(n,) places in the test set"),
+        "labels": Array(rng.integers(0, 3, count, dtype=np.uint8), "(n,) classes"),
+        "images": Array(rng.random((count, 3, 4), dtype=np.float32), "(n, height, width) x + r"),
+        "success": Array(success, "(n,) found"),
+        "distortion": Array(np.where(success, rng.random(count), np.nan), "(n,) NaN where none was found"),
+        "pairs": Array(rng.integers(-9, 9, (count, 2)), "(n, 2) of two axes"),
+        "single": Array(rng.random(count, dtype=np.float32), "(n,) of single precision"),
+        "status": Array(rng.choice([0, 1, 7], count).astype(np.uint8).astype(WORDS), "(n,) an enumeration"),
     }
 
 
@@ -63,9 +67,9 @@ def written(folder, shards):
 
 
 def cut(whole, bounds):
-    """An artifact's datasets as shards."""
+    """An artifact's arrays as shards."""
     return [
-        {name: Dataset(values[start:end], meaning) for name, (values, meaning) in whole.items()}
+        {name: Array(values[start:end], meaning) for name, (values, meaning) in whole.items()}
         for start, end in zip([0, *bounds], [*bounds, None], strict=True)
     ]
 
@@ -75,15 +79,15 @@ def network_artifact(path, seed):
     network = architectures.build(definition, [3, 4])
     for number, parameter in enumerate(network.parameters()):
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(100 * seed + number))
-    datasets = {f"parameters/{key}": Dataset(value, "weights") for key, value in network.state_dict().items()}
-    artifacts.write(path, datasets | {"image_shape": Dataset([3, 4], "shape")}, {"settings": {"network": definition}})
+    arrays = {f"parameters/{key}": Array(value, "weights") for key, value in network.state_dict().items()}
+    artifacts.write(path, arrays | {"image_shape": Array([3, 4], "shape")}, {"settings": {"network": definition}})
     return path
 
 
 @pytest.fixture
 def data(tmp_path):
     arrays = {"test/images": PIXELS, "test/labels": LABELS}
-    artifacts.write(tmp_path / "data.h5", {name: Dataset(values, "some") for name, values in arrays.items()}, {})
+    artifacts.write(tmp_path / "data.h5", {name: Array(values, "some") for name, values in arrays.items()}, {})
     return tmp_path / "data.h5"
 
 
@@ -96,11 +100,11 @@ def test_all_but_the_images_are_gathered_in_the_order_of_the_shards(tmp_path, co
     assert called(gather.main, shards=written(tmp_path, shards), output=tmp_path / "all.h5") == 0
     with artifacts.read(tmp_path / "all.h5") as file:
         assert set(file) == set(shards[0]) - {"images"}
-        for name, dataset in file.items():
+        for name, array in file.items():
             wanted = np.concatenate([shard[name].values for shard in shards])
-            assert dataset.dtype == wanted.dtype
-            assert np.array_equal(dataset[()], wanted, equal_nan=wanted.dtype.kind == "f")
-            assert dataset.attrs["meaning"] == shards[0][name].meaning
+            assert array.dtype == wanted.dtype
+            assert np.array_equal(array[()], wanted, equal_nan=wanted.dtype.kind == "f")
+            assert array.attrs["meaning"] == shards[0][name].meaning
 
 
 def test_shards_are_gathered_as_they_are_named_and_not_by_name_or_place(tmp_path):
@@ -319,7 +323,7 @@ def test_what_counts_is_measured_on_the_images_and_not_what_an_attack_says_of_it
     network, originals = trained_networks.read(network_artifact(tmp_path / "network.h5", 1)), image_sets.read(data, "test")
     found = attacks.minimum_distortion(network, torch.from_numpy(originals.pixels), "second")
     untrue = found._replace(success=~found.success, distortion=2 * found.distortion)
-    kept = layout(network, "test", np.arange(17), originals, untrue)
+    kept = example_arrays(network, "test", np.arange(17), originals, untrue)
     assert np.array_equal(kept["success"].values, found.success.numpy())
     assert kept["distortion"].values == pytest.approx(found.distortion.numpy(), nan_ok=True)
 
@@ -346,7 +350,7 @@ def test_of_images_that_are_classified_correctly_as_many_as_are_asked_for_are_at
 
 def test_a_target_that_every_image_is_of_is_told(tmp_path, capfd):
     arrays = {"test/images": PIXELS[LABELS == 1], "test/labels": LABELS[LABELS == 1]}
-    artifacts.write(tmp_path / "data.h5", {name: Dataset(values, "some") for name, values in arrays.items()}, {})
+    artifacts.write(tmp_path / "data.h5", {name: Array(values, "some") for name, values in arrays.items()}, {})
     network = network_artifact(tmp_path / "network.h5", 1)
     settings = ATTACK | {"target": 1, "correct_only": True, "shard": "1-of-1", "sample": {"size": "all", "seed": 3}}
     arguments = {"data": tmp_path / "data.h5", "network": network, "targets": [], "output": tmp_path / "a.h5"}

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from blindspots.steps import artifacts
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from scripts import plot_methods, tabulate_methods
 
 NETWORKS = ["sigmoid_decay", "sigmoid_pools", "relu_decay"]
@@ -32,7 +32,7 @@ def made(tmp_path):
         for seed in range(seeds):
             originals.append(tmp_path / f"evaluation{seed}.h5")
             events = {
-                f"misclassified/{part}/{name}": Dataset(rng.random(IMAGES) < RATES[name], "events")
+                f"misclassified/{part}/{name}": Array(rng.random(IMAGES) < RATES[name], "events")
                 for part in ("P1", "test")
                 for name in NETWORKS
             }
@@ -40,9 +40,9 @@ def made(tmp_path):
             for name in NETWORKS:
                 networks.append(tmp_path / f"{name}{seed}.h5")
                 history = {
-                    "converged": Dataset(True, "8 epochs"),
-                    "history/error_test": Dataset(rng.random(8) / 50, "errors"),
-                    "history/evaluations": Dataset(np.arange(2.0, 18, 2), "epochs"),
+                    "converged": Array(True, "8 epochs"),
+                    "history/error_test": Array(rng.random(8) / 50, "errors"),
+                    "history/evaluations": Array(np.arange(2.0, 18, 2), "epochs"),
                 }
                 settings = {"network": {"activation": name.split("_")[0]}}
                 artifacts.write(networks[-1], history, {"settings": json.dumps(settings)})

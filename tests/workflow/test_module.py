@@ -50,7 +50,7 @@ def test_without_any_configuration_a_module_has_its_own(tmp_path):
     (tmp_path / "config").mkdir()
     (tmp_path / "config/config.yaml").write_text("attack: of the other workflow\n")
     dry = snakemake(tmp_path, "--dry-run", "results/table4.csv")
-    assert {"blind_attack", "blind_train"} <= planned_rules(dry)
+    assert {"blind_attack_network", "blind_train"} <= planned_rules(dry)
 
 
 def test_local_rules_stay_local_under_other_names_and_other_rules_are_left_alone(tmp_path):
@@ -64,7 +64,7 @@ def test_local_rules_stay_local_under_other_names_and_other_rules_are_left_alone
     importing(tmp_path, before=rule, after="print('local:', *sorted(workflow._localrules))")
     local = re.search("^local: (.*)$", snakemake(tmp_path, "--list").stdout, re.MULTILINE)[1].split()
     assert {"blind_fetch", "blind_tabulate_transfer"} <= set(local)
-    assert not {"mine", "fetch", "blind_attack"} & set(local)
+    assert not {"mine", "fetch_images", "blind_attack_network"} & set(local)
 
 
 def test_a_prefix_moves_all_results_and_the_audit_finds_them(tmp_path, mnist):

@@ -21,7 +21,7 @@ from blindspots.audit import page
 from blindspots.audit.records import Run
 from blindspots.networks.evaluation import classify
 from blindspots.steps import artifacts, trained_networks
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.fingerprint import fingerprint
 from scripts import render_audit
 
@@ -126,20 +126,20 @@ def sharded(tmp_path):
     """A row of 12 images in three shards of four, the last of them lost: images of one gray each, the k-th of k."""
     pixels = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), dtype=np.uint8)
     labels = np.arange(20, dtype=np.uint8) % 10
-    artifacts.write(tmp_path / "data.h5", {"test/images": Dataset(pixels, ""), "test/labels": Dataset(labels, "")}, {})
+    artifacts.write(tmp_path / "data.h5", {"test/images": Array(pixels, ""), "test/labels": Array(labels, "")}, {})
     paths = [f"{number}-of-3.h5" for number in (1, 2, 3)]
     for path, index in zip(paths, np.arange(12).reshape(3, 4) + 5, strict=True):
         values = {"index": index, "images": (pixels[index] + 100) / 255, "target": index % 7}
         record = {"settings": {"images": "test"}, "inputs": {}}
-        artifacts.write(tmp_path / path, {name: Dataset(value, "") for name, value in values.items()}, record)
+        artifacts.write(tmp_path / path, {name: Array(value, "") for name, value in values.items()}, record)
     (tmp_path / paths[2]).unlink()
 
     def picture(*fooled):
         values = {"index/row": np.arange(5, 17), "misclassified/row/M": np.isin(np.arange(12), fooled)}
         inputs = {"distorted": dict.fromkeys(paths, ""), "networks": {"M.h5": ""}}
-        datasets = {name: Dataset(value, "") for name, value in values.items()}
-        artifacts.write(tmp_path / "evaluation.h5", datasets, {"settings": {}, "inputs": inputs})
-        source = {"artifact": "evaluation.h5", "dataset": "misclassified/row/M", "inputs": [*paths, "M.h5"]}
+        arrays = {name: Array(value, "") for name, value in values.items()}
+        artifacts.write(tmp_path / "evaluation.h5", arrays, {"settings": {}, "inputs": inputs})
+        source = {"artifact": "evaluation.h5", "array": "misclassified/row/M", "inputs": [*paths, "M.h5"]}
         run, data, splits = Run(tmp_path), {"test": tmp_path / "data.h5"}, tmp_path / "none.h5"
         cell = {"unit": "%", "sources": [source]}
         return page.examples(run, source, data, splits), page.picture(run, cell, data, splits)
@@ -185,7 +185,7 @@ def test_the_same_inputs_give_the_same_bytes(finished, tmp_path):
 
 
 def test_every_recorded_module_is_there_with_its_hash(finished, exported):
-    shown = page.sources(MODULES, exported["files"])
+    shown = page.module_texts(MODULES, exported["files"])
     made = {file["record"]["program"] for file in exported["files"].values()}
     recorded = {name: digest for program in made for name, digest in fingerprint(program).modules.items()}
     assert {name: module["sha256"] for name, module in shown.items()} == recorded
@@ -310,7 +310,7 @@ def test_a_click_opens_the_whole_chain(opened, finished, exported):
     assert browser.current_url.endswith("audit.html#table4/M1/M2")
     text, cell = content(browser), cell_of(exported, "table4/M1/M2")
     (source,) = cell["sources"]
-    chain = Run(finished).chain(source["artifact"], source["dataset"])
+    chain = Run(finished).chain(source["artifact"], source["array"])
     assert "results/data.h5" in chain
     for path in chain:
         record = exported["files"][path]["record"]
@@ -319,7 +319,7 @@ def test_a_click_opens_the_whole_chain(opened, finished, exported):
             assert str(record[key] or "not under version control") in text
         for value in (*record["packages"].values(), *record["code_modules"].values()):
             assert value in text
-    for value in (source["dataset"], source["meaning"], source["sha256"], cell["formula"], "lbfgs.c_tolerance"):
+    for value in (source["array"], source["meaning"], source["sha256"], cell["formula"], "lbfgs.c_tolerance"):
         assert value in text
     assert str(cell["value"]).removesuffix(".0") in text
     assert "python -m blindspots.audit table4 M1 M2 --recompute" in text

@@ -8,7 +8,7 @@ from conftest import ROOT, altered, replace
 
 from blindspots.audit import __main__, plan
 from blindspots.audit.plan import Job
-from blindspots.audit.recompute import ONE_LEVEL, RecomputationError, _link, _read, allowed, compared, recompute
+from blindspots.audit.recompute import ONE_LEVEL, RecomputationError, _link, _read, allowed, format_recomputation, recompute
 from blindspots.audit.records import Run
 
 EVALUATION = "results/evaluation/table4.h5"
@@ -20,7 +20,7 @@ def again(run, jobs, *cell, deep=False):
 
 
 def made_elsewhere(path):
-    altered(path, lambda datasets, record: record.update(cpu="another processor"))
+    altered(path, lambda arrays, record: record.update(cpu="another processor"))
 
 
 def edit_cell(run, table, row, column, changed):
@@ -41,7 +41,7 @@ def test_a_cell_is_computed_again_from_its_parents_and_nothing_of_the_run_is_cha
     assert found.tolerance == 0
     assert [(file.path, file.differences, file.environment) for file in found.files] == [(EVALUATION, [], [])]
     assert said == [f"1 of 1: {EVALUATION}"]
-    assert "HOLDS" in "\n".join(compared(found))
+    assert "HOLDS" in "\n".join(format_recomputation(found))
 
 
 def test_what_is_gathered_is_computed_again_and_not_only_copied(run, jobs):
@@ -92,12 +92,12 @@ def test_a_cell_that_was_edited_does_not_hold(run, jobs):
     found, _ = again(run, jobs, "table4", "M1", "M2")
     assert (found.value, found.again) == (value + 2, value)
     assert not found.holds
-    assert "DOES NOT HOLD" in "\n".join(compared(found))
+    assert "DOES NOT HOLD" in "\n".join(format_recomputation(found))
 
 
 def test_an_artifact_that_was_edited_and_sealed_again_does_not_hold_and_says_where(run, jobs):
-    def flip(datasets, record):
-        values = datasets["misclassified/M1/M2"][0]
+    def flip(arrays, record):
+        values = arrays["misclassified/M1/M2"][0]
         values[:3] = ~values[:3]
 
     altered(run.folder / EVALUATION, flip)

@@ -153,10 +153,10 @@ def test_every_cells_chain_reaches_the_data(run, entities):
 
     for cell in table_cells(run):
         derived = references(entities["#{table}/{row}/{column}".format(**cell)], "wasDerivedFrom")
-        artifacts, datasets = cell["artifact"].split(";"), cell["dataset"].split(";")
-        for name, artifact, dataset in zip(derived, artifacts, datasets, strict=True):
+        artifacts, arrays = cell["artifact"].split(";"), cell["array"].split(";")
+        for name, artifact, array in zip(derived, artifacts, arrays, strict=True):
             assert references(entities[name], "isPartOf") == [f"#{artifact}"]
-            assert name == f"#{artifact}/{dataset}"
+            assert name == f"#{artifact}/{array}"
             behind = origins(f"#{artifact}")
             if photographs.keys() & behind:
                 assert behind - weights.keys() == photographs.keys()
@@ -173,7 +173,7 @@ def test_hashes_are_those_of_the_files(run, entities):
         assert entity["identifier"] == artifacts.identity(run / entity["localPath"])
     for cell in table_cells(run):
         for source in Run(run).sources(cell):
-            assert entities[f"#{source.artifact}/{source.dataset}"]["sha256"] == source.sha256
+            assert entities[f"#{source.artifact}/{source.array}"]["sha256"] == source.sha256
     with zipfile.ZipFile(run / ARCHIVE) as archive:
         for name in references(entities["./"], "hasPart"):
             content = archive.read(name)
@@ -188,7 +188,7 @@ def test_a_job_has_its_program_settings_inputs_and_times(run, entities):
     assert action["startTime"] == record["started"]
     assert action["startTime"] < action["endTime"]
     (tool,) = references(action, "instrument")
-    assert tool == "workflow/scripts/train.py"
+    assert tool == "workflow/scripts/train_network.py"
     assert entities[tool]["version"] == record["code"]
     packages = [entities[name] for name in references(entities[tool], "softwareRequirements")]
     assert {entity["name"]: entity["softwareVersion"] for entity in packages} == json.loads(record["packages"])
@@ -206,8 +206,12 @@ def test_steps_are_rules_in_an_order_in_which_they_can_run(entities):
     names = [step["name"] for step in steps]
     rules = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     assert all(f"\nrule {name}:\n" in rules for name in names)
-    order = [name for name in names if name in ("fetch", "split", "train", "attack", "refine", "gather")]
-    assert order == ["fetch", "split", "train", "attack", "refine", "gather"]
+    order = [
+        name
+        for name in names
+        if name in ("fetch_images", "split_images", "train_network", "attack_network", "refine_examples", "gather_shards")
+    ]
+    assert order == ["fetch_images", "split_images", "train_network", "attack_network", "refine_examples", "gather_shards"]
 
 
 # --- The file itself ---
@@ -250,12 +254,12 @@ def test_another_content_of_any_file_makes_another_archive(run, tmp_path):
     assert planned_rules(snakemake(clone, *SMALL, ARCHIVE, "-n", cores=1)) == set()
     with open(clone / "README.md", "a") as file:
         file.write("\n")
-    assert planned_rules(snakemake(clone, *SMALL, ARCHIVE, "-n", cores=1)) == {"archive"}
+    assert planned_rules(snakemake(clone, *SMALL, ARCHIVE, "-n", cores=1)) == {"archive_run"}
 
 
 def test_an_unpacked_archive_can_be_run_again_with_its_configuration(unpacked):
     planned = snakemake(unpacked, "--configfile=config/as_run.json", "--directory=again", ARCHIVE, "-n", cores=1)
-    assert {"fetch", "train", "attack", "tabulate_transfer", "archive"} <= planned_rules(planned)
+    assert {"fetch_images", "train_network", "attack_network", "tabulate_transfer", "archive_run"} <= planned_rules(planned)
 
 
 def test_the_configuration_is_the_one_that_was_run(unpacked):

@@ -16,7 +16,7 @@ from conftest import ROOT, SMALL, Running, copy_code
 SLURM = ROOT / "tests/slurm.sh"
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol")
 TABLE = "results/table4.csv"
-SUBMITTED = ("train", "attack", "refine", "evaluate_distorted")
+SUBMITTED = ("train_network", "attack_network", "refine_examples", "evaluate_distorted")
 # The plugin asks ever less often what is finished while nothing is, which these jobs of seconds would mostly wait for.
 IMPATIENT = "import asyncio; from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor; "
 IMPATIENT += "RemoteExecutor.sleep = lambda self: asyncio.sleep(1); from snakemake.cli import main; main()"
@@ -85,7 +85,7 @@ def test_jobs_run_as_asked_for_and_the_table_is_the_local_runs(cluster, mnist, r
     folder = copy_code(tmp_path / "clone")
     resources = ("--set-resources", "train:gpu=1", "attack:gpu=1", "train:mem_mb=1500*attempt")
     with cluster.start(folder, *resources) as first:  # this Snakemake is killed while its jobs run, and they run on
-        cluster.wait_for("train")
+        cluster.wait_for("train_network")
         first.engine.kill()
         _, before = first.end()
     with cluster.start(folder, *resources) as second:
@@ -98,14 +98,16 @@ def test_jobs_run_as_asked_for_and_the_table_is_the_local_runs(cluster, mnist, r
     jobs = cluster.jobs(said)
     both = [*cluster.jobs(before), *jobs]  # the training may have ended before the second one looked
     assert {job["rule"] for job in both} == set(SUBMITTED)  # the small steps ran where Snakemake did
-    assert [job["rule"] for job in jobs].count("attack") == 3
+    assert [job["rule"] for job in jobs].count("attack_network") == 3
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
     assert {job["NodeList"] for job in jobs} == {"n1", "n2"}
     for job in both:
         assert job["NumCPUs"] == "1"
-        assert job["MinMemoryNode"] == {"train": "1500M"}.get(job["rule"], "2000M")
-        assert job["TimeLimit"] == {"train": "02:00:00", "evaluate_distorted": "00:30:00"}.get(job["rule"], "01:00:00")
-        assert ("gres:gpu:1" in job.get("TresPerJob", "")) == (job["rule"] in ("train", "attack"))
+        assert job["MinMemoryNode"] == {"train_network": "1500M"}.get(job["rule"], "2000M")
+        assert job["TimeLimit"] == {"train_network": "02:00:00", "evaluate_distorted": "00:30:00"}.get(
+            job["rule"], "01:00:00"
+        )
+        assert ("gres:gpu:1" in job.get("TresPerJob", "")) == (job["rule"] in ("train_network", "attack_network"))
 
 
 def test_a_configuration_that_asks_for_a_gpu_asks_the_cluster_for_one(cluster, mnist, tmp_path):
@@ -124,9 +126,9 @@ def test_a_job_that_fails_on_the_cluster_is_tried_again_with_more(cluster, finis
     for name in ("networks/M1.h5", "evaluation/table4.h5", "table4.csv"):
         (clone / "results" / name).unlink()
     with cluster.start(clone, "--set-resources", "train:mem_mb=400*attempt", "refine:runtime=attempt") as running:
-        lost = cluster.wait_for("attack")["NodeList"]
+        lost = cluster.wait_for("attack_network")["NodeList"]
         cluster.ask("scontrol", "update", f"nodename={lost}", "state=down", "reason=test")
-        program("scripts.refine", clone).suspend()
+        program("scripts.refine_examples", clone).suspend()
         cluster.ask("scancel", cluster.wait_for("evaluate_distorted")["JobId"])
         status, said = running.end()
     assert status == 0, said
@@ -134,16 +136,16 @@ def test_a_job_that_fails_on_the_cluster_is_tried_again_with_more(cluster, finis
 
     jobs = cluster.jobs(said)
     assert [(job["rule"], job["JobState"]) for job in jobs] == [
-        ("train", "FAILED"),  # as this cluster calls it; those with cgroups say OUT_OF_MEMORY
-        ("train", "COMPLETED"),
-        ("attack", "NODE_FAIL"),
-        ("attack", "COMPLETED"),
-        ("refine", "TIMEOUT"),
-        ("refine", "COMPLETED"),
+        ("train_network", "FAILED"),  # as this cluster calls it; those with cgroups say OUT_OF_MEMORY
+        ("train_network", "COMPLETED"),
+        ("attack_network", "NODE_FAIL"),
+        ("attack_network", "COMPLETED"),
+        ("refine_examples", "TIMEOUT"),
+        ("refine_examples", "COMPLETED"),
         ("evaluate_distorted", "CANCELLED"),
         ("evaluate_distorted", "COMPLETED"),
     ]
-    assert [job["MinMemoryNode"] for job in jobs if job["rule"] == "train"] == ["400M", "800M"]
-    assert [job["TimeLimit"] for job in jobs if job["rule"] == "refine"] == ["00:01:00", "00:02:00"]
+    assert [job["MinMemoryNode"] for job in jobs if job["rule"] == "train_network"] == ["400M", "800M"]
+    assert [job["TimeLimit"] for job in jobs if job["rule"] == "refine_examples"] == ["00:01:00", "00:02:00"]
     for state in ("FAILED", "NODE_FAIL", "TIMEOUT", "CANCELLED"):
         assert f"SLURM status is: '{state}" in said

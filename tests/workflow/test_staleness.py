@@ -10,43 +10,53 @@ from conftest import SMALL, copy_code, planned_rules, snakemake
 from blindspots.steps.fingerprint import fingerprint
 
 AFTER_TABLES = {"judge_claims", "export_provenance", "render_audit"}
-AFTER_EXAMPLES = {"gather", "evaluate_distorted", "tabulate_transfer", "plot_adversarial"} | AFTER_TABLES
+AFTER_EXAMPLES = {"gather_shards", "evaluate_distorted", "tabulate_transfer", "plot_adversarial"} | AFTER_TABLES
 SPECTRA = {"measure_spectra", "tabulate_spectra"}
 METHODS = {"tabulate_methods", "plot_methods"}
 UNITS = {"inspect_units", "tabulate_units", "plot_units"}
-AFTER_REFINEMENT = {"amplify", "tabulate_baseline"} | SPECTRA | AFTER_EXAMPLES
-AFTER_ATTACK = {"refine", "exact"} | AFTER_REFINEMENT
-AFTER_TRAINING = {"attack", "evaluate_originals", "plot_training", "plot_filters"} | METHODS | UNITS | AFTER_ATTACK
-AFTER_PERTURBED = {"attack", "refine", "evaluate_originals", "tabulate_baseline", "plot_training"} | METHODS | SPECTRA
+AFTER_REFINEMENT = {"amplify_examples", "tabulate_baseline"} | SPECTRA | AFTER_EXAMPLES
+AFTER_ATTACK = {"refine_examples", "find_exact_minima"} | AFTER_REFINEMENT
+AFTER_TRAINING = {"attack_network", "evaluate_originals", "plot_training", "plot_filters"} | METHODS | UNITS | AFTER_ATTACK
+AFTER_PERTURBED = (
+    {"attack_network", "refine_examples", "evaluate_originals", "tabulate_baseline", "plot_training"} | METHODS | SPECTRA
+)
 PERTURBED = {"train_perturbed"} | AFTER_PERTURBED | AFTER_EXAMPLES
-AFTER_PICTURES = {"attack", "refine", "noise"} | SPECTRA | UNITS | AFTER_EXAMPLES
-EVERYTHING = {"fetch", "split", "noise", "train", "train_perturbed", "fetch_pictures", "load"} | AFTER_TRAINING
+AFTER_PICTURES = {"attack_network", "refine_examples", "add_noise"} | SPECTRA | UNITS | AFTER_EXAMPLES
+EVERYTHING = {
+    "fetch_images",
+    "split_images",
+    "add_noise",
+    "train_network",
+    "train_perturbed",
+    "fetch_pictures",
+    "load_network",
+} | AFTER_TRAINING
 
 KINDS = ("baseline", "transfer", "spectra", "units", "methods")
 
 MODULES = {
     "blindspots/data/downloads.py": EVERYTHING,
-    "blindspots/data/splits.py": {"split", "train", "train_perturbed"} | AFTER_TRAINING,
-    "blindspots/training/convergence.py": {"train", "train_perturbed"} | AFTER_TRAINING,
-    "blindspots/training/minibatches.py": {"train", "train_perturbed"} | AFTER_TRAINING,
+    "blindspots/data/splits.py": {"split_images", "train_network", "train_perturbed"} | AFTER_TRAINING,
+    "blindspots/training/convergence.py": {"train_network", "train_perturbed"} | AFTER_TRAINING,
+    "blindspots/training/minibatches.py": {"train_network", "train_perturbed"} | AFTER_TRAINING,
     "blindspots/training/perturbed.py": PERTURBED,
-    "blindspots/solvers/box_lbfgs.py": {"attack"} | PERTURBED | AFTER_ATTACK,
-    "blindspots/attack/targets.py": {"attack"} | PERTURBED | AFTER_ATTACK,
-    "blindspots/data/distortions.py": {"attack", "noise"} | AFTER_ATTACK,
-    "blindspots/networks/evaluation.py": {"attack", "evaluate_originals", "tabulate_methods"} | AFTER_ATTACK,
+    "blindspots/solvers/box_lbfgs.py": {"attack_network"} | PERTURBED | AFTER_ATTACK,
+    "blindspots/attack/targets.py": {"attack_network"} | PERTURBED | AFTER_ATTACK,
+    "blindspots/data/distortions.py": {"attack_network", "add_noise"} | AFTER_ATTACK,
+    "blindspots/networks/evaluation.py": {"attack_network", "evaluate_originals", "tabulate_methods"} | AFTER_ATTACK,
     "blindspots/analysis/statistics.py": {f"tabulate_{kind}" for kind in KINDS} | {"plot_methods"} | AFTER_TABLES,
     "blindspots/report/figures.py": {"plot_adversarial", "plot_training", "plot_filters", "plot_units", "plot_methods"},
     "blindspots/data/pictures.py": {"fetch_pictures"} | AFTER_PICTURES,
-    "scripts/load.py": {"load"} | AFTER_PICTURES - {"noise"},
+    "scripts/load_network.py": {"load_network"} | AFTER_PICTURES - {"add_noise"},
     "blindspots/analysis/lipschitz.py": SPECTRA | AFTER_TABLES,
     "blindspots/analysis/units.py": UNITS | AFTER_TABLES,
     "blindspots/config/schema.py": set(),
     "blindspots/steps/step.py": EVERYTHING,
-    "scripts/refine.py": {"refine"} | AFTER_REFINEMENT,
-    "blindspots/attack/exact.py": {"exact", "gather", "tabulate_baseline"} | AFTER_TABLES,
+    "scripts/refine_examples.py": {"refine_examples"} | AFTER_REFINEMENT,
+    "blindspots/attack/exact.py": {"find_exact_minima", "gather_shards", "tabulate_baseline"} | AFTER_TABLES,
     "blindspots/report/claims.py": {"judge_claims"},
     "blindspots/audit/page.py": {"render_audit"},
-    "scripts/noise.py": {"noise"} | AFTER_EXAMPLES,
+    "scripts/add_noise.py": {"add_noise"} | AFTER_EXAMPLES,
     "scripts/tabulate_baseline.py": {"tabulate_baseline"} | AFTER_TABLES,
     "scripts/tabulate_methods.py": {"tabulate_methods"} | AFTER_TABLES,
     "scripts/plot_methods.py": {"plot_methods"},
@@ -58,33 +68,41 @@ CHANGED = (
     "blindspots/report/figures.py",
     "blindspots/config/schema.py",
 )
-CHANGED += ("blindspots/attack/exact.py", "scripts/load.py")
+CHANGED += ("blindspots/attack/exact.py", "scripts/load_network.py")
 
 SETTINGS = {
-    "splits.seed": ("seed: 0\n  parts", "seed: 5\n  parts", {"split", "train", "train_perturbed"} | AFTER_TRAINING),
+    "splits.seed": (
+        "seed: 0\n  parts",
+        "seed: 5\n  parts",
+        {"split_images", "train_network", "train_perturbed"} | AFTER_TRAINING,
+    ),
     "networks.M2.seed": (
         "seed: 3",
         "seed: 4",
-        {"train"} | AFTER_TRAINING - {"exact", "plot_filters"} - METHODS - SPECTRA - UNITS,
+        {"train_network"} | AFTER_TRAINING - {"find_exact_minima", "plot_filters"} - METHODS - SPECTRA - UNITS,
     ),
     "networks.sigmoid_pools.perturbed": ("amplified: true # to", "amplified: false # to", PERTURBED),
     "training.history": (
         "  history: 100 # pairs",
         "  history: 11 # pairs",
-        {"train"} | AFTER_TRAINING - METHODS - UNITS,  # no network in minibatches
+        {"train_network"} | AFTER_TRAINING - METHODS - UNITS,  # no network in minibatches
     ),
-    "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack"} | AFTER_ATTACK),
-    "attack.sqp.exploration": ("exploration: 100", "exploration: 0", {"refine"} | AFTER_REFINEMENT),
+    "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack_network"} | AFTER_ATTACK),
+    "attack.sqp.exploration": ("exploration: 100", "exploration: 0", {"refine_examples"} | AFTER_REFINEMENT),
     "pictures.attack": (
         "momentum: 0.8, competitors: 1",
         "momentum: 0.7, competitors: 1",
-        {"refine", "gather", "tabulate_transfer"} | SPECTRA | AFTER_TABLES,
+        {"refine_examples", "gather_shards", "tabulate_transfer"} | SPECTRA | AFTER_TABLES,
     ),
-    "noise.clip": ("seed: 0\n  clip: false # to [0, 1]", "seed: 0\n  clip: true # to [0, 1]", {"noise"} | AFTER_EXAMPLES),
+    "noise.clip": (
+        "seed: 0\n  clip: false # to [0, 1]",
+        "seed: 0\n  clip: true # to [0, 1]",
+        {"add_noise"} | AFTER_EXAMPLES,
+    ),
     "evaluation.device": (
         "evaluation:\n  device: auto",
         "evaluation:\n  device: cpu",
-        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline", "tabulate_methods", *UNITS} - {"gather"},
+        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline", "tabulate_methods", *UNITS} - {"gather_shards"},
     ),
     "training.threads": ("  threads: 4 # cores", "  threads: 3 # cores", set()),
     "data.sources": ("variable: BLINDSPOTS_DATA", "variable: ANOTHER", set()),
@@ -185,7 +203,7 @@ def test_results_that_were_moved_to_a_new_clone_are_not_stale(finished, tmp_path
     for name in ("results", ".snakemake/metadata"):
         shutil.copytree(finished / name, folder / name, copy_function=shutil.copy2)
     assert dry_run(folder) == set()
-    assert {"noise", "evaluate_distorted"} <= dry_run(folder, "--config", "noise={seed: 99}")
+    assert {"add_noise", "evaluate_distorted"} <= dry_run(folder, "--config", "noise={seed: 99}")
 
 
 def test_results_that_were_moved_to_another_place_beside_the_project_are_not_stale(finished, tmp_path):
@@ -208,4 +226,4 @@ def test_the_order_of_the_configurations_keys_changes_nothing(clone, config):
 def test_a_missing_artifact_is_made_again_for_a_missing_table(clone):
     for name in ("adversarial/test/M1/1-of-1.h5", "adversarial/test/M1.h5", "table3.csv"):
         (clone / "results" / name).unlink()
-    assert dry_run(clone) == {"attack"} | AFTER_ATTACK - {"exact"} - SPECTRA
+    assert dry_run(clone) == {"attack_network"} | AFTER_ATTACK - {"find_exact_minima"} - SPECTRA

@@ -20,10 +20,11 @@ from blindspots.data import idx
 from blindspots.steps import artifacts, trained_networks
 from blindspots.steps.fingerprint import fingerprint
 from blindspots.steps.image_sets import read
-from scripts import attack, tabulate_transfer
+from scripts import attack_network as attack
+from scripts import tabulate_transfer
 
 ROWS = ["M1", "M1_prime", "M2", "noise_0.06", "M1_amplified", "M1_prime_amplified", "M2_amplified", "noise_0.1"]
-CELL_COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,dataset"
+CELL_COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,array"
 CELL_COLUMNS += ",row_label,column_label"
 
 
@@ -31,7 +32,7 @@ def every_artifact(folder):
     return sorted(folder.glob("results/**/*.h5"))
 
 
-def datasets(path):
+def arrays(path):
     with artifacts.read(path) as file:
         names = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
@@ -66,7 +67,7 @@ def test_every_cell_can_be_computed_again_from_the_dataset_it_names(finished, ta
     assert len(cells) == layout.count().sum()
     for cell in cells.itertuples():
         with artifacts.read(finished / cell.artifact) as file:
-            values = file[cell.dataset][()]
+            values = file[cell.array][()]
         values = values[~np.isnan(values)] if values.dtype.kind == "f" else 100 * values
         assert cell.value == pytest.approx(values.mean(), rel=1e-9)
         assert cell.n == len(values)
@@ -89,15 +90,15 @@ def test_every_bound_and_effect_can_be_computed_again_from_the_datasets_it_names
     assert set(cells["unit"]) == ({"share", "probability"} if table == "units" else {"norm", "ratio"})
     for cell in cells.itertuples():
         values = []
-        for path, dataset in zip(cell.artifact.split(";"), cell.dataset.split(";"), strict=True):
+        for path, array in zip(cell.artifact.split(";"), cell.array.split(";"), strict=True):
             with artifacts.read(finished / path) as file:
-                values.append(file[dataset][()])
+                values.append(file[array][()])
         assert cell.value == pytest.approx(FORMULAS[cell.unit](*values), rel=1e-6)
         assert cell.verdict == "not comparable"
 
 
 def test_the_rows_of_units_are_of_the_images_with_the_largest_outputs(finished, config):
-    stored = datasets(finished / "results/units/mnist.h5")
+    stored = arrays(finished / "results/units/mnist.h5")
     network = trained_networks.read(finished / f"results/networks/{config['units']['of']['mnist']['network']}.h5")
     images = torch.from_numpy(read(finished / "results/data.h5", "test").pixels)
     (*_, last) = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
@@ -119,12 +120,12 @@ def test_the_rows_of_units_are_of_the_images_with_the_largest_outputs(finished, 
 def test_the_instability_of_a_first_layer_is_what_its_weights_make_of_the_distortion(finished):
     cells = pd.read_csv(finished / "results/table5_mnist.cells.csv").set_index(["row", "column"])
     cell = cells.loc["N100_100_10_fc_1", "instability"]
-    weight = datasets(finished / "results/networks/N100_100_10.h5")["parameters/1.weight"].astype(float)
+    weight = arrays(finished / "results/networks/N100_100_10.h5")["parameters/1.weight"].astype(float)
     ratios = []
     with artifacts.read(finished / cell["artifact"]) as file:
         examples = json.loads(file.attrs["inputs"])["examples"]
     for path in examples:
-        found = datasets(finished / path)
+        found = arrays(finished / path)
         x = read(finished / "results/data.h5", "train", found["index"]).pixels
         r = (found["images"].astype(float) - x)[found["success"]].reshape(found["success"].sum(), -1)
         ratios.append(np.linalg.norm(r @ weight.T, axis=1) / np.linalg.norm(r, axis=1))
@@ -137,10 +138,10 @@ def test_every_error_and_difference_of_the_methods_is_that_of_all_trainings(fini
     networks = ("sigmoid_decay", "sigmoid_pools")
     rates = {name: [] for name in networks}
     for folder in ("", "seeds2/"):
-        found = datasets(finished / f"results/evaluation/{folder}adversarial_training.h5")
+        found = arrays(finished / f"results/evaluation/{folder}adversarial_training.h5")
         for name in networks:
             rates[name].append(100 * found[f"misclassified/test/{name}"].mean())
-            last = datasets(finished / f"results/networks/{folder}{name}.h5")["history/error_test"][-1]
+            last = arrays(finished / f"results/networks/{folder}{name}.h5")["history/error_test"][-1]
             assert rates[name][-1] == pytest.approx(100 * last)
     assert len({rate for values in rates.values() for rate in values}) > 2
     for name in networks:
@@ -185,9 +186,9 @@ def photographs(path, index):
 
 
 def test_adversarial_examples_are_what_they_claim(finished):
-    data = datasets(finished / "results/data.h5")
+    data = arrays(finished / "results/data.h5")
     for name in ("M1", "M1_prime", "M2"):
-        result = datasets(finished / f"results/adversarial/test/{name}/1-of-1.h5")
+        result = arrays(finished / f"results/adversarial/test/{name}/1-of-1.h5")
         success, index = result["success"], result["index"]
         originals = data["test/images"][index] / np.float32(255)
         assert len(index) == 60
@@ -213,7 +214,7 @@ def test_refined_examples_are_no_further_and_those_of_linear_networks_at_the_exa
         ("train", "Conv"),
     ]:
         found, refined = (
-            datasets(finished / f"results/{kind}/{part}/{name}/1-of-1.h5") for kind in ("adversarial", "refined")
+            arrays(finished / f"results/{kind}/{part}/{name}/1-of-1.h5") for kind in ("adversarial", "refined")
         )
         both = found["success"] & refined["success"]
         assert both.any()
@@ -225,7 +226,7 @@ def test_refined_examples_are_no_further_and_those_of_linear_networks_at_the_exa
         size = np.sqrt(np.square(refined["images"] - datasets_of_images(finished, part, refined["index"])).mean(axis=(1, 2)))
         assert size[both] == pytest.approx(refined["distortion"][both], rel=1e-5)
         if name.startswith("softmax"):
-            exact = datasets(finished / f"results/exact/{part}/{name}/1-of-1.h5")
+            exact = arrays(finished / f"results/exact/{part}/{name}/1-of-1.h5")
             assert exact["success"].all()
             assert (exact["target"] == found["target"]).all()
             assert (refined["distortion"] >= exact["distortion"] * (1 - 1e-4))[both].all()
@@ -233,14 +234,14 @@ def test_refined_examples_are_no_further_and_those_of_linear_networks_at_the_exa
 
 
 def datasets_of_images(folder, part, index):
-    return datasets(folder / "results/data.h5")[f"{part}/images"][index] / 255
+    return arrays(folder / "results/data.h5")[f"{part}/images"][index] / 255
 
 
 def test_the_average_distortion_is_the_last_column_where_the_table_has_it(finished):
     table = pd.read_csv(finished / "results/table2.csv", index_col="row")
     assert list(table.columns) == [*table.index[:-2], "distortion"]
     for name in ("softmax1", "Conv"):
-        found = datasets(finished / f"results/adversarial/train/{name}.h5")
+        found = arrays(finished / f"results/adversarial/train/{name}.h5")
         assert table.loc[name, "distortion"] == pytest.approx(np.nanmean(found["distortion"]), abs=6e-5)
     assert table.loc["noise_0.3", "distortion"] == pytest.approx(0.3, rel=0.02)
 
@@ -272,7 +273,7 @@ def test_a_transfer_table_may_have_amplified_rows_alone(finished, tmp_path):
 
 @pytest.mark.parametrize("policy", ["second", "nearest", "given"])
 def test_every_target_policy_makes_examples_of_its_targets(finished, tmp_path, policy):
-    data = datasets(finished / "results/data.h5")
+    data = arrays(finished / "results/data.h5")
     (tmp_path / "targets.txt").write_text("\n".join(str((label + 1) % 10) for label in data["test/labels"]))
     with artifacts.read(finished / "results/adversarial/test/M1/1-of-1.h5") as file:
         settings = json.loads(file.attrs["settings"]) | {"target": policy}
@@ -285,7 +286,7 @@ def test_every_target_policy_makes_examples_of_its_targets(finished, tmp_path, p
         "--settings": [json.dumps(settings)],
     }
     assert attack.main([part for option, values in arguments.items() for part in (option, *values)]) == 0
-    result = datasets(tmp_path / "out.h5")
+    result = arrays(tmp_path / "out.h5")
     logits = trained_networks.read(finished / "results/networks/M1.h5")(torch.from_numpy(result["images"]))
     assert (logits.argmax(1).numpy() == result["target"])[result["success"]].all()
     assert result["success"].any()
@@ -293,7 +294,7 @@ def test_every_target_policy_makes_examples_of_its_targets(finished, tmp_path, p
         assert (result["target"] == (result["labels"] + 1) % 10).all()
     else:
         assert (result["target"] != result["labels"]).all()
-    random = datasets(finished / "results/adversarial/test/M1.h5")
+    random = arrays(finished / "results/adversarial/test/M1.h5")
     if policy == "nearest":
         assert np.nanmean(result["distortion"]) < np.nanmean(random["distortion"])
 
@@ -307,8 +308,8 @@ def test_shards_have_what_the_whole_has(finished, tmp_path):
         arguments = ["--data", finished / "results/data.h5", "--network", finished / "results/networks/M1.h5", "--targets"]
         arguments += ["--output", tmp_path / f"{shard}.h5", "--settings", json.dumps(settings | {"shard": shard})]
         assert attack.main([str(part) for part in arguments]) == 0
-        parts.append(datasets(tmp_path / f"{shard}.h5"))
-    whole = datasets(finished / "results/adversarial/test/M1/1-of-1.h5")
+        parts.append(arrays(tmp_path / f"{shard}.h5"))
+    whole = arrays(finished / "results/adversarial/test/M1/1-of-1.h5")
     assert [len(part["index"]) for part in parts] == [30, 30]
     for name in ("index", "labels", "predicted", "target"):
         assert (np.concatenate([part[name] for part in parts]) == whole[name]).all()
@@ -320,16 +321,16 @@ def test_shards_have_what_the_whole_has(finished, tmp_path):
 
 def test_gathered_artifacts_are_their_shards_without_the_images(finished):
     for path in ("adversarial/train/Conv", "refined/test/M2", "exact/train/softmax1", "noise/train/0.1"):
-        gathered, shard = datasets(finished / f"results/{path}.h5"), datasets(finished / f"results/{path}/1-of-1.h5")
+        gathered, shard = arrays(finished / f"results/{path}.h5"), arrays(finished / f"results/{path}/1-of-1.h5")
         assert gathered.keys() == shard.keys() - {"images"}
         for name, values in gathered.items():
             assert values.tobytes() == shard[name].tobytes()
 
 
 def test_images_without_an_adversarial_example_are_counted_and_not_rated(finished):
-    evaluation = datasets(finished / "results/evaluation/table4.h5")
+    evaluation = arrays(finished / "results/evaluation/table4.h5")
     for name in ("M1", "M1_prime", "M2"):
-        result = datasets(finished / f"results/adversarial/test/{name}.h5")
+        result = arrays(finished / f"results/adversarial/test/{name}.h5")
         for row in (name, f"{name}_amplified"):
             assert evaluation[f"failures/{row}"] == (~result["success"]).sum()
             assert (evaluation[f"index/{row}"] == result["index"][result["success"]]).all()
@@ -338,13 +339,13 @@ def test_images_without_an_adversarial_example_are_counted_and_not_rated(finishe
 
 def test_amplified_examples_and_noise_have_the_stated_size(finished):
     for name in ("M1", "M1_prime", "M2"):
-        result = datasets(finished / f"results/amplified/adversarial/test/{name}_0.1/1-of-1.h5")
+        result = arrays(finished / f"results/amplified/adversarial/test/{name}_0.1/1-of-1.h5")
         assert result["distortion"][result["success"]] == pytest.approx(0.1, rel=1e-5)
-    assert datasets(finished / "results/noise/test/0.06/1-of-1.h5")["distortion"].mean() == pytest.approx(0.06, rel=0.01)
+    assert arrays(finished / "results/noise/test/0.06/1-of-1.h5")["distortion"].mean() == pytest.approx(0.06, rel=0.01)
 
 
 def test_training_is_on_record_iteration_by_iteration(finished):
-    network = datasets(finished / "results/networks/M1.h5")
+    network = arrays(finished / "results/networks/M1.h5")
     lengths = {len(network[f"history/{key}"]) for key in ("loss", "gradient_norm", "error", "evaluations")}
     assert len(lengths) == 1
     assert (np.diff(network["history/loss"]) <= 1e-6).all()
@@ -352,7 +353,7 @@ def test_training_is_on_record_iteration_by_iteration(finished):
 
 
 def test_a_training_that_ended_early_is_told_with_where(finished):
-    last = datasets(finished / "results/networks/M1.h5")["history/gradient_max"][-1]
+    last = arrays(finished / "results/networks/M1.h5")["history/gradient_max"][-1]
     note = rf"- M1 was not trained to convergence: .*, where no component of the gradient exceeds {last:.1e}\."
     assert re.search(note, (finished / "results/table3.md").read_text())
 
@@ -379,9 +380,9 @@ def test_every_artifact_carries_its_provenance(finished):
 
 
 def test_logs_benchmarks_and_figures_are_left(finished):
-    assert "iteration" in (finished / "results/logs/train/M1.log").read_text()
-    assert "found" in (finished / "results/logs/attack/test/M1/1-of-1.log").read_text()
-    assert (finished / "results/benchmarks/train/M1.tsv").read_text().startswith("s\t")
+    assert "iteration" in (finished / "results/logs/train_network/M1.log").read_text()
+    assert "found" in (finished / "results/logs/attack_network/test/M1/1-of-1.log").read_text()
+    assert (finished / "results/benchmarks/train_network/M1.tsv").read_text().startswith("s\t")
     drawn = [f"figure{number}" for number in (1, 2, 3, 4, 5, 7)]
     for name in ("figures/training", "figures/filters_AE400_10", "table4", "adversarial_training", *drawn):
         assert (finished / f"results/{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -416,7 +417,7 @@ def test_a_run_in_another_folder_with_other_cores_gives_the_same_bytes(finished,
     made = every_artifact(folder)
     assert {path.parts[-4] for path in made} >= {"adversarial", "refined"}
     for path in made:
-        here, there = datasets(finished / path.relative_to(folder)), datasets(path)
+        here, there = arrays(finished / path.relative_to(folder)), arrays(path)
         assert here.keys() == there.keys()
         for name, values in here.items():
             assert values.tobytes() == there[name].tobytes(), f"{path.name}: {name}"
@@ -477,12 +478,12 @@ def test_another_data_set_other_seeds_and_other_choices_by_configuration_alone(t
     cells = pd.read_csv(folder / "results/table4.cells.csv")
     assert set(cells["verdict"]) == {"not comparable"}
     assert (cells["n"] <= 20).all()
-    one, two = (datasets(folder / f"results/evaluation/{name}table4.h5") for name in ("", "seeds2/"))
+    one, two = (arrays(folder / f"results/evaluation/{name}table4.h5") for name in ("", "seeds2/"))
     for cell in cells.itertuples():
         shares = [100 * values[f"misclassified/{cell.row}/{cell.column}"].mean() for values in (one, two)]
         assert cell.value == pytest.approx(np.mean(shares))
         assert cell.std_over_seeds == pytest.approx(np.std(shares, ddof=1))
-    networks = [datasets(folder / f"results/networks/{name}M1.h5") for name in ("", "seeds2/")]
+    networks = [arrays(folder / f"results/networks/{name}M1.h5") for name in ("", "seeds2/")]
     assert (networks[0]["parameters/1.weight"] != networks[1]["parameters/1.weight"]).any()
 
     ablations = pd.read_csv(folder / "results/ablations.csv")
@@ -491,7 +492,7 @@ def test_another_data_set_other_seeds_and_other_choices_by_configuration_alone(t
     for choice in ("as_configured", "clipped"):
         own = pd.read_csv(folder / f"results/ablations/{choice}/table4.cells.csv")
         assert ablations.query(f"choice == '{choice}'")[kept].round(4).values.tolist() == own[kept].round(4).values.tolist()
-    clipped = datasets(folder / "results/noise/test/ablations/clipped/0.1/1-of-1.h5")["images"]
+    clipped = arrays(folder / "results/noise/test/ablations/clipped/0.1/1-of-1.h5")["images"]
     assert (clipped.min(), clipped.max()) == (0, 1)
     # What the choice does not touch is not made a second time.
     assert sorted(path.name for path in (folder / "results/networks").rglob("*.h5")) == ["M1.h5", "M1.h5"]
@@ -567,7 +568,9 @@ def test_without_any_source_the_error_names_each_and_what_to_do(tmp_path):
     config.write_text(text)
     run = snakemake(folder, *SMALL, "results/data.h5", XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert run.returncode != 0
-    (line,) = [line for line in (folder / "results/logs/fetch.log").read_text().splitlines() if "no source has" in line]
+    (line,) = [
+        line for line in (folder / "results/logs/fetch_images.log").read_text().splitlines() if "no source has" in line
+    ]
     for part in ("folder", "mirror", "127.0.0.1:9", "npm", "BLINDSPOTS_DATA", "Put the files"):
         assert part in line
     assert not (folder / "results/data.h5").exists()

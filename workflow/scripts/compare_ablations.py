@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from blindspots.report import figures, tables
-from blindspots.report.ablations import compared, summary
+from blindspots.report.ablations import compare_choices, summary
 from blindspots.steps.artifacts import whole_file
 from blindspots.steps.step import Step, log, run
 
@@ -16,7 +16,7 @@ def body(step: Step) -> None:
         choice: pd.concat([tables.read(path) for path in paths], ignore_index=True)
         for choice, paths in zip(settings["choices"], parts, strict=True)
     }
-    frame = compared(cells, reference=settings["choices"][0])
+    frame = compare_choices(cells, reference=settings["choices"][0])
     table, text, picture = step.output
     with whole_file(table) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")

@@ -13,7 +13,7 @@ from torch import nn
 from blindspots.networks.evaluation import classify
 from blindspots.parallel.workers import Workers
 from blindspots.steps import artifacts, trained_networks
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.device import prepare
 from blindspots.steps.step import Step, run
 
@@ -38,11 +38,11 @@ def body(step: Step) -> None:
     with Workers(step.threads) as workers:
         evaluated = workers.map(partial(_evaluate, columns, device), rows.values())
         for row, (index, failures, misclassified) in zip(rows, evaluated, strict=True):
-            result[f"index/{row}"] = Dataset(index, f"(n,) places in the set of the {len(index)} images of {row}")
-            result[f"failures/{row}"] = Dataset(failures, "images without an adversarial example, left out of the rates")
+            result[f"index/{row}"] = Array(index, f"(n,) places in the set of the {len(index)} images of {row}")
+            result[f"failures/{row}"] = Array(failures, "images without an adversarial example, left out of the rates")
             for column, wrong in misclassified.items():
                 meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
-                result[f"misclassified/{row}/{column}"] = Dataset(wrong, meaning)
+                result[f"misclassified/{row}/{column}"] = Array(wrong, meaning)
     step.write(result)
 
 

@@ -7,7 +7,7 @@ import torch
 from blindspots.networks.evaluation import classify
 from blindspots.parallel.workers import Workers
 from blindspots.steps import image_sets, trained_networks
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.device import prepare
 from blindspots.steps.step import Step, run
 
@@ -24,7 +24,7 @@ def body(step: Step) -> None:
             predicted = workers.map(partial(classify, images=pixels), columns)
             for column, classes in zip(step.settings["columns"], predicted, strict=True):
                 meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
-                result[f"misclassified/{row}/{column}"] = Dataset(classes.cpu().numpy() != labels, meaning)
+                result[f"misclassified/{row}/{column}"] = Array(classes.cpu().numpy() != labels, meaning)
     step.write(result)
 
 

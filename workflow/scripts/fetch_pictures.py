@@ -9,7 +9,7 @@ import numpy as np
 
 from blindspots.data import downloads, idx, pictures
 from blindspots.steps import image_sets
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.step import Progress, Step, StepError, log, run
 
 
@@ -32,10 +32,10 @@ def body(step: Step) -> None:
         progress("%d of %d pictures", len(images), len(names))
     step.write(
         {
-            "pictures/images": Dataset(np.stack(images), "(n, 3, height, width) pixels, 0 to 255: red, green, blue"),
-            "pictures/labels": Dataset(np.array(labels, dtype=np.uint16), "(n,) classes"),
-            "pictures/names": Dataset([name.encode() for name in names], "(n,) the files that they were"),
-            "pictures/sha256": Dataset([digest.encode() for digest in digests], "(n,) of those files"),
+            "pictures/images": Array(np.stack(images), "(n, 3, height, width) pixels, 0 to 255: red, green, blue"),
+            "pictures/labels": Array(np.array(labels, dtype=np.uint16), "(n,) classes"),
+            "pictures/names": Array([name.encode() for name in names], "(n,) the files that they were"),
+            "pictures/sha256": Array([digest.encode() for digest in digests], "(n,) of those files"),
         }
     )
 
@@ -80,7 +80,7 @@ def _contents(step: Step, names: list[str]) -> Iterator[tuple[str, bytes]]:
     checksums = {name: settings["files"][name] for name in names}
     try:
         content = downloads.obtain(checksums, step.unrecorded["sources"], downloads.default_cache())
-    except downloads.SourceError as error:
+    except downloads.DownloadError as error:
         raise StepError(str(error)) from error
     yield from ((name, content[name]) for name in names)
 

@@ -12,7 +12,7 @@ import torch
 from blindspots.analysis import units
 from blindspots.networks import architectures
 from blindspots.steps import image_sets, trained_networks
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.device import prepare
 from blindspots.steps.step import Step, StepError, log, run
 
@@ -38,9 +38,9 @@ def body(step: Step) -> None:
         every = np.concatenate(list(rows.values()))  # at once: distances in the whole set take the longest
         measured = units.purity(labels, every), units.spread(pixels, every), units.spread(features.numpy(), every)
         for (kind, own), end in zip(rows.items(), np.cumsum(list(map(len, rows.values()))), strict=True):
-            result[f"{name}/{kind}/rows"] = Dataset(own, "(m, top) places in the set of the images that have most of it")
+            result[f"{name}/{kind}/rows"] = Array(own, "(m, top) places in the set of the images that have most of it")
             for (measure, meaning), values in zip(_MEASURES.items(), measured, strict=True):
-                result[f"{name}/{kind}/{measure}"] = Dataset(values[end - len(own) : end], meaning)
+                result[f"{name}/{kind}/{measure}"] = Array(values[end - len(own) : end], meaning)
     step.write(result)
 
 
@@ -68,7 +68,7 @@ def _seen(step: Step, network, count: int, device: torch.device) -> tuple[torch.
 
 
 def _rows(name: str, features: torch.Tensor, settings: dict) -> dict[str, np.ndarray]:
-    alive, width = units.alive(features, settings["top"]), features.shape[1]
+    alive, width = units.active_units(features, settings["top"]), features.shape[1]
     log.info("%s: %d of %d units are active for %d images or more", name, alive.sum(), width, settings["top"])
     directions = {
         "directions": units.random_directions(width, int(alive.sum()), settings["seed"]),

@@ -18,7 +18,7 @@ def body(step: Step) -> None:
         *(f"| {statement} | {' | '.join(finding)} |" for statement, finding in findings(cells).items()),
         "",
         "Rates are shares of images; 'higher' is by Fisher's one-sided test at the 1 % level, divided by the number of "
-        "comparisons. `results/*.cells.csv` have every number with its interval and its dataset.",
+        "comparisons. `results/*.cells.csv` have every number with its interval and its array.",
         "",
     ]
     with whole_file(step.output[0]) as temporary:

@@ -8,7 +8,7 @@ import torch
 from blindspots.analysis.lipschitz import instabilities, linear_maps
 from blindspots.networks.evaluation import PIXELS
 from blindspots.steps import artifacts, image_sets, trained_networks
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.device import prepare
 from blindspots.steps.step import Step, log, run
 
@@ -47,7 +47,7 @@ def body(step: Step) -> None:
             "lipschitz": (linear.lipschitz, "an upper Lipschitz constant from the image to the map's output"),
             "instability": (values, "(n,) ‖φ(x + r) - φ(x)‖/‖r‖ at the map's output"),
         }
-        result |= {f"{key}/{name}": Dataset(*described) for name, described in meanings.items()}
+        result |= {f"{key}/{name}": Array(*described) for name, described in meanings.items()}
     step.write(result)
 
 

@@ -16,7 +16,7 @@ def body(step: Step) -> None:
     for table in exported["tables"].values():
         for cell in table["cells"]:
             cell["picture"] = page.picture(finished, cell, data, splits)
-    modules = page.sources(step.inputs["modules"], exported["files"])
+    modules = page.module_texts(step.inputs["modules"], exported["files"])
     with whole_file(step.output[0]) as temporary:
         template = step.input("template").read_text(encoding="utf-8")
         temporary.write_text(page.render(template, exported, modules), encoding="utf-8")

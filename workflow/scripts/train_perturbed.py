@@ -2,7 +2,7 @@
 
 from blindspots.steps.step import Step, run
 from blindspots.training.perturbed import term
-from scripts.train import in_minibatches
+from scripts.train_network import in_minibatches
 
 
 def body(step: Step) -> None:

@@ -229,7 +229,7 @@ SAMPLES = st.lists(st.integers(-4, 4), min_size=1, max_size=12)  # small whole n
 
 @given(one=SAMPLES, other=SAMPLES)
 def test_the_probability_counts_pairs_and_lies_in_its_interval(one, other):
-    effect = statistics.larger(one, other)
+    effect = statistics.probability_larger(one, other)
     wanted = np.mean([(a > b) + (a == b) / 2 for a in one for b in other])
     assert effect.probability == pytest.approx(wanted)
     assert 0 <= effect.low <= effect.probability + 1e-12
@@ -240,7 +240,7 @@ def test_the_probability_counts_pairs_and_lies_in_its_interval(one, other):
 
 @given(one=SAMPLES, other=SAMPLES)
 def test_the_effect_is_antisymmetric(one, other):
-    there, back = statistics.larger(one, other), statistics.larger(other, one)
+    there, back = statistics.probability_larger(one, other), statistics.probability_larger(other, one)
     assert there.probability == pytest.approx(1 - back.probability)
     assert there.low == pytest.approx(1 - back.high, abs=1e-9)
     assert there.high == pytest.approx(1 - back.low, abs=1e-9)
@@ -249,26 +249,26 @@ def test_the_effect_is_antisymmetric(one, other):
 
 @given(SAMPLES)
 def test_a_sample_does_not_differ_from_itself(one):
-    effect = statistics.larger(one, one)
+    effect = statistics.probability_larger(one, one)
     assert effect.probability == pytest.approx(0.5)
     assert effect.p == pytest.approx(1, abs=0.05)  # with ties the normal approximation, continuity corrected
 
 
 @given(one=SAMPLES, other=SAMPLES)
 def test_only_the_order_of_values_matters(one, other):
-    cubed = statistics.larger(np.array(one, float) ** 3, np.array(other, float) ** 3)
-    assert cubed == pytest.approx(statistics.larger(other=other, one=one))
+    cubed = statistics.probability_larger(np.array(one, float) ** 3, np.array(other, float) ** 3)
+    assert cubed == pytest.approx(statistics.probability_larger(other=other, one=one))
 
 
 def test_the_p_value_is_mann_and_whitneys():
     # All 20 ways to choose the ranks of three out of six are as likely, and two are as extreme as this one.
-    assert statistics.larger([4, 5, 6], [1, 2, 3]).p == pytest.approx(2 / 20)
-    assert statistics.larger([1, 2, 3], [4, 5, 6]).p == pytest.approx(2 / 20)
+    assert statistics.probability_larger([4, 5, 6], [1, 2, 3]).p == pytest.approx(2 / 20)
+    assert statistics.probability_larger([1, 2, 3], [4, 5, 6]).p == pytest.approx(2 / 20)
 
 
 def test_complete_separation_is_wilsons_interval_for_the_smaller_sample():
     # Wilson's interval for 20 of 20; its complement, 0 to 0.1611, is Newcombe's (1998) for 0 of 20.
-    effect = statistics.larger(np.arange(20) + 100, np.arange(35))
+    effect = statistics.probability_larger(np.arange(20) + 100, np.arange(35))
     assert effect.probability == 1
     assert (effect.low, effect.high) == (pytest.approx(1 - 0.1611, abs=5e-5), pytest.approx(1))
     assert effect.p < 1e-6
@@ -280,7 +280,7 @@ def test_the_interval_of_large_samples_is_delongs():
     one, other = rng.normal(0.5, 1, 2000), rng.normal(0, 1, 1500)
     wins = (one[:, None] > other).astype(float)
     variance = wins.mean(1).var(ddof=1) / 2000 + wins.mean(0).var(ddof=1) / 1500
-    effect = statistics.larger(one, other)
+    effect = statistics.probability_larger(one, other)
     half = 1.959964 * variance**0.5
     assert effect.low == pytest.approx(effect.probability - half, abs=5e-4)
     assert effect.high == pytest.approx(effect.probability + half, abs=5e-4)
@@ -293,7 +293,7 @@ def test_the_interval_covers_the_truth(m, other, shift):
     rng = np.random.default_rng(0)
     covered = []
     for _ in range(400):
-        effect = statistics.larger(rng.normal(shift, 1, m), rng.normal(0, 1, other))
+        effect = statistics.probability_larger(rng.normal(shift, 1, m), rng.normal(0, 1, other))
         covered.append(effect.low <= truth <= effect.high)
     assert 0.91 <= np.mean(covered) <= 0.995
 
@@ -301,4 +301,4 @@ def test_the_interval_covers_the_truth(m, other, shift):
 @pytest.mark.parametrize(("one", "other"), [([], [1.0]), ([1.0], []), ([1.0, np.nan], [1.0]), ([1.0], [np.nan])])
 def test_samples_that_are_empty_or_have_no_order_are_refused(one, other):
     with pytest.raises(ValueError, match="two samples, without NaN"):
-        statistics.larger(one, other)
+        statistics.probability_larger(one, other)

@@ -193,9 +193,9 @@ def test_more_images_in_a_row_than_there_are_are_refused():
 
 def test_alive_units_are_not_the_same_for_all_images():
     values = torch.tensor([[0.0, 2.0, 0.0, -1.0], [0.0, 2.0, 3.0, 0.0], [0.0, 2.0, 0.0, 0.0]])
-    assert units.alive(values).tolist() == [False, False, True, True]
-    assert units.alive(values, top=2).tolist() == [False, False, False, True]
-    assert not units.alive(values, top=3).any()
+    assert units.active_units(values).tolist() == [False, False, True, True]
+    assert units.active_units(values, top=2).tolist() == [False, False, False, True]
+    assert not units.active_units(values, top=3).any()
 
 
 # how alike they are

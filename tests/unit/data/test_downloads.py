@@ -20,7 +20,7 @@ import yaml
 from conftest import ROOT
 
 from blindspots.data import downloads, idx
-from blindspots.data.downloads import SourceError, obtain
+from blindspots.data.downloads import DownloadError, obtain
 
 NAMES = ("train-images", "train-labels", "test-images", "test-labels")
 CONTENT = {
@@ -94,12 +94,12 @@ def test_a_path_may_begin_with_the_home_folder(tmp_path, cache, monkeypatch):
 
 def test_an_unset_folder_is_a_reason_that_names_its_variable(cache, monkeypatch):
     monkeypatch.delenv("SOME_DATA", raising=False)
-    with pytest.raises(SourceError, match=r"not set .*SOME_DATA"):
+    with pytest.raises(DownloadError, match=r"not set .*SOME_DATA"):
         obtain(CHECKSUMS, [{"kind": "folder", "path": None, "variable": "SOME_DATA"}], cache)
 
 
 def test_a_path_that_is_no_folder_is_a_reason(tmp_path, cache):
-    with pytest.raises(SourceError, match="nowhere is not a folder"):
+    with pytest.raises(DownloadError, match="nowhere is not a folder"):
         obtain(CHECKSUMS, [{"kind": "folder", "path": str(tmp_path / "nowhere")}], cache)
 
 
@@ -152,7 +152,7 @@ def test_when_all_fail_the_error_names_each_source_its_reason_and_a_remedy(tmp_p
         {"kind": "mirror", "url": (tmp_path / "no mirror").as_uri(), "suffix": ".gz"},
         folder_of(tmp_path / "partial", {name: CONTENT[name] for name in NAMES[1:]}),
     ]
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(DownloadError) as error:
         obtain(CHECKSUMS, broken, cache)
     message = str(error.value)
     assert message.startswith("no source has train-images")
@@ -168,7 +168,7 @@ def test_when_all_fail_the_error_names_each_source_its_reason_and_a_remedy(tmp_p
 
 
 def test_without_sources_the_error_says_so(cache):
-    with pytest.raises(SourceError, match="none is configured"):
+    with pytest.raises(DownloadError, match="none is configured"):
         obtain(CHECKSUMS, [], cache)
 
 
@@ -193,7 +193,7 @@ def one_wrong(tmp_path, name, content):
 )
 def test_a_damaged_file_is_refused_and_never_cached(tmp_path, cache, damage):
     wrong = one_wrong(tmp_path, "train-labels", damage(CONTENT["train-labels"]))
-    with pytest.raises(SourceError, match="train-labels") as error:
+    with pytest.raises(DownloadError, match="train-labels") as error:
         obtain(CHECKSUMS, [wrong], cache)
     assert str(error.value).startswith("no source has")
     assert CHECKSUMS["train-labels"] not in cached(cache)
@@ -208,13 +208,13 @@ def test_after_a_damaged_file_the_next_source_is_asked(tmp_path, cache):
 
 def test_a_mislabelled_file_is_refused_with_the_name_of_what_it_is(tmp_path, cache):
     wrong = one_wrong(tmp_path, "train-labels", CONTENT["test-labels"])
-    with pytest.raises(SourceError, match="which is test-labels under a wrong name"):
+    with pytest.raises(DownloadError, match="which is test-labels under a wrong name"):
         obtain(CHECKSUMS, [wrong], cache)
     assert CHECKSUMS["train-labels"] not in cached(cache)
 
 
 def test_the_message_for_a_wrong_file_has_both_checksums(tmp_path, cache):
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(DownloadError) as error:
         obtain(CHECKSUMS, [one_wrong(tmp_path, "train-labels", b"other")], cache)
     assert hashlib.sha256(b"other").hexdigest() in str(error.value)
     assert CHECKSUMS["train-labels"] in str(error.value)
@@ -253,7 +253,7 @@ def test_a_damaged_cache_file_does_not_stay_when_no_source_can_replace_it(cache,
     obtain(CHECKSUMS, [{"kind": "counted"}], cache)
     path = cache / CHECKSUMS["test-images"]
     path.write_bytes(b"damaged")
-    with pytest.raises(SourceError):
+    with pytest.raises(DownloadError):
         obtain(CHECKSUMS, [], cache)
     assert not path.exists()
 
@@ -377,7 +377,7 @@ def test_an_answer_that_is_no_http_moves_on_to_the_next_source(tmp_path, cache, 
 def test_an_unreachable_mirror_names_its_address(cache, mirror):
     mirror.shutdown()
     mirror.server_close()
-    with pytest.raises(SourceError, match=r"http://127\.0\.0\.1:\d+/mnist/train-images\.gz: .*refused"):
+    with pytest.raises(DownloadError, match=r"http://127\.0\.0\.1:\d+/mnist/train-images\.gz: .*refused"):
         obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}], cache)
 
 
@@ -448,7 +448,7 @@ def test_npm_puts_the_archive_where_it_is_told(npm, tmp_path, cache):
 )
 def test_a_failing_npm_is_a_reason(npm, cache, script, reason):
     npm(script)
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(DownloadError) as error:
         obtain(CHECKSUMS, [NPM], cache)
     assert "npm some-data 1.2.3" in str(error.value)
     assert reason in str(error.value)
@@ -456,14 +456,14 @@ def test_a_failing_npm_is_a_reason(npm, cache, script, reason):
 
 def test_without_the_npm_client_the_reason_says_so(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SourceError, match="the npm client is not installed"):
+    with pytest.raises(DownloadError, match="the npm client is not installed"):
         obtain(CHECKSUMS, [NPM], cache)
 
 
 def test_an_npm_package_that_lacks_a_file_is_a_reason(npm, tmp_path, cache):
     archive = packed(tmp_path / "prepared.tgz", {name: CONTENT[name] for name in NAMES[1:]})
     npm(f"cp {archive} ./any.tgz")
-    with pytest.raises(SourceError, match=r"some-data@1\.2\.3 lacks a file or is damaged: .*train-images"):
+    with pytest.raises(DownloadError, match=r"some-data@1\.2\.3 lacks a file or is damaged: .*train-images"):
         obtain(CHECKSUMS, [NPM], cache)
 
 
@@ -484,7 +484,7 @@ def test_an_npm_package_damaged_anywhere_is_a_reason_in_one_line_or_gives_the_ri
         archive = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
         try:
             given, refusal = obtain(checksums, [NPM], cache), ""
-        except SourceError as error:
+        except DownloadError as error:
             given, refusal = files, str(error)
         assert given == files
         assert "\n" not in refusal
@@ -544,7 +544,7 @@ def test_pypi_gives_the_files_of_the_named_package_and_version(pip, cache):
 )
 def test_a_failing_pip_is_a_reason(pip, cache, content, status, said, reason):
     pip(content, status, said)
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(DownloadError) as error:
         obtain(CHECKSUMS, [PYPI], cache)
     assert "pypi some-data 1.2.3" in str(error.value)
     assert reason in str(error.value)

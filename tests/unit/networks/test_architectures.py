@@ -12,7 +12,7 @@ from torch import nn
 from blindspots.networks import architectures
 from blindspots.networks.dropout import Dropout
 from blindspots.steps import artifacts, trained_networks
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 
 DEFINITION = {"kind": "fully_connected", "units": [7, 5, 3], "activation": "sigmoid"}
 CONVOLUTION = {
@@ -85,9 +85,9 @@ def test_frozen_networks_are_in_evaluation_mode_without_gradients():
 
 def test_a_network_read_from_its_artifact_says_the_same(tmp_path):
     network = built()
-    parameters = {f"parameters/{key}": Dataset(value, "weights") for key, value in network.state_dict().items()}
+    parameters = {f"parameters/{key}": Array(value, "weights") for key, value in network.state_dict().items()}
     settings = {"network": DEFINITION, "seed": 0}
-    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Dataset([3, 4], "shape")}, {"settings": settings})
+    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Array([3, 4], "shape")}, {"settings": settings})
     again = trained_networks.read(tmp_path / "n.h5")
     images = torch.rand(5, 3, 4)
     assert torch.equal(again(images), network(images))
@@ -96,9 +96,9 @@ def test_a_network_read_from_its_artifact_says_the_same(tmp_path):
 
 
 def test_an_artifact_whose_weights_do_not_fit_its_definition_is_refused(tmp_path):
-    parameters = {f"parameters/{key}": Dataset(value, "weights") for key, value in built().state_dict().items()}
+    parameters = {f"parameters/{key}": Array(value, "weights") for key, value in built().state_dict().items()}
     settings = json.dumps({"network": DEFINITION | {"units": [7, 3]}})
-    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Dataset([3, 4], "shape")}, {"settings": settings})
+    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Array([3, 4], "shape")}, {"settings": settings})
     with pytest.raises(RuntimeError):
         trained_networks.read(tmp_path / "n.h5")
 
@@ -215,9 +215,9 @@ def test_initial_weights_of_a_convolution_are_glorots_and_drawn_first():
 
 def test_a_convolutional_network_read_from_its_artifact_says_the_same(tmp_path):
     network = convolutional((7, 10), seed=1).float()
-    parameters = {f"parameters/{key}": Dataset(value, "weights") for key, value in network.state_dict().items()}
+    parameters = {f"parameters/{key}": Array(value, "weights") for key, value in network.state_dict().items()}
     settings = {"network": CONVOLUTION, "seed": 0}
-    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Dataset((7, 10), "shape")}, {"settings": settings})
+    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Array((7, 10), "shape")}, {"settings": settings})
     again = trained_networks.read(tmp_path / "n.h5")
     images = some_images(5, (7, 10)).float()
     assert torch.equal(again(images), network(images))

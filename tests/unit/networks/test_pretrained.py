@@ -12,9 +12,9 @@ from torch.nn import functional
 from torch.nn.functional import conv2d
 
 from blindspots.networks import architectures
-from blindspots.networks.architectures import BATCH_NORM_EPSILON, Normalise, take_over
+from blindspots.networks.architectures import BATCH_NORM_EPSILON, Normalise, load_matching_weights
 from blindspots.steps import artifacts, trained_networks
-from scripts import load
+from scripts import load_network as load
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.25]
 LITE = {"kind": "efficientnet_lite", "classes": 7, "width": 1.0, "depth": 1.0, "mean": MEAN, "std": STD}
@@ -102,7 +102,7 @@ def without_batch_norm():
 
 def test_weights_are_taken_over_with_the_batch_normalisations_folded_in():
     other, own = with_batch_norm(), without_batch_norm()
-    take_over(own, other.state_dict())
+    load_matching_weights(own, other.state_dict())
     images = torch.rand(6, 3, 8, 8)
     assert torch.allclose(own(images), other(images), atol=1e-5)
     assert not torch.allclose(own(images), with_batch_norm(1)(images), atol=1e-2)
@@ -111,9 +111,9 @@ def test_weights_are_taken_over_with_the_batch_normalisations_folded_in():
 def test_weights_that_do_not_fit_are_refused_with_the_place():
     weights = with_batch_norm().state_dict()
     with pytest.raises(ValueError, match=r"tensor 1 of 6 has shape \(4, 3, 3, 3\); the network has \(5, 3, 3, 3\) there"):
-        take_over(nn.Sequential(nn.Conv2d(3, 5, 3)), weights)
+        load_matching_weights(nn.Sequential(nn.Conv2d(3, 5, 3)), weights)
     with pytest.raises(ValueError, match=r"tensor 3 of 2 has shape none; the network has \(4, 1, 3, 3\) there"):
-        take_over(without_batch_norm(), nn.Sequential(nn.Conv2d(3, 4, 3)).state_dict())
+        load_matching_weights(without_batch_norm(), nn.Sequential(nn.Conv2d(3, 4, 3)).state_dict())
 
 
 def saved(network, path):

@@ -84,7 +84,7 @@ def test_there_is_one_thread_at_least(threads):
 def test_a_program_that_is_interrupted_does_not_wait_for_its_threads():
     program = """
 import sys, time
-sys.orig_argv[:] = [sys.executable, "-m", "scripts.attack"]
+sys.orig_argv[:] = [sys.executable, "-m", "scripts.attack_network"]
 import scripts
 from blindspots.parallel.workers import Workers
 with Workers(2) as workers:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from blindspots.report import figures
-from blindspots.report.ablations import compared, summary
+from blindspots.report.ablations import compare_choices, summary
 from scripts import compare_ablations
 
 COLUMNS = ["table", "row", "column", "value", "unit", "n", "ci_low", "ci_high", "paper", "paper_n", "verdict"]
@@ -39,7 +39,7 @@ BOTH = {"as_configured": cells(0.0), "other": cells(0.005, "differs")}
 
 
 def test_every_cell_of_every_choice_is_a_line_with_how_far_it_moved():
-    frame = compared(BOTH, "as_configured")
+    frame = compare_choices(BOTH, "as_configured")
     assert len(frame) == 6
     assert (frame.query("choice == 'as_configured'")["moved"] == 0).all()
     assert frame.query("choice == 'other'")["moved"].to_numpy() == pytest.approx(0.005)
@@ -47,7 +47,7 @@ def test_every_cell_of_every_choice_is_a_line_with_how_far_it_moved():
 
 
 def test_the_deviation_is_in_standard_errors_of_both_samples():
-    frame = compared(BOTH, "as_configured")
+    frame = compare_choices(BOTH, "as_configured")
     # The interval is 2 × 1.96 standard errors wide; a sample of 100 instead of 400 adds four times our variance.
     # Every value from 0.0615 on rounds to the paper's 0.062.
     wanted = (0.057 - 0.0615) / (0.002 / (2 * 1.95996) * 5**0.5)
@@ -56,8 +56,8 @@ def test_the_deviation_is_in_standard_errors_of_both_samples():
 
 
 def test_the_summary_has_the_median_size_and_the_agreement_of_each_table():
-    found = summary(compared(BOTH, "as_configured")).set_index(["choice", "table"])
-    frame = compared(BOTH, "as_configured").set_index(["choice", "table", "column"])
+    found = summary(compare_choices(BOTH, "as_configured")).set_index(["choice", "table"])
+    frame = compare_choices(BOTH, "as_configured").set_index(["choice", "table", "column"])
     for choice in BOTH:
         assert found.loc[(choice, "table3"), "deviation"] == abs(frame.loc[(choice, "table3", "distortion"), "deviation"])
     assert found["cells"].tolist() == [1] * 4
@@ -66,7 +66,7 @@ def test_the_summary_has_the_median_size_and_the_agreement_of_each_table():
 
 
 def test_the_figure_has_a_panel_a_table_and_a_line_a_choice():
-    figure = figures.deviations(compared(BOTH, "as_configured"), list(BOTH), ["table3", "table4"])
+    figure = figures.deviations(compare_choices(BOTH, "as_configured"), list(BOTH), ["table3", "table4"])
     assert [axis.get_title() for axis in figure.axes] == ["table3", "table4"]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(BOTH)
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]

@@ -11,7 +11,7 @@ from blindspots.data.pictures import class_names
 from blindspots.networks import architectures
 from blindspots.report import figures
 from blindspots.steps import artifacts
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from scripts import plot_adversarial, plot_filters
 
 
@@ -231,8 +231,8 @@ CONVOLUTION = {"channels": 3, "kernel": 3, "pool": 2, "units": [6, 4], "activati
 def test_the_program_draws_the_first_layer_as_images(monkeypatch, tmp_path, definition, wanted):
     network = architectures.build(definition, [6, 8])
     architectures.initialise(network, torch.Generator().manual_seed(0))
-    parameters = {f"parameters/{key}": Dataset(value, "weights") for key, value in network.state_dict().items()}
-    shape = {"image_shape": Dataset([6, 8], "shape")}
+    parameters = {f"parameters/{key}": Array(value, "weights") for key, value in network.state_dict().items()}
+    shape = {"image_shape": Array([6, 8], "shape")}
     artifacts.write(tmp_path / "n.h5", parameters | shape, {"settings": {"network": definition}})
     drawn, draw = [], figures.filters
     monkeypatch.setattr(figures, "filters", lambda values, title: drawn.append(values) or draw(values, title))
@@ -381,7 +381,7 @@ def written_photographs(folder, shards=7, each=10):
     count = shards * each
     pixels = np.ones((count, 3, 4, 6), np.uint8) * np.arange(count, dtype=np.uint8)[:, None, None, None]
     labels = np.arange(count, dtype=np.int16)
-    data = {"pictures/images": Dataset(pixels, "photographs"), "pictures/labels": Dataset(labels, "classes")}
+    data = {"pictures/images": Array(pixels, "photographs"), "pictures/labels": Array(labels, "classes")}
     artifacts.write(folder / "data.h5", data, {})
     paths = {"gathered": [], "shards": []}
     for number, network in enumerate(("A", "B")):
@@ -395,12 +395,12 @@ def written_photographs(folder, shards=7, each=10):
             "distortion": np.where(success, 0.1, np.nan),
         }
         for part in range(shards):
-            cut = {name: Dataset(values[part * each : (part + 1) * each], name) for name, values in whole.items()}
+            cut = {name: Array(values[part * each : (part + 1) * each], name) for name, values in whole.items()}
             paths["shards"].append(folder / f"{network}-{part}.h5")
             artifacts.write(paths["shards"][-1], cut, {})
         paths["gathered"].append(folder / f"{network}.h5")
-        artifacts.write(paths["gathered"][-1], {"distortion": Dataset(whole["distortion"], "sizes")}, {})
-    wrong = {f"misclassified/{row}/{judge}": Dataset(np.ones(4), "wrong") for row in "AB" for judge in "AB"}
+        artifacts.write(paths["gathered"][-1], {"distortion": Array(whole["distortion"], "sizes")}, {})
+    wrong = {f"misclassified/{row}/{judge}": Array(np.ones(4), "wrong") for row in "AB" for judge in "AB"}
     artifacts.write(folder / "evaluation.h5", wrong, {})
     return {"data": [folder / "data.h5"], "evaluation": [folder / "evaluation.h5"], **paths}
 
@@ -429,14 +429,14 @@ def test_photographs_of_all_shards_are_drawn_up_to_as_many_as_the_paper_has(tmp_
 def test_a_network_for_which_nothing_was_found_has_no_examples_drawn(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "image_pairs", lambda blocks, _: drawn.append(blocks) or figures.plt.figure())
-    digits = {"test/images": Dataset(np.zeros((3, 4, 6), np.uint8), "x"), "test/labels": Dataset(np.arange(3), "classes")}
+    digits = {"test/images": Array(np.zeros((3, 4, 6), np.uint8), "x"), "test/labels": Array(np.arange(3), "classes")}
     artifacts.write(tmp_path / "data.h5", digits, {})
     for network, success in {"A": np.zeros(3, bool), "B": np.ones(3, bool)}.items():
-        sizes = Dataset(np.where(success, 0.1, np.nan), "sizes")
+        sizes = Array(np.where(success, 0.1, np.nan), "sizes")
         shard = {"index": np.arange(3), "labels": np.arange(3), "images": np.ones((3, 4, 6), np.float32), "success": success}
-        artifacts.write(tmp_path / f"{network}.h5", {name: Dataset(v, name) for name, v in shard.items()}, {})
+        artifacts.write(tmp_path / f"{network}.h5", {name: Array(v, name) for name, v in shard.items()}, {})
         artifacts.write(tmp_path / f"{network}_gathered.h5", {"distortion": sizes}, {})
-    wrong = {f"misclassified/{row}/{row}": Dataset(np.ones(1), "wrong") for row in "AB"}
+    wrong = {f"misclassified/{row}/{row}": Array(np.ones(1), "wrong") for row in "AB"}
     artifacts.write(tmp_path / "evaluation.h5", wrong, {})
     inputs = ["--data", str(tmp_path / "data.h5"), "--evaluation", str(tmp_path / "evaluation.h5")]
     inputs += ["--gathered", *(str(tmp_path / f"{name}_gathered.h5") for name in "BA")]

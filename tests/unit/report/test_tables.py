@@ -1,4 +1,4 @@
-"""Tables: every cell with its sample, interval, paper value, verdict and dataset."""
+"""Tables: every cell with its sample, interval, paper value, verdict and array."""
 
 import csv
 
@@ -12,10 +12,10 @@ from blindspots.report import pages, paper, tables
 from blindspots.report.paper import Number
 from blindspots.report.tables import CellArray, Table
 from blindspots.steps import artifacts
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from scripts import tabulate_baseline
 
-COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,dataset"
+COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,array"
 COLUMNS += ",row_label,column_label"
 PRINTED = {("M2", "error"): Number("26.2", 256, None), ("M2", "distortion"): Number("0.062", 256, None)}
 
@@ -23,12 +23,12 @@ PRINTED = {("M2", "error"): Number("26.2", 256, None), ("M2", "distortion"): Num
 @pytest.fixture
 def source(tmp_path):
     rng = np.random.default_rng(0)
-    datasets = {
-        "wrong": Dataset(np.arange(200) < 52, "26 %"),
-        "all wrong": Dataset(np.ones(200, dtype=bool), "100 %"),
-        "size": Dataset(np.append(rng.normal(0.062, 0.01, 99), np.nan), "distortions, one not found"),
+    arrays = {
+        "wrong": Array(np.arange(200) < 52, "26 %"),
+        "all wrong": Array(np.ones(200, dtype=bool), "100 %"),
+        "size": Array(np.append(rng.normal(0.062, 0.01, 99), np.nan), "distortions, one not found"),
     }
-    artifacts.write(tmp_path / "source.h5", datasets, {})
+    artifacts.write(tmp_path / "source.h5", arrays, {})
     return tmp_path / "source.h5"
 
 
@@ -76,7 +76,7 @@ def test_cells_are_written_with_exactly_these_columns_and_read_back(tmp_path, so
     assert path.read_text().splitlines()[0] == COLUMNS
     assert {(line["row"], line["row_label"]) for line in lines_of(path)} == {("M1", "M1"), ("M2", "the second")}
     for line, cell in zip(lines_of(path), cells, strict=True):
-        for key in ("table", "row", "column", "unit", "verdict", "artifact", "dataset"):
+        for key in ("table", "row", "column", "unit", "verdict", "artifact", "array"):
             assert line[key] == getattr(cell, key)
         for key in ("value", "ci_low", "ci_high"):
             assert float(line[key]) == pytest.approx(getattr(cell, key), rel=1e-9)
@@ -109,7 +109,7 @@ def test_a_mean_leaves_out_what_is_nan_and_counts_the_rest(source):
 def test_every_cell_names_the_dataset_that_it_can_be_recomputed_from(source):
     for cell in cells_of(source):
         with artifacts.read(cell.artifact) as file:
-            values = file[cell.dataset][()]
+            values = file[cell.array][()]
         assert cell.value == pytest.approx(100 * values.mean() if cell.unit == "%" else np.nanmean(values))
 
 
@@ -142,7 +142,7 @@ def test_without_any_number_of_the_paper_the_columns_are_the_same(tmp_path, sour
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_mean_of_nothing_agrees_with_nothing(tmp_path):
-    artifacts.write(tmp_path / "none.h5", {"size": Dataset(np.full(3, np.nan), "nothing found")}, {})
+    artifacts.write(tmp_path / "none.h5", {"size": Array(np.full(3, np.nan), "nothing found")}, {})
     cell = Table("t", PRINTED, True).mean("M2", "distortion", "rms", [CellArray(tmp_path / "none.h5", "size")])
     assert cell.n == 0
     assert cell.verdict == "not comparable"
@@ -153,7 +153,7 @@ def test_replicates_are_averaged_with_their_std_and_every_source_named(tmp_path,
     assert (cell.value, cell.n) == (63.0, 200)
     assert cell.std_over_seeds == pytest.approx(np.std([26, 100], ddof=1))
     assert cell.artifact.split(";") == [str(source)] * 2
-    assert cell.dataset.split(";") == ["wrong", "all wrong"]
+    assert cell.array.split(";") == ["wrong", "all wrong"]
     _, text, _, cells = written(tmp_path, [cell])
     assert "**63.00 ± 52.33 %**" in text.read_text(encoding="utf-8")
     assert float(lines_of(cells)[0]["std_over_seeds"]) == pytest.approx(cell.std_over_seeds)
@@ -162,12 +162,12 @@ def test_replicates_are_averaged_with_their_std_and_every_source_named(tmp_path,
 def test_a_difference_is_in_points_between_two_networks_over_their_replicates(tmp_path):
     counts = {"a": [10, 14, 12], "b": [20, 25, 21]}
     events = {f"{name}{k}": np.arange(200) < count for name in counts for k, count in enumerate(counts[name])}
-    artifacts.write(tmp_path / "s.h5", {name: Dataset(values, "some") for name, values in events.items()}, {})
+    artifacts.write(tmp_path / "s.h5", {name: Array(values, "some") for name, values in events.items()}, {})
     ones, others = ([CellArray(tmp_path / "s.h5", f"{name}{k}") for k in range(3)] for name in counts)
     cell = Table("t", PRINTED, True).difference("M2", "less_b", ones, others)
     assert (cell.value, cell.unit, cell.n) == (pytest.approx(6 - 11), "points", 3)
     assert cell.ci_low < -5 < cell.ci_high < 0
-    assert cell.dataset == "a0;a1;a2;b0;b1;b2"
+    assert cell.array == "a0;a1;a2;b0;b1;b2"
     _, text, _, _ = written(tmp_path, [cell])
     assert f"**-5.00** [{cell.ci_low:+.2f}, {cell.ci_high:+.2f}] |" in text.read_text(encoding="utf-8")
 
@@ -239,6 +239,6 @@ def test_the_papers_numbers_are_read_as_printed(tmp_path):
 )
 def test_a_note_says_what_misclassified_images_were_led_to(tmp_path, targets, words):
     status = np.zeros(3, np.uint8).astype(h5py.enum_dtype({"converged": 0}, basetype="u1"))
-    datasets = {"predicted": [0, 1, 1], "labels": [0, 0, 1], "target": targets, "success": [True] * 3, "status": status}
-    artifacts.write(tmp_path / "a.h5", {name: Dataset(values, "some") for name, values in datasets.items()}, {})
+    arrays = {"predicted": [0, 1, 1], "labels": [0, 0, 1], "target": targets, "success": [True] * 3, "status": status}
+    artifacts.write(tmp_path / "a.h5", {name: Array(values, "some") for name, values in arrays.items()}, {})
     assert words in tabulate_baseline._outcome(tmp_path / "a.h5", "random")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from blindspots.steps import artifacts
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from scripts import tabulate_baseline, tabulate_transfer
 
 IMAGES = 1000
@@ -44,8 +44,8 @@ def transfer(verdicts, folder, missed=0, amplified_to=0.1, comparable=True):
     rates = {"M1": 1.0, "M1_amplified": 0.9, "noise_0.1": 0.026}
     values = {f"misclassified/{row}/M1": np.arange(IMAGES) < IMAGES * share for row, share in rates.items()}
     values |= {f"failures/{row}": 0 if row == "noise_0.1" else missed for row in rates}
-    artifacts.write(folder / "e.h5", {name: Dataset(value, "some") for name, value in values.items()}, {})
-    artifacts.write(folder / "d.h5", {"distortion": Dataset(SIZES, "some")}, {})
+    artifacts.write(folder / "e.h5", {name: Array(value, "some") for name, value in values.items()}, {})
+    artifacts.write(folder / "d.h5", {"distortion": Array(SIZES, "some")}, {})
     rows = [{"name": "M1", "network": "M1", "stddev": None}]
     rows.append({"name": "M1_amplified", "network": "M1", "stddev": amplified_to})
     rows.append({"name": "noise_0.1", "network": None, "stddev": 0.1})
@@ -61,9 +61,9 @@ def baseline(verdicts, folder, missed=0, comparable=True):
     found = {"success": success, "distortion": np.where(success, SIZES, np.nan), "residual": np.where(success, 0, np.nan)}
     classes = {"predicted": np.zeros(IMAGES), "labels": np.zeros(IMAGES), "target": np.ones(IMAGES)}
     found |= {"status": success.astype(np.uint8).astype(STATUS)} | classes
-    artifacts.write(folder / "a.h5", {name: Dataset(value, "some") for name, value in found.items()}, {})
-    artifacts.write(folder / "o.h5", {"misclassified/test/M1": Dataset(np.arange(IMAGES) < 20, "some")}, {})
-    artifacts.write(folder / "n.h5", {"converged": Dataset(True, "some")}, {})
+    artifacts.write(folder / "a.h5", {name: Array(value, "some") for name, value in found.items()}, {})
+    artifacts.write(folder / "o.h5", {"misclassified/test/M1": Array(np.arange(IMAGES) < 20, "some")}, {})
+    artifacts.write(folder / "n.h5", {"converged": Array(True, "some")}, {})
     settings = {"errors_on": ["test"], "linear": [], "refined_to": {"M1": 1e-3}, "comparable": comparable}
     files = {"originals": ["o.h5"], "adversarial": ["a.h5"], "refined": ["a.h5"], "exact": [], "networks": ["n.h5"]}
     return verdicts(tabulate_baseline, settings, **files)

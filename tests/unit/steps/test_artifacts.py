@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blindspots.steps import artifacts
-from blindspots.steps.artifacts import ArtifactError, Dataset
+from blindspots.steps.artifacts import Array, ArtifactError
 
 DATASETS = {
-    "images": Dataset(np.arange(24, dtype=np.float32).reshape(2, 3, 4), "(n, height, width) pixels"),
-    "history/loss": Dataset([3.5, 2.25], "(iterations,) loss"),
-    "history/steps": Dataset(np.array([1, 2], dtype=np.int64), "(iterations,) steps"),
-    "success": Dataset(np.array([True, False]), "(n,) found"),
-    "inputs": Dataset(784, "pixels of an image"),
+    "images": Array(np.arange(24, dtype=np.float32).reshape(2, 3, 4), "(n, height, width) pixels"),
+    "history/loss": Array([3.5, 2.25], "(iterations,) loss"),
+    "history/steps": Array(np.array([1, 2], dtype=np.int64), "(iterations,) steps"),
+    "success": Array(np.array([True, False]), "(n,) found"),
+    "inputs": Array(784, "pixels of an image"),
 }
 ATTRIBUTES = {
     "program": "scripts.some",
@@ -90,7 +90,7 @@ arrays = hnp.arrays(
 @given(array=arrays)
 def test_any_array_comes_back_with_the_same_bytes(tmp_path_factory, array):
     path = tmp_path_factory.getbasetemp() / "any.h5"
-    artifacts.write(path, {"group/values": Dataset(array, "anything")}, {})
+    artifacts.write(path, {"group/values": Array(array, "anything")}, {})
     with artifacts.read(path) as file:
         stored = file["group/values"][()]
         assert np.asarray(stored).dtype == array.dtype
@@ -166,7 +166,7 @@ def test_what_a_killed_program_left_is_removed_and_nothing_else(tmp_path):
 def test_an_artifact_that_cannot_be_written_leaves_the_older_one(path):
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        artifacts.write(path, DATASETS | {"odd": Dataset(object(), "HDF5 has no such type")}, ATTRIBUTES)
+        artifacts.write(path, DATASETS | {"odd": Array(object(), "HDF5 has no such type")}, ATTRIBUTES)
     assert path.read_bytes() == before
     assert others(path) == []
 
@@ -198,7 +198,7 @@ def test_content_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):
 def small(tmp_path_factory):
     """A small artifact to be damaged, and its bytes."""
     path = tmp_path_factory.mktemp("small") / "some.h5"
-    artifacts.write(path, {"a": Dataset(np.arange(5.0), "five")}, {"program": "scripts.some", "host": "here"})
+    artifacts.write(path, {"a": Array(np.arange(5.0), "five")}, {"program": "scripts.some", "host": "here"})
     return path, path.read_bytes()
 
 

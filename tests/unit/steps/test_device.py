@@ -66,9 +66,8 @@ def test_what_has_no_deterministic_form_is_an_error():
 
 
 def test_a_job_does_not_wait_for_libraries_that_it_does_not_use():
-    program = (
-        "import sys; from types import SimpleNamespace; import scripts.attack; from blindspots.steps.device import prepare; "
-    )
+    program = "import sys; from types import SimpleNamespace; import scripts.attack_network; "
+    program += "from blindspots.steps.device import prepare; "
     program += "prepare(SimpleNamespace(), 'cpu'); "
     program += "print({'torchvision', 'torch._dynamo', 'pandas', 'scipy', 'matplotlib'} & sys.modules.keys())"
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "workflow", capture_output=True, text=True, check=True)

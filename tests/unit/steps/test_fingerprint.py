@@ -111,35 +111,35 @@ def test_empty_texts_that_some_versions_put_into_strings_make_no_difference():
 
 
 def test_training_enters_what_train_imports_and_not_the_attack():
-    modules = fingerprint("scripts.train").modules
+    modules = fingerprint("scripts.train_network").modules
     assert {
-        "scripts.train",
+        "scripts.train_network",
         "blindspots.training.convergence",
         "blindspots.networks.architectures",
         "blindspots.steps.artifacts",
     } <= set(modules)
     assert "blindspots.attack.core" not in modules
     assert "blindspots.solvers.box_lbfgs" not in modules
-    assert "scripts.attack" not in modules
+    assert "scripts.attack_network" not in modules
 
 
 def test_indirect_imports_enter():
-    assert "blindspots.solvers.box_lbfgs" in fingerprint("scripts.attack").modules  # through blindspots.attack.core
+    assert "blindspots.solvers.box_lbfgs" in fingerprint("scripts.attack_network").modules  # through blindspots.attack.core
 
 
 def test_package_files_enter():
-    assert {"blindspots", "scripts"} <= set(fingerprint("scripts.train").modules)
+    assert {"blindspots", "scripts"} <= set(fingerprint("scripts.train_network").modules)
 
 
 def test_pinned_packages_enter_for_the_programs_that_use_them():
     pins = dict(line.split("==") for line in LOCK.read_text().split())
     for name in ("torch", "scipy", "numpy"):
-        assert fingerprint("scripts.train").packages[name] == f"=={pins[name]}"
-    assert "matplotlib" not in fingerprint("scripts.train").packages
+        assert fingerprint("scripts.train_network").packages[name] == f"=={pins[name]}"
+    assert "matplotlib" not in fingerprint("scripts.train_network").packages
 
 
 def test_noise_needs_no_torch():
-    assert "torch" not in fingerprint("scripts.noise").packages
+    assert "torch" not in fingerprint("scripts.add_noise").packages
 
 
 def test_a_module_that_does_not_exist_is_an_error():
@@ -182,7 +182,7 @@ CHANGES = {
         "import numpy as np\nfrom blindspots.data import idx\n",
     ),
 }
-PROGRAMS = ("scripts.train", "scripts.plot_training")
+PROGRAMS = ("scripts.train_network", "scripts.plot_training")
 
 
 def fingerprints(root):
@@ -212,10 +212,10 @@ def copied(tmp_path_factory):
     ("change", "seen_by"),
     [
         ("comment", set()),
-        ("training", {"scripts.train"}),
+        ("training", {"scripts.train_network"}),
         ("shared", set(PROGRAMS)),
-        ("upgrade", {"scripts.train"}),
-        ("new import", {"scripts.train"}),
+        ("upgrade", {"scripts.train_network"}),
+        ("new import", {"scripts.train_network"}),
     ],
 )
 def test_a_change_is_seen_by_the_programs_that_reach_it_and_by_no_other(copied, change, seen_by):
@@ -236,5 +236,5 @@ def test_the_fingerprint_does_not_depend_on_where_the_project_lies(copied):
 
 def test_module_hashes_are_those_of_the_normalised_source():
     source = normalised((WORKFLOW / "blindspots" / "training" / "convergence.py").read_text())
-    recorded = fingerprint("scripts.train").modules["blindspots.training.convergence"]
+    recorded = fingerprint("scripts.train_network").modules["blindspots.training.convergence"]
     assert recorded == hashlib.sha256(source.encode()).hexdigest()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blindspots.steps import artifacts, image_sets
-from blindspots.steps.artifacts import ArtifactError, Dataset
+from blindspots.steps.artifacts import Array, ArtifactError
 from blindspots.steps.step import StepError
 
 RNG = np.random.default_rng(0)
@@ -16,7 +16,7 @@ TRAIN, TEST = (RNG.integers(0, 256, (n, 4, 5), dtype=np.uint8) for n in (12, 7))
 @pytest.fixture
 def data(tmp_path):
     arrays = {"train/images": TRAIN, "test/images": TEST, "train/labels": np.arange(12) % 10, "test/labels": np.arange(7)}
-    artifacts.write(tmp_path / "data.h5", {k: Dataset(v.astype(np.uint8), "some") for k, v in arrays.items()}, {})
+    artifacts.write(tmp_path / "data.h5", {k: Array(v.astype(np.uint8), "some") for k, v in arrays.items()}, {})
     return tmp_path / "data.h5"
 
 
@@ -37,7 +37,7 @@ def test_indices_choose_images_and_their_labels_in_order(data):
 @pytest.mark.parametrize("index", [[], [2, 0]])
 def test_photographs_are_read_by_their_indices_and_may_be_none(tmp_path, index):
     photographs = RNG.integers(0, 256, (3, 3, 4, 5), dtype=np.uint8)
-    arrays = {"pictures/images": Dataset(photographs, "some"), "pictures/labels": Dataset(np.arange(3), "some")}
+    arrays = {"pictures/images": Array(photographs, "some"), "pictures/labels": Array(np.arange(3), "some")}
     artifacts.write(tmp_path / "pictures.h5", arrays, {})
     pixels, labels = image_sets.read(tmp_path / "pictures.h5", "pictures", np.array(index, int))
     assert np.array_equal(np.rint(pixels * 255), photographs[np.array(index, int)])
@@ -45,7 +45,7 @@ def test_photographs_are_read_by_their_indices_and_may_be_none(tmp_path, index):
 
 
 def test_a_split_is_read_by_name_and_train_is_all(tmp_path, data):
-    artifacts.write(tmp_path / "splits.h5", {"P1": Dataset(np.array([2, 5]), "indices")}, {})
+    artifacts.write(tmp_path / "splits.h5", {"P1": Array(np.array([2, 5]), "indices")}, {})
     assert image_sets.read_split(tmp_path / "splits.h5", "P1").tolist() == [2, 5]
     assert len(image_sets.read(data, "train", image_sets.read_split(tmp_path / "splits.h5", "train")).labels) == 12
 

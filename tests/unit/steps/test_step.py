@@ -7,18 +7,18 @@ import pytest
 from conftest import ROOT, copy_code
 
 from blindspots.parallel.cores import available_cores
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.fingerprint import fingerprint
 from blindspots.steps.step import run
 
-MODULE = "scripts.gather"
+MODULE = "scripts.gather_shards"
 
 
 @pytest.mark.parametrize(("code", "status"), [(fingerprint(MODULE).sha256, 0), (None, 0), ("0" * 64, 1)])
 def test_code_that_has_changed_since_the_workflow_was_planned_is_not_run(tmp_path, capfd, code, status):
     settings = "{}" if code is None else f'{{"code": "{code}"}}'
     arguments = ["--output", str(tmp_path / "made.h5"), "--settings", settings]
-    assert run(lambda step: step.write({"a": Dataset(1, "one")}), MODULE, (), arguments) == status
+    assert run(lambda step: step.write({"a": Array(1, "one")}), MODULE, (), arguments) == status
     assert (tmp_path / "made.h5").exists() == (status == 0)
     wanted = f"the code of {MODULE} has changed since the workflow started: run the command again"
     assert (wanted in capfd.readouterr().err) == (status == 1)
@@ -58,10 +58,10 @@ def test_the_commit_is_the_projects_whatever_repository_a_git_hook_runs_for(tmp_
     assert said("-c", commit, folder=folder / "workflow") == "one"
 
 
-@pytest.mark.parametrize("command", ["scripts.split", "blindspots.audit"])
+@pytest.mark.parametrize("command", ["scripts.split_images", "blindspots.audit"])
 def test_no_program_imports_from_the_folder_of_the_run(tmp_path, monkeypatch, command):
     (tmp_path / "scripts").mkdir()
-    for name in ("random.py", "csv.py", "scripts/__init__.py", "scripts/split.py"):
+    for name in ("random.py", "csv.py", "scripts/__init__.py", "scripts/split_images.py"):
         (tmp_path / name).write_text("raise SystemExit('foreign code')")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "workflow"))
     safe = ["-P"] if command.startswith("scripts") else []  # as the rules say, and as a person types it

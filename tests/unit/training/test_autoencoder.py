@@ -12,9 +12,9 @@ from blindspots.networks import architectures
 from blindspots.parallel import chunks
 from blindspots.solvers.limited_memory import Point
 from blindspots.steps import artifacts, trained_networks
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.training import autoencoder, samples
-from scripts import train
+from scripts import train_network as train
 
 # Images of few causes, so that a few hidden units can tell them.
 _CAUSES = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -234,8 +234,8 @@ def test_the_program_trains_the_layers_above_and_leaves_the_pretrained_one(tmp_p
     pixels = (255 * IMAGES).round().to(torch.uint8)
     labels = (_CAUSES[:, 0] > 0).to(torch.uint8) + (_CAUSES[:, 1] > 0).to(torch.uint8)
     arrays = {"train/images": pixels, "train/labels": labels}
-    artifacts.write(tmp_path / "data.h5", {key: Dataset(values, "some") for key, values in arrays.items()}, {})
-    artifacts.write(tmp_path / "splits.h5", {"P1": Dataset(np.arange(30), "indices")}, {})
+    artifacts.write(tmp_path / "data.h5", {key: Array(values, "some") for key, values in arrays.items()}, {})
+    artifacts.write(tmp_path / "splits.h5", {"P1": Array(np.arange(30), "indices")}, {})
     options = {"method": "working_set", "gradient_tolerance": 1e-5, "max_iterations": 40, "history": 10}
     settings = {
         "network": {"kind": "fully_connected", "units": [5, 3], "activation": "sigmoid"},

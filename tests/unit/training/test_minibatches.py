@@ -14,12 +14,13 @@ from torch.nn.functional import cross_entropy
 from blindspots.networks import architectures
 from blindspots.networks.dropout import Dropout
 from blindspots.steps import artifacts, image_sets, trained_networks
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.checkpoints import Checkpoint
 from blindspots.training import minibatches, perturbed
 from blindspots.training.record import Trained
 from blindspots.training.total_loss import decay
-from scripts import train, train_perturbed
+from scripts import train_network as train
+from scripts import train_perturbed
 
 # Two lines part three kinds of images: what their first, and else their last, pixel says.
 SEPARABLE = torch.where(IMAGES[:, 0, 0] > 0.5, 0, torch.where(IMAGES[:, 1, 2] > 0.5, 1, 2))
@@ -309,9 +310,9 @@ def data(tmp_path):
     """The arguments for a small data set of 40 images, of which 30 are trained on."""
     pixels = torch.randint(0, 256, (40, 6, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     arrays = {"images": pixels, "labels": (pixels[:, 2, 3] > 127).to(torch.uint8)}
-    parts = {f"{part}/{key}": Dataset(values, "some") for part in ("train", "test") for key, values in arrays.items()}
+    parts = {f"{part}/{key}": Array(values, "some") for part in ("train", "test") for key, values in arrays.items()}
     artifacts.write(tmp_path / "data.h5", parts, {})
-    artifacts.write(tmp_path / "splits.h5", {"P1": Dataset(np.arange(10, 40), "indices")}, {})
+    artifacts.write(tmp_path / "splits.h5", {"P1": Array(np.arange(10, 40), "indices")}, {})
     return ["--data", str(tmp_path / "data.h5"), "--splits", str(tmp_path / "splits.h5")]
 
 

@@ -9,7 +9,7 @@ from blindspots.networks import architectures
 from blindspots.networks.cross_entropy import summed
 from blindspots.networks.flattening import flat
 from blindspots.parallel import chunks
-from blindspots.parallel.chunks import in_parts
+from blindspots.parallel.chunks import in_chunks
 from blindspots.parallel.workers import Workers
 from blindspots.solvers.limited_memory import Point
 from blindspots.training.total_loss import TotalLoss, decay
@@ -137,7 +137,7 @@ def test_doubt_is_what_an_images_label_lacks_of_probability_one():
 
 @pytest.mark.parametrize("count", [1, 7, 99, 100, 801, 2000, 12_000, 30_000, 60_000])
 def test_parts_are_equal_but_the_last_and_enough_for_eight_threads(count):
-    sizes = [len(part) for part in in_parts(torch.zeros(count, 1))]
+    sizes = [len(part) for part in in_chunks(torch.zeros(count, 1))]
     assert sum(sizes) == count
     assert len(set(sizes[:-1])) <= 1
     assert sizes[-1] <= sizes[0] <= 1500

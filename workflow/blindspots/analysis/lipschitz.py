@@ -62,7 +62,7 @@ def linear_maps(network: nn.Module, image_shape: Sequence[int], seed: int) -> li
         raise ValueError(
             f"the network cannot be traced ({error}): put what depends on values into a module with a method lipschitz()"
         ) from error
-    follow = _Follow(fx.GraphModule(network, graph), seed)
+    follow = LipschitzInterpreter(fx.GraphModule(network, graph), seed)
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(1, *image_shape, dtype=next(network.parameters()).dtype, generator=generator)
     if not torch.allclose(follow.run(image.clone()), network(image.clone())):
@@ -179,7 +179,7 @@ class _Tracer(fx.Tracer):
         return hasattr(m, "lipschitz") or _kind(m) is not None or super().is_leaf_module(m, module_qualified_name)
 
 
-class _Follow(fx.Interpreter):
+class LipschitzInterpreter(fx.Interpreter):
     """Runs a network on one image, for the sizes, and has each node's constant with respect to the input."""
 
     def __init__(self, module: fx.GraphModule, seed: int):

@@ -34,7 +34,7 @@ def rate(replicates: Replicates) -> Estimate:
     """The share of true values, each (n,) bool, with Wilson's interval. The interval is that of sampling n images."""
     n = min(map(len, replicates))
     if not n:
-        return alone(float("nan"), 0)
+        return without_interval(float("nan"), 0)
     shares = [events.mean() for events in replicates]
     interval = stats.binomtest(round(np.mean(shares) * n), n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(float(np.mean(shares)), n, interval.low, interval.high, _std(shares))
@@ -44,14 +44,14 @@ def mean(replicates: Replicates) -> Estimate:
     """The mean of values, each (n,), with Student's interval. The interval is that of sampling n images."""
     n = min(map(len, replicates))
     if not n:
-        return alone(float("nan"), 0)
+        return without_interval(float("nan"), 0)
     means = [values.mean() for values in replicates]
     value = float(np.mean(means))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * _standard_error(replicates)
     return Estimate(value, n, value - half, value + half, _std(means))
 
 
-def alone(value: float, n: int) -> Estimate:
+def without_interval(value: float, n: int) -> Estimate:
     """A number without an interval."""
     return Estimate(float(value), n, float("nan"), float("nan"), float("nan"))
 
@@ -146,7 +146,7 @@ class Effect(NamedTuple):
     p: float  # Mann and Whitney's, two-sided
 
 
-def larger(one: np.ndarray, other: np.ndarray) -> Effect:
+def probability_larger(one: np.ndarray, other: np.ndarray) -> Effect:
     """Whether values of one sample (m,) are larger than those of another (m',), as independent samples.
 
     The interval is Wilson's for as many trials as would give the probability the variance that DeLong's estimator finds, or

@@ -83,7 +83,7 @@ def largest(features: Tensor, directions: np.ndarray | None, top: int) -> np.nda
     return np.concatenate(rows)
 
 
-def alive(features: Tensor, top: int = 1) -> np.ndarray:
+def active_units(features: Tensor, top: int = 1) -> np.ndarray:
     """The units whose `top` largest images exceed others, so that ties alone do not make the row: (d,) bool.
 
     With one, those that are not the same for all images.

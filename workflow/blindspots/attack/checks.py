@@ -56,7 +56,7 @@ def without_rounding(images: Any, bounds: tuple[float, float]) -> Any:
     return inside if beyond.any() and math.isfinite(width) and (beyond <= _ROUNDING * width).all() else images
 
 
-def checked(model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None) -> int:
+def check_inputs(model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None) -> int:
     """The number of classes. Raises ValueError where no attack can be made.
 
     For the arguments see `blindspots.attack.core.minimum_distortion`.

@@ -17,7 +17,7 @@ from blindspots.attack.checks import (
     check_bounds,
     check_classes,
     check_count,
-    checked,
+    check_inputs,
     without_rounding,
 )
 from blindspots.attack.outcome import outcome
@@ -111,7 +111,7 @@ def minimum_distortion(
     options = _options(method)
     model, bounds = as_module(model), as_numbers(bounds)
     images = without_rounding(images, bounds)
-    classes = checked(model, images, bounds, margin, batch)
+    classes = check_inputs(model, images, bounds, margin, batch)
     check_count("threads", threads)
     parts = _Parts.of(model, images, batch, threads, _vectors(options, classes))
     if isinstance(targets, str):
@@ -159,7 +159,7 @@ def refine(
         raise ValueError(f"method is {method!r}: the refinement is by SQP(...)")
     model, bounds = as_module(model), as_numbers(bounds)
     images = without_rounding(images, bounds)
-    classes = checked(model, images, bounds, margin, batch)
+    classes = check_inputs(model, images, bounds, margin, batch)
     check_count("threads", threads)
     check_classes("target", targets, images, classes)
     if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape or adversarial.dtype != images.dtype:

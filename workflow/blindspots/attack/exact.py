@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blindspots.attack.checks import as_numbers, check_classes, checked, without_rounding
+from blindspots.attack.checks import as_numbers, check_classes, check_inputs, without_rounding
 from blindspots.networks.architectures import weight_layers
 from blindspots.solvers.projection import project
 
@@ -47,7 +47,7 @@ def exact_linear(
     """
     bounds = as_numbers(bounds)
     images = without_rounding(images, bounds)
-    classes = checked(model, images, bounds, margin, batch)
+    classes = check_inputs(model, images, bounds, margin, batch)
     if targets is not None:
         check_classes("target", targets, images, classes)
     layers = weight_layers(model)

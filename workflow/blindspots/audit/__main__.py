@@ -1,6 +1,6 @@
 """Ask any number of a finished run where it comes from, and check that it still does.
 
-    python -m blindspots.audit table4 M1 M2      one cell: its dataset, and the chain from there to the raw data
+    python -m blindspots.audit table4 M1 M2      one cell: its array, and the chain from there to the raw data
     python -m blindspots.audit                   everything that the run made; exit status 1 if a link is broken
 
 Nothing that Snakemake remembers of the run is trusted: what should be there is its plan for this configuration and this
@@ -20,11 +20,11 @@ from typing import Any
 
 import yaml
 
-from blindspots.audit.answer import answer, told
+from blindspots.audit.answer import answer, format_answer
 from blindspots.audit.plan import Job, PlanError, UnknownTargetError, plan
-from blindspots.audit.recompute import RecomputationError, compared, recompute
+from blindspots.audit.recompute import RecomputationError, format_recomputation, recompute
 from blindspots.audit.records import CellError, Run
-from blindspots.audit.verify import breaks, invalidated
+from blindspots.audit.verify import broken_links, invalidated_cells
 from blindspots.config.merging import merged
 from blindspots.steps.artifacts import ArtifactError
 
@@ -83,7 +83,7 @@ def _configuration(text: str) -> dict[str, Any]:
 
 def _cell(run: Run, options: argparse.Namespace) -> int:
     found = answer(run, *options.cell)
-    print(json.dumps(found, indent=2) if options.json else told(found))
+    print(json.dumps(found, indent=2) if options.json else format_answer(found))
     return int(bool(found["broken"]) or any(link["broken"] for link in found["files"].values()))
 
 
@@ -99,7 +99,7 @@ def _recomputed(run: Run, options: argparse.Namespace) -> int:
             )
         )
     else:
-        print("\n".join(compared(found)))
+        print("\n".join(format_recomputation(found)))
     return int(not found.holds)
 
 
@@ -111,8 +111,8 @@ def _everything(run: Run, options: argparse.Namespace) -> int:
         print(f"Error: there is no finished table in {results}", file=sys.stderr)
         return 2
     jobs, unknown = _planned(made, run, options.config)
-    found = list(breaks(run, jobs))
-    cells = invalidated(run, jobs, {broken.path for broken in found})
+    found = list(broken_links(run, jobs))
+    cells = invalidated_cells(run, jobs, {broken.path for broken in found})
     files = sum(len(job.outputs) for job in jobs)
     if options.json:
         print(

@@ -1,34 +1,34 @@
-"""What a cell answers when it is asked where it comes from: its datasets, and the chain from there to the raw data."""
+"""What a cell answers when it is asked where it comes from: its arrays, and the chain from there to the raw data."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from blindspots.audit.records import Run, code_changes, same, stated
+from blindspots.audit.records import Run, code_changes, same_value, stated_value
 from blindspots.report.kinds import KINDS
 from blindspots.report.tables import CellArray
 from blindspots.steps.artifacts import ArtifactError
 
 
 def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
-    """Where one cell comes from: its line, its datasets, and for every file of the chain its record and what is broken."""
+    """Where one cell comes from: its line, its arrays, and for every file of the chain its record and what is broken."""
     cell = run.cell(table, row, column)
     origin = run.origin(cell)
     links: dict[str, Any] = {}
     for source in origin["sources"]:
-        for path, inputs in run.chain(source["artifact"], source["dataset"]).items():
+        for path, inputs in run.chain(source["artifact"], source["array"]).items():
             link = links.setdefault(path, {"inputs": [], **_described(run, path)})
-            link["inputs"] += [name for name in inputs if name not in link["inputs"]]  # of a cell's other dataset in it
+            link["inputs"] += [name for name in inputs if name not in link["inputs"]]  # of a cell's other array in it
     return {"cell": cell, "broken": list(_contradicted(run, cell, origin["sources"])), **origin, "files": links}
 
 
 def _contradicted(run: Run, cell: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """By its datasets, where its table was edited."""
-    arrays = [CellArray(run.folder / of["artifact"], of["dataset"]).values() for of in sources]
+    """By its arrays, where its table was edited."""
+    arrays = [CellArray(run.folder / of["artifact"], of["array"]).values() for of in sources]
     given = KINDS[cell["unit"]].of(arrays)
-    if not same(given, stated(cell), rel_tol=1e-6):
-        yield f"is {_number(stated(cell))}, but its dataset gives {_number(given)}"
+    if not same_value(given, stated_value(cell), rel_tol=1e-6):
+        yield f"is {_number(stated_value(cell))}, but its array gives {_number(given)}"
 
 
 def _number(number: float) -> str:
@@ -45,20 +45,20 @@ def _described(run: Run, path: str) -> dict[str, Any]:
     record = artifact.record
     problems = list(code_changes(record))
     if artifact.content != record["content_sha256"]:
-        problems.append("has datasets or a record that are not those that it was written with")
+        problems.append("has arrays or a record that are not those that it was written with")
     recorded = {name: identity for paths in record["inputs"].values() for name, identity in paths.items()}
     problems += [f"was made from another {name} than is there" for name in recorded if recorded[name] != run.identity(name)]
     return {"record": record, "broken": problems}
 
 
-def told(found: Mapping[str, Any]) -> str:
+def format_answer(found: Mapping[str, Any]) -> str:
     """An answer as a tree, for people."""
     cell = found["cell"]
     interval = "" if cell["ci_low"] is None else f", 95 % interval {cell['ci_low']:.4g} to {cell['ci_high']:.4g}"
     suffix = KINDS[cell["unit"]].suffix
     lines = [
-        f"{cell['table']}, {cell['row']} × {cell['column']}: {_number(stated(cell))}{suffix} (n = {cell['n']}{interval}; "
-        f"the paper: {cell['paper'] or '–'}, {cell['verdict']})",
+        f"{cell['table']}, {cell['row']} × {cell['column']}: {_number(stated_value(cell))}{suffix} "
+        f"(n = {cell['n']}{interval}; the paper: {cell['paper'] or '–'}, {cell['verdict']})",
         *(f"  BROKEN: {reason}" for reason in found["broken"]),
         f"  = {found['formula']}, of",
     ]
@@ -76,10 +76,10 @@ def told(found: Mapping[str, Any]) -> str:
             follow(name, depth + 1)
 
     for source in found["sources"]:
-        lines.append(f"  {source['dataset']}: {source['meaning']}")
+        lines.append(f"  {source['array']}: {source['meaning']}")
         lines.append(f"    shape {source['shape']}, SHA-256 {source['sha256']}")
         follow(source["artifact"], 1)
-    lines.append("(The value was held against its datasets; the audit of everything does so with the rest of the line.)")
+    lines.append("(The value was held against its arrays; the audit of everything does so with the rest of the line.)")
     return "\n".join(lines)
 
 

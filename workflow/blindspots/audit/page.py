@@ -29,7 +29,7 @@ GAP = 128  # the gray around each
 
 
 class Examples(NamedTuple):
-    """Images that a cell's dataset speaks of."""
+    """Images that a cell's array speaks of."""
 
     of: int  # so many in all, of which the first few are here
     part: str  # the set that they are of, train or test
@@ -47,7 +47,7 @@ def render(template: str, exported: dict[str, Any], modules: dict[str, Any]) -> 
     return environment.from_string(template).render(**exported, modules=modules)
 
 
-def sources(paths: Sequence[Path], files: dict[str, Any]) -> dict[str, dict[str, str]]:
+def module_texts(paths: Sequence[Path], files: dict[str, Any]) -> dict[str, dict[str, str]]:
     """The modules that made the files, as they are now: their place, their text, and the hash that a fingerprint has."""
     made = {module for file in files.values() for module in file.get("record", {}).get("code_modules", {})}
     found = {}
@@ -69,8 +69,8 @@ def picture(run: Run, cell: dict[str, Any], data: Mapping[str, Path], splits: Pa
     if not KINDS[cell["unit"]].of_images:
         return None
     source = cell["sources"][0]
-    *_, last = source["dataset"].split("/")
-    which = "whose distortion counts" if source["dataset"] == "distortion" else f"that {last} misclassifies"
+    *_, last = source["array"].split("/")
+    which = "whose distortion counts" if source["array"] == "distortion" else f"that {last} misclassifies"
     found = examples(run, source, data, splits)
     count = len(found.labels)
     if not count:
@@ -85,13 +85,13 @@ def picture(run: Run, cell: dict[str, Any], data: Mapping[str, Path], splits: Pa
 
 
 def examples(run: Run, source: dict[str, Any], data: Mapping[str, Path], splits: Path) -> Examples:
-    """The first images that a dataset says were misclassified or, if it has distortions, whose distortion counts."""
+    """The first images that a array says were misclassified or, if it has distortions, whose distortion counts."""
     recorded = run.artifact(source["artifact"]).record["inputs"]
     distorted = recorded.get("distorted") or recorded.get("shards") or {}
     shards = [path for path in source["inputs"] if path in distorted]
-    row = source["dataset"].split("/")[-2] if "/" in source["dataset"] else None
+    row = source["array"].split("/")[-2] if "/" in source["array"] else None
     with artifacts.read(run.folder / source["artifact"]) as file:
-        places = _places(file, source["dataset"], row, splits)
+        places = _places(file, source["array"], row, splits)
     part = run.artifact(shards[0]).record["settings"]["images"] if shards else ("test" if row == "test" else "train")
     first = np.sort(places[:SHOWN])
     with artifacts.read(data[part]) as file:
@@ -100,11 +100,11 @@ def examples(run: Run, source: dict[str, Any], data: Mapping[str, Path], splits:
     return Examples(len(places), part, labels, targets, [originals, images] if shards else [originals])
 
 
-def _places(file: h5py.File, dataset: str, row: str | None, splits: Path) -> np.ndarray:
+def _places(file: h5py.File, array: str, row: str | None, splits: Path) -> np.ndarray:
     """The places in the set of the images that are meant."""
     if row is None:
         return file["index"][()][file["success"][()]]
-    wrong = np.flatnonzero(file[dataset][()])
+    wrong = np.flatnonzero(file[array][()])
     if "index" in file:
         return file[f"index/{row}"][()][wrong]
     return wrong if row in ("train", "test") else image_sets.read_split(splits, row)[wrong]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from blindspots.audit.plan import Job
-from blindspots.audit.records import Artifact, Run, other_settings, same, stated
+from blindspots.audit.records import Artifact, Run, changed_settings, same_value, stated_value
 from blindspots.data import idx
 from blindspots.report.kinds import KINDS
 from blindspots.steps import artifacts
@@ -73,8 +73,8 @@ class Recomputation(NamedTuple):
     @property
     def holds(self) -> bool:
         if self.tolerance:
-            return same(self.again, self.value, abs_tol=self.tolerance)
-        return same(self.again, self.value) and not any(file.differences for file in self.files)
+            return same_value(self.again, self.value, abs_tol=self.tolerance)
+        return same_value(self.again, self.value) and not any(file.differences for file in self.files)
 
 
 def recompute(
@@ -84,7 +84,7 @@ def recompute(
     cell = run.cell(table, row, column)
     chosen = _chosen(run, jobs, cell, deep)
     for job in chosen:
-        if other := other_settings(run.artifact(job.outputs[0]).record, job.settings):
+        if other := changed_settings(run.artifact(job.outputs[0]).record, job.settings):
             raise RecomputationError(
                 f"{job.outputs[0]} was made with other settings than the configuration says ({', '.join(other)}): "
                 "give the run's own with --config"
@@ -100,11 +100,11 @@ def recompute(
             _run(job, again.folder, _sources(run, job, Path(scratch, "raw")))
             remade += [_compared(run.artifact(path), again.artifact(path)) for path in job.outputs]
         _run(tabulation, again.folder, {})
-        value = stated(again.cell(table, row, column))
+        value = stated_value(again.cell(table, row, column))
     tolerance = DEEP if deep else ONE_LEVEL
     if not any(file.environment for file in remade):
-        return Recomputation(stated(cell), value, remade, 0, "")
-    return Recomputation(stated(cell), value, remade, allowed(cell, tolerance), tolerance.reason)
+        return Recomputation(stated_value(cell), value, remade, 0, "")
+    return Recomputation(stated_value(cell), value, remade, allowed(cell, tolerance), tolerance.reason)
 
 
 def allowed(cell: Mapping[str, Any], tolerance: Tolerance) -> float:
@@ -112,19 +112,19 @@ def allowed(cell: Mapping[str, Any], tolerance: Tolerance) -> float:
     kind = KINDS[cell["unit"]]
     if kind.rates == 1:
         return max(tolerance.rate, 100 / cell["n"])
-    return kind.rates * tolerance.rate if kind.rates else tolerance.distortion * stated(cell)
+    return kind.rates * tolerance.rate if kind.rates else tolerance.distortion * stated_value(cell)
 
 
 def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) -> list[Job]:
     """The jobs that make the cell's artifacts (and all behind them), in an order in which they can run."""
     maker = {path: job for job in jobs for path in job.outputs}
     graph: dict[str, list[str]] = {}
-    for path, dataset in zip(cell["artifact"].split(";"), cell["dataset"].split(";"), strict=True):
+    for path, array in zip(cell["artifact"].split(";"), cell["array"].split(";"), strict=True):
         if path not in maker:
             raise RecomputationError(f"the workflow does not make {path}, which {cell['table']} says the cell is from")
-        chain = run.chain(path, dataset)
+        chain = run.chain(path, array)
         if not deep:
-            copied = chain[path] if maker[path].program == "scripts.gather" else []  # copying is no computing
+            copied = chain[path] if maker[path].program == "scripts.gather_shards" else []  # copying is no computing
             chain = {name: chain[name] for name in (path, *copied)}
         graph |= {name: inputs for name, inputs in chain.items() if name in maker}
     order = [path for path in TopologicalSorter(graph).static_order() if path in graph]
@@ -151,7 +151,7 @@ def _link(inputs: set[str], chosen: Sequence[Job], run: Run, again: Run) -> None
 def _sources(run: Run, job: Job, folder: Path) -> dict[str, Any]:
     """Where a program's files come from. For the one that fetches the data: the raw files as the run has them, whose hashes
     it checks, so that no network is needed."""
-    if job.program != "scripts.fetch":
+    if job.program != "scripts.fetch_images":
         return job.unrecorded
     folder.mkdir()
     with artifacts.read(run.folder / job.outputs[0]) as file:
@@ -175,9 +175,9 @@ def _compared(then: Artifact, now: Artifact) -> Remade:
 
 
 def _differences(then: Artifact, now: Artifact) -> Iterator[str]:
-    """Where two artifacts differ, dataset by dataset; at last that it is the record."""
+    """Where two artifacts differ, array by array; at last that it is the record."""
     differ = False
-    old, new = then.datasets(), now.datasets()
+    old, new = then.arrays(), now.arrays()
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
         if before is None or after is None or before.shape != after.shape:
@@ -199,7 +199,7 @@ def _environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
             yield f"{key}: {before} then, {after} now"
 
 
-def compared(found: Recomputation) -> Iterator[str]:
+def format_recomputation(found: Recomputation) -> Iterator[str]:
     """A recomputation in words, for people."""
     for file in found.files:
         yield f"{file.path}: {'; '.join(file.differences) or 'the same bits'}"

@@ -37,22 +37,22 @@ class Artifact:
 
     @cached_property
     def content(self) -> str:
-        """The hash that its datasets and its record have now; `record` has the one that they were written with."""
+        """The hash that its arrays and its record have now; `record` has the one that they were written with."""
         with artifacts.read(self.folder / self.path) as file:
             return artifacts.content_hash(file)
 
-    def datasets(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
         """All of its values, by name."""
         found: dict[str, np.ndarray] = {}
         with artifacts.read(self.folder / self.path) as file:
             file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
         return {name: np.asarray(values) for name, values in found.items()}
 
-    def inputs(self, dataset: str | None = None) -> list[str]:
-        """The files that it was made from; with a dataset, those that this one was."""
+    def inputs(self, array: str | None = None) -> list[str]:
+        """The files that it was made from; with a array, those that this one was."""
         recorded = self.record["inputs"]
-        if dataset and dataset.startswith("misclassified/"):
-            _, row, column = dataset.split("/")
+        if array and array.startswith("misclassified/"):
+            _, row, column = array.split("/")
             networks = [path for path in recorded["networks"] if Path(path).stem == column]
             if "distorted" in recorded:
                 files = iter(recorded["distorted"])
@@ -78,11 +78,11 @@ def code_changes(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"was made by other code: {', '.join(changed) or 'other pinned versions of its packages'}"
 
 
-class Source(NamedTuple):
-    """A dataset that a cell is computed from."""
+class ArrayRecord(NamedTuple):
+    """A array that a cell is computed from."""
 
     artifact: str
-    dataset: str
+    array: str
     meaning: str
     shape: list[int]
     sha256: str  # of its bytes
@@ -140,9 +140,9 @@ class Run:
         return _plain(found.iloc[0].to_dict())
 
     def origin(self, cell: dict[str, Any]) -> dict[str, Any]:
-        """How a cell was computed: the formula, and its datasets with the files that each was made from."""
+        """How a cell was computed: the formula, and its arrays with the files that each was made from."""
         sources = [
-            source._asdict() | {"inputs": self.artifact(source.artifact).inputs(source.dataset)}
+            source._asdict() | {"inputs": self.artifact(source.artifact).inputs(source.array)}
             for source in self.sources(cell)
         ]
         kind = KINDS[cell["unit"]]
@@ -151,49 +151,49 @@ class Run:
             formula += f", and of the {len(sources)} replicates"
         return {"formula": formula, "sources": sources}
 
-    def sources(self, cell: dict[str, Any]) -> Iterator[Source]:
-        """The datasets of a cell, one for each replicate."""
-        for path, name in zip(cell["artifact"].split(";"), cell["dataset"].split(";"), strict=True):
+    def sources(self, cell: dict[str, Any]) -> Iterator[ArrayRecord]:
+        """The arrays of a cell, one for each replicate."""
+        for path, name in zip(cell["artifact"].split(";"), cell["array"].split(";"), strict=True):
             with artifacts.read(self.folder / path) as file:
                 if name not in file:
-                    raise CellError(f"{path} has no dataset {name}")
-                dataset: h5py.Dataset = file[name]
-                digest = hashlib.sha256(np.ascontiguousarray(dataset[()]).tobytes()).hexdigest()
-                yield Source(path, name, dataset.attrs["meaning"], list(dataset.shape), digest)
+                    raise CellError(f"{path} has no array {name}")
+                array: h5py.Dataset = file[name]
+                digest = hashlib.sha256(np.ascontiguousarray(array[()]).tobytes()).hexdigest()
+                yield ArrayRecord(path, name, array.attrs["meaning"], list(array.shape), digest)
 
-    def chain(self, path: str, dataset: str | None = None) -> dict[str, list[str]]:
-        """Every file that an artifact, or one dataset of it, comes from -> what that file in turn was made from.
+    def chain(self, path: str, array: str | None = None) -> dict[str, list[str]]:
+        """Every file that an artifact, or one array of it, comes from -> what that file in turn was made from.
 
         A file that is no artifact, or cannot be read, was made from nothing that is known.
         """
         found: dict[str, list[str]] = {}
 
-        def follow(path: str, dataset: str | None) -> None:
+        def follow(path: str, array: str | None) -> None:
             if path in found:
                 return
             try:
-                found[path] = self.artifact(path).inputs(dataset) if path.endswith(".h5") else []
+                found[path] = self.artifact(path).inputs(array) if path.endswith(".h5") else []
             except ArtifactError:
                 found[path] = []
             for name in found[path]:
                 follow(name, None)
 
-        follow(path, dataset)
+        follow(path, array)
         return found
 
 
-def other_settings(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+def changed_settings(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """The settings in which an artifact's record differs from those of the job that is to make it, without its code."""
     recorded, planned = record["settings"], {key: value for key, value in settings.items() if key != "code"}
     return sorted(key for key in planned.keys() | recorded if planned.get(key) != recorded.get(key))
 
 
-def stated(cell: Mapping[str, Any]) -> float:
+def stated_value(cell: Mapping[str, Any]) -> float:
     """The value that a table gives for a cell; NaN where there was nothing to compute it from."""
     return math.nan if cell["value"] is None else cell["value"]
 
 
-def same(one: float, other: float, rel_tol: float = 0.0, abs_tol: float = 0.0) -> bool:
+def same_value(one: float, other: float, rel_tol: float = 0.0, abs_tol: float = 0.0) -> bool:
     """Whether two values of a cell are the same, NaN and NaN included."""
     return math.isclose(one, other, rel_tol=rel_tol, abs_tol=abs_tol) or (math.isnan(one) and math.isnan(other))
 

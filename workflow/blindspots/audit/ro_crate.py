@@ -116,11 +116,11 @@ class _Crate(ROCrate):
         """The files that were there before the run: of the data set, pictures, or a network's weights."""
         settings = record["settings"]
         match record["program"]:
-            case "scripts.fetch":
+            case "scripts.fetch_images":
                 known = {file["name"]: file["sha256"] for file in settings["files"].values()}
             case "scripts.fetch_pictures":
                 known = settings["files"] if settings["folder"] is None else {}
-            case "scripts.load":
+            case "scripts.load_network":
                 known = {settings["weights"]["name"]: settings["weights"]["sha256"]}
             case _:
                 known = {}
@@ -129,11 +129,11 @@ class _Crate(ROCrate):
             for name, digest in known.items()
         ]
 
-    def dataset(self, source: Mapping[str, Any]) -> Entity:
+    def array(self, source: Mapping[str, Any]) -> Entity:
         return self.entity(
-            f"#{source['artifact']}/{source['dataset']}",
+            f"#{source['artifact']}/{source['array']}",
             "Dataset",
-            name=source["dataset"],
+            name=source["array"],
             description=source["meaning"],
             size=" × ".join(map(str, source["shape"])),
             sha256=source["sha256"],
@@ -157,7 +157,7 @@ class _Crate(ROCrate):
             maxValue=cell["ci_high"],
             measurementTechnique=cell["formula"],
             valueReference=paper,
-            wasDerivedFrom=[self.dataset(source) for source in cell["sources"]],
+            wasDerivedFrom=[self.array(source) for source in cell["sources"]],
             isPartOf=self.get(f"results/{cell['table']}.cells.csv"),
         )
 

@@ -9,29 +9,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blindspots.audit.plan import Job
-from blindspots.audit.records import Run, code_changes, other_settings
+from blindspots.audit.records import Run, changed_settings, code_changes
 from blindspots.data import idx
 from blindspots.steps import artifacts
 from blindspots.steps.artifacts import ArtifactError
 
 
-class Break(NamedTuple):
+class BrokenLink(NamedTuple):
     """A broken link: a file, and what is wrong with it."""
 
     path: str
     reason: str
 
 
-def breaks(run: Run, jobs: Sequence[Job]) -> Iterator[Break]:
+def broken_links(run: Run, jobs: Sequence[Job]) -> Iterator[BrokenLink]:
     """Every broken link of a run whose plan is `jobs`."""
     for job in jobs:
         missing = [path for path in job.outputs if not (run.folder / path).is_file()]
         for path in missing:
-            yield Break(path, "is missing")
+            yield BrokenLink(path, "is missing")
         if missing:
             continue
         if job.outputs[0].endswith(".h5"):
-            yield from (Break(job.outputs[0], reason) for reason in _artifact(run, job))
+            yield from (BrokenLink(job.outputs[0], reason) for reason in _artifact(run, job))
         else:
             yield from _derived(run, job)
 
@@ -45,10 +45,10 @@ def _artifact(run: Run, job: Job) -> Iterator[str]:
         return
     record = artifact.record
     if artifact.content != record["content_sha256"]:
-        yield "has datasets or a record that are not those that it was written with"
+        yield "has arrays or a record that are not those that it was written with"
     if record["program"] != job.program:
         yield f"was made by {record['program']}; the workflow says {job.program}"
-    if other := other_settings(record, job.settings):
+    if other := changed_settings(record, job.settings):
         yield f"was made with other settings than the configuration says: {', '.join(other)}"
     yield from code_changes(record)
     for role, paths in job.inputs.items():
@@ -58,7 +58,7 @@ def _artifact(run: Run, job: Job) -> Iterator[str]:
         for name in paths:
             if name in recorded and recorded[name] != run.identity(name):
                 yield f"was made from another {name} than is there"
-    if job.program == "scripts.fetch":
+    if job.program == "scripts.fetch_images":
         yield from _raw_data(run.folder / path, job.settings["files"])
 
 
@@ -70,19 +70,19 @@ def _raw_data(path: Path, files: Mapping[str, Mapping[str, str]]) -> Iterator[st
                 yield f"has {role} that are not the file {expected['name']} of the configuration"
 
 
-def _derived(run: Run, job: Job) -> Iterator[Break]:
+def _derived(run: Run, job: Job) -> Iterator[BrokenLink]:
     """Tables, pages and pictures carry no record: they are made once more and compared."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(run.folder):
         copies = [str(Path(scratch, str(number), Path(path).name)) for number, path in enumerate(job.outputs)]
-        status, said = rerun(job, copies)
+        status, said = rerun_program(job, copies)
         for path, copy in zip(job.outputs, copies, strict=True):
             if status:
-                yield Break(path, f"cannot be made again: {said}")
+                yield BrokenLink(path, f"cannot be made again: {said}")
             elif Path(path).read_bytes() != Path(copy).read_bytes():
-                yield Break(path, "is not what its inputs give: changed by hand, or made from others")
+                yield BrokenLink(path, "is not what its inputs give: changed by hand, or made from others")
 
 
-def rerun(job: Job, outputs: Sequence[str]) -> tuple[int, str]:
+def rerun_program(job: Job, outputs: Sequence[str]) -> tuple[int, str]:
     """Run a job's program in this process, with other outputs: its exit status, and the last line that it said."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
@@ -90,7 +90,7 @@ def rerun(job: Job, outputs: Sequence[str]) -> tuple[int, str]:
     return status, (said.getvalue().strip().splitlines() or [""])[-1]
 
 
-def invalidated(run: Run, jobs: Sequence[Job], broken: set[str]) -> dict[str, list[str]]:
+def invalidated_cells(run: Run, jobs: Sequence[Job], broken: set[str]) -> dict[str, list[str]]:
     """The cells of each table that rest on a broken file."""
     found: dict[str, list[str]] = {}
     for job in jobs:
@@ -102,7 +102,7 @@ def invalidated(run: Run, jobs: Sequence[Job], broken: set[str]) -> dict[str, li
             found[table] = ["all"]
             continue
         for cell in run.cells(table).itertuples():
-            parts = zip(cell.artifact.split(";"), cell.dataset.split(";"), strict=True)
-            if any(broken & run.chain(path, dataset).keys() for path, dataset in parts):
+            parts = zip(cell.artifact.split(";"), cell.array.split(";"), strict=True)
+            if any(broken & run.chain(path, array).keys() for path, array in parts):
                 found.setdefault(table, []).append(f"{cell.row} × {cell.column}")
     return found

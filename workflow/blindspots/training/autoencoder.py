@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from blindspots.networks.flattening import flat
-from blindspots.parallel.chunks import in_parts
+from blindspots.parallel.chunks import in_chunks
 from blindspots.parallel.workers import Workers
 from blindspots.solvers.limited_memory import Function, Point
 from blindspots.solvers.progress import Report, no_report
@@ -91,7 +91,7 @@ class Reconstruction(Objective):
         """The loss over some images, its gradient, and the mean of ‖x̂ - x‖²."""
         self._assign(values, images)
         w, b, v, a = self.parameters
-        n, parts = len(images), in_parts(images)
+        n, parts = len(images), in_chunks(images)
         hidden = list(self.each(lambda x: torch.addmm(b[:, None], w, x.flatten(1).t()).sigmoid_(), parts))
         active = sum(self.each(lambda h: h.sum(1), hidden)) / n
         # The divergence is of means over all images; its gradient is that of a sum over images, Σ_j slope_j h_j / n.

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from blindspots.solvers.limited_memory import NO_DESCENT, Point
 from blindspots.solvers.progress import Report, no_report
 from blindspots.training.objective import Objective
-from blindspots.training.record import Iteration, Trained, tell
+from blindspots.training.record import Iteration, Trained, report_progress
 
 
 def fit(
@@ -34,7 +34,7 @@ def fit(
     def after_iteration(intermediate_result) -> None:
         # L-BFGS-B accepts the point that it evaluated last, so `latest` describes it.
         states.append(Iteration.of(objective.state(latest), objective.evaluations))
-        tell(report, "iteration", error, states)
+        report_progress(report, "iteration", error, states)
 
     latest = None
     options = {

@@ -53,7 +53,7 @@ class Trained(NamedTuple):
     message: str
 
 
-def tell(report: Report, unit: str, error: str, states: Sequence[Iteration]) -> None:
+def report_progress(report: Report, unit: str, error: str, states: Sequence[Iteration]) -> None:
     """Report the last of the states; error says what the error is that they have."""
     last = states[-1]
     report("%s %d: %s, %s %.4f", unit, len(states), last.described, error, last.error)

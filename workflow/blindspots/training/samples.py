@@ -6,7 +6,7 @@ from torch import Tensor
 from blindspots.solvers.limited_memory import CONVERGED, Pairs, Point, minimise
 from blindspots.solvers.progress import Report, no_report
 from blindspots.training.objective import Objective
-from blindspots.training.record import Iteration, Trained, tell
+from blindspots.training.record import Iteration, Trained, report_progress
 
 LARGEST = 0.4  # as a fraction of all images: more of them are not worth leaving out the rest
 _COARSER = 10  # times the tolerance, to which the minimum of a sample is looked for
@@ -54,7 +54,7 @@ def fit(
 
     def record(point: Point) -> None:
         states.append(Iteration.of(objective.state(point), objective.evaluations))
-        tell(report, "iteration", error, states)
+        report_progress(report, "iteration", error, states)
 
     pairs = Pairs(history, objective.values, objective.each)
     limits = {"gradient_tolerance": gradient_tolerance, "max_iterations": max_iterations}

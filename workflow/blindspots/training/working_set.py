@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blindspots.solvers.limited_memory import CONVERGED, NO_DESCENT, OUT_OF_ITERATIONS, Pairs, Point, ended, minimise
 from blindspots.solvers.progress import Report, no_report
-from blindspots.training.record import Iteration, Trained, tell
+from blindspots.training.record import Iteration, Trained, report_progress
 from blindspots.training.samples import LARGEST, begin
 from blindspots.training.total_loss import TotalLoss
 
@@ -34,7 +34,7 @@ def fit(
 
     def record(point: Point) -> None:
         states.append(Iteration.of(loss.state(point), loss.evaluations))
-        tell(report, "pass", "training error", states)
+        report_progress(report, "pass", "training error", states)
 
     pairs = Pairs(history, loss.values, loss.each)
     limits = {"gradient_tolerance": gradient_tolerance, "max_iterations": max_iterations}

@@ -7,7 +7,7 @@ from blindspots.attack.exact import exact_linear
 from blindspots.solvers.box_lbfgs import CONVERGED
 from blindspots.steps import artifacts, image_sets, trained_networks
 from blindspots.steps.device import prepare
-from blindspots.steps.examples import layout
+from blindspots.steps.examples import example_arrays
 from blindspots.steps.step import Step, run
 
 
@@ -30,11 +30,11 @@ def body(step: Step) -> None:
         gradient_evaluations=torch.zeros_like(target),
         status=torch.where(exact.success, CONVERGED, NOT_FOUND),
     )
-    step.write(layout(network, settings["images"], index, originals, result))
+    step.write(example_arrays(network, settings["images"], index, originals, result))
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.exact", ("data", "network", "adversarial"), argv)
+    return run(body, "scripts.find_exact_minima", ("data", "network", "adversarial"), argv)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 
 from blindspots.data import downloads, idx
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.step import Step, StepError, run
 
 
@@ -12,16 +12,16 @@ def body(step: Step) -> None:
     checksums = {file["name"]: file["sha256"] for file in files.values()}
     try:
         content = downloads.obtain(checksums, step.unrecorded["sources"], downloads.default_cache())
-    except downloads.SourceError as error:
+    except downloads.DownloadError as error:
         raise StepError(str(error)) from error
     arrays = {role: _parsed(role, file["name"], content[file["name"]]) for role, file in files.items()}
-    datasets = {}
+    stored = {}
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         _check(part, images, labels, step.settings)
-        datasets[f"{part}/images"] = Dataset(images, "(n, height, width) pixels, 0 to 255")
-        datasets[f"{part}/labels"] = Dataset(labels, "(n,) classes")
-    step.write(datasets)
+        stored[f"{part}/images"] = Array(images, "(n, height, width) pixels, 0 to 255")
+        stored[f"{part}/labels"] = Array(labels, "(n,) classes")
+    step.write(stored)
 
 
 def _parsed(role: str, name: str, content: bytes) -> np.ndarray:
@@ -50,7 +50,7 @@ def _check(part, images, labels, settings) -> None:
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.fetch", (), argv)
+    return run(body, "scripts.fetch_images", (), argv)
 
 
 if __name__ == "__main__":

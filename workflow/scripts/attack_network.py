@@ -11,9 +11,9 @@ from blindspots.attack.penalty import LBFGS
 from blindspots.networks.evaluation import classify
 from blindspots.parallel.workers import can_fork
 from blindspots.steps import image_sets, trained_networks
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.device import prepare
-from blindspots.steps.examples import PRECISIONS, layout
+from blindspots.steps.examples import PRECISIONS, example_arrays
 from blindspots.steps.step import Progress, Step, StepError, log, run
 
 _BLOCKS = 50, 1000  # images classified at a time, until there are enough: at first, and at most
@@ -52,8 +52,8 @@ def body(step: Step) -> None:
         processes=can_fork(),
         report=Progress(),
     )
-    c = Dataset(result.c.cpu(), "(n,) the penalty weight that it was found with")
-    step.write(layout(network, settings["images"], index, originals, result) | {"c": c})
+    c = Array(result.c.cpu(), "(n,) the penalty weight that it was found with")
+    step.write(example_arrays(network, settings["images"], index, originals, result) | {"c": c})
 
 
 def _correct(step: Step, network, labels: np.ndarray, device: torch.device) -> np.ndarray:
@@ -101,7 +101,7 @@ def _given(step: Step, labels: np.ndarray) -> torch.Tensor:
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.attack", ("data", "network", "targets"), argv)
+    return run(body, "scripts.attack_network", ("data", "network", "targets"), argv)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from blindspots.networks import architectures
-from blindspots.parallel.chunks import in_parts
+from blindspots.parallel.chunks import in_chunks
 from blindspots.steps import image_sets
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.checkpoints import Checkpoint
 from blindspots.steps.device import prepare
 from blindspots.steps.step import Progress, Step, log, run
@@ -45,7 +45,7 @@ def to_convergence(step: Step) -> None:
     pretrained = autoencoder.pretrain(encoder, x, **until | pretraining, generator=generator)
     log.info("pretrained by %.1f gradients of all images (%s)", pretrained.history[-1].evaluations, pretrained.message)
     with torch.no_grad():
-        features = torch.cat([encoder(part) for part in in_parts(x)])
+        features = torch.cat([encoder(part) for part in in_chunks(x)])
     trained = convergence.fit(above, features, y, **_decay(settings), **until)
     _end(step, network, x, trained, _record("pretraining", pretrained))
 
@@ -72,7 +72,7 @@ def in_minibatches(step: Step, make_term: Callable[..., minibatches.Term] | None
         report=Progress(),
     )
     meaning = "(points,) test images misclassified, a fraction; nothing depends on it"
-    _end(step, network, x, fitted.trained, {"history/error_test": Dataset(fitted.watched, meaning)})
+    _end(step, network, x, fitted.trained, {"history/error_test": Array(fitted.watched, meaning)})
     checkpoint.remove()
 
 
@@ -93,7 +93,7 @@ def _decay(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"weight_decay": settings["weight_decay"], "decay_convention": settings["training"]["decay_convention"]}
 
 
-def _end(step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapping[str, Dataset] | None = None) -> None:
+def _end(step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapping[str, Array] | None = None) -> None:
     last = trained.history[-1]
     log.info(
         "%s after %.1f gradients of all images (%s): %s, training error %.4f",
@@ -105,9 +105,9 @@ def _end(step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapp
     )
     step.write(
         {
-            **{f"parameters/{key}": Dataset(value.cpu(), "weights") for key, value in network.state_dict().items()},
-            "image_shape": Dataset(x.shape[1:], "height and width of an image"),
-            "converged": Dataset(trained.converged, trained.message),
+            **{f"parameters/{key}": Array(value.cpu(), "weights") for key, value in network.state_dict().items()},
+            "image_shape": Array(x.shape[1:], "height and width of an image"),
+            "converged": Array(trained.converged, trained.message),
             **_record("history", trained),
             **(more or {}),
         }
@@ -120,13 +120,13 @@ def _outcome(trained: Trained, settings: Mapping[str, Any]) -> str:
     return "converged" if trained.converged else "NOT converged"
 
 
-def _record(name: str, trained: Trained) -> dict[str, Dataset]:
+def _record(name: str, trained: Trained) -> dict[str, Array]:
     columns = zip(trained.history[0]._fields, zip(*trained.history, strict=True), strict=True)
-    return {f"{name}/{field}": Dataset(values, f"(points,) {_MEANINGS[field]}") for field, values in columns}
+    return {f"{name}/{field}": Array(values, f"(points,) {_MEANINGS[field]}") for field, values in columns}
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.train", ("data", "splits"), argv)
+    return run(body, "scripts.train_network", ("data", "splits"), argv)
 
 
 if __name__ == "__main__":

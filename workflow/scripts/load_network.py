@@ -7,7 +7,7 @@ import torch
 
 from blindspots.data import downloads
 from blindspots.networks import architectures
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.step import Step, StepError, log, run
 
 
@@ -20,22 +20,22 @@ def body(step: Step) -> None:
             {weights["name"]: weights["sha256"]}, step.unrecorded["sources"], downloads.default_cache()
         )
         found = torch.load(io.BytesIO(content[weights["name"]]), map_location="cpu", weights_only=True)
-        architectures.take_over(network, found)
-    except downloads.SourceError as error:
+        architectures.load_matching_weights(network, found)
+    except downloads.DownloadError as error:
         raise StepError(str(error)) from error
     except (ValueError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
         raise StepError(f"{weights['name']} has no weights of this network: {error}") from error
     log.info("%d parameters", sum(p.numel() for p in network.parameters()))
     step.write(
         {
-            **{f"parameters/{key}": Dataset(value, "weights") for key, value in network.state_dict().items()},
-            "image_shape": Dataset(settings["image_shape"], "colours, height and width of an image"),
+            **{f"parameters/{key}": Array(value, "weights") for key, value in network.state_dict().items()},
+            "image_shape": Array(settings["image_shape"], "colours, height and width of an image"),
         }
     )
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.load", (), argv)
+    return run(body, "scripts.load_network", (), argv)
 
 
 if __name__ == "__main__":

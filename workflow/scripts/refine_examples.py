@@ -9,7 +9,7 @@ from blindspots.attack.sqp import SQP
 from blindspots.parallel.workers import can_fork
 from blindspots.steps import artifacts, image_sets, trained_networks
 from blindspots.steps.device import prepare
-from blindspots.steps.examples import PRECISIONS, layout
+from blindspots.steps.examples import PRECISIONS, example_arrays
 from blindspots.steps.step import Progress, Step, run
 
 
@@ -33,11 +33,11 @@ def body(step: Step) -> None:
         processes=can_fork(),
         report=Progress(),
     )
-    step.write(layout(network, settings["images"], index, originals, result))
+    step.write(example_arrays(network, settings["images"], index, originals, result))
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.refine", ("data", "network", "adversarial"), argv)
+    return run(body, "scripts.refine_examples", ("data", "network", "adversarial"), argv)
 
 
 if __name__ == "__main__":

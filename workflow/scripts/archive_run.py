@@ -18,7 +18,7 @@ def body(step: Step) -> None:
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.archive", ("results",), argv)
+    return run(body, "scripts.archive_run", ("results",), argv)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 
 from blindspots.steps import artifacts
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.step import Step, run
 
 
@@ -12,16 +12,16 @@ def body(step: Step) -> None:
     meanings, types = {}, {}
     for path in step.inputs["shards"]:
         with artifacts.read(path) as file:
-            for name, dataset in file.items():
+            for name, array in file.items():
                 if name != "images":
-                    parts.setdefault(name, []).append(dataset[()])
-                    meanings[name], types[name] = dataset.attrs["meaning"], dataset.dtype
+                    parts.setdefault(name, []).append(array[()])
+                    meanings[name], types[name] = array.attrs["meaning"], array.dtype
     # An enumeration keeps its words, which concatenate would drop.
-    step.write({name: Dataset(np.concatenate(values).astype(types[name]), meanings[name]) for name, values in parts.items()})
+    step.write({name: Array(np.concatenate(values).astype(types[name]), meanings[name]) for name, values in parts.items()})
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.gather", ("shards",), argv)
+    return run(body, "scripts.gather_shards", ("shards",), argv)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 
 from blindspots.data import distortions
 from blindspots.steps import image_sets
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.step import Step, run
 
 
@@ -17,17 +17,17 @@ def body(step: Step) -> None:
     index, originals, noisy = (image_sets.shard(values, settings["shard"]) for values in (sample, originals, noisy))
     step.write(
         {
-            "index": Dataset(index, f"(n,) places in the {settings['images']} set"),
-            "labels": Dataset(labels[index], "(n,) classes"),
-            "images": Dataset(noisy, "(n, ...) pixels of noisy images"),
-            "success": Dataset(np.ones(len(index), dtype=bool), "(n,) always: noise needs no search"),
-            "distortion": Dataset(distortions.distortion(originals, noisy), "(n,) root mean square"),
+            "index": Array(index, f"(n,) places in the {settings['images']} set"),
+            "labels": Array(labels[index], "(n,) classes"),
+            "images": Array(noisy, "(n, ...) pixels of noisy images"),
+            "success": Array(np.ones(len(index), dtype=bool), "(n,) always: noise needs no search"),
+            "distortion": Array(distortions.distortion(originals, noisy), "(n,) root mean square"),
         }
     )
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.noise", ("data",), argv)
+    return run(body, "scripts.add_noise", ("data",), argv)
 
 
 if __name__ == "__main__":

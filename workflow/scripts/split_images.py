@@ -2,7 +2,7 @@
 
 from blindspots.data import splits
 from blindspots.steps import artifacts
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.step import Step, run
 
 
@@ -10,11 +10,11 @@ def body(step: Step) -> None:
     with artifacts.read(step.input("data")) as file:
         images = len(file["train/labels"])
     parts = splits.split(images, step.settings["parts"], step.settings["seed"])
-    step.write({name: Dataset(indices, "(n,) indices of training images") for name, indices in parts.items()})
+    step.write({name: Array(indices, "(n,) indices of training images") for name, indices in parts.items()})
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.split", ("data",), argv)
+    return run(body, "scripts.split_images", ("data",), argv)
 
 
 if __name__ == "__main__":

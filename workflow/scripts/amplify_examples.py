@@ -2,7 +2,7 @@
 
 from blindspots.data import distortions
 from blindspots.steps import artifacts, image_sets
-from blindspots.steps.artifacts import Dataset
+from blindspots.steps.artifacts import Array
 from blindspots.steps.step import Step, run
 
 
@@ -13,17 +13,17 @@ def body(step: Step) -> None:
     amplified = distortions.amplify(originals, images, step.settings["stddev"], step.settings["clip"])
     step.write(
         {
-            "index": Dataset(index, f"(n,) places in the {step.settings['images']} set"),
-            "labels": Dataset(labels, "(n,) classes"),
-            "images": Dataset(amplified, "(n, height, width) amplified images"),
-            "success": Dataset(success, "(n,) there was an adversarial example to amplify"),
-            "distortion": Dataset(distortions.distortion(originals, amplified), "(n,) root mean square"),
+            "index": Array(index, f"(n,) places in the {step.settings['images']} set"),
+            "labels": Array(labels, "(n,) classes"),
+            "images": Array(amplified, "(n, height, width) amplified images"),
+            "success": Array(success, "(n,) there was an adversarial example to amplify"),
+            "distortion": Array(distortions.distortion(originals, amplified), "(n,) root mean square"),
         }
     )
 
 
 def main(argv=None) -> int:
-    return run(body, "scripts.amplify", ("data", "adversarial"), argv)
+    return run(body, "scripts.amplify_examples", ("data", "adversarial"), argv)
 
 
 if __name__ == "__main__":
