@@ -2,6 +2,7 @@
 #
 # The configuration is checked first; then each file under rules/ has one stage, from the data to the tables.
 
+import copy
 from pathlib import Path
 
 # Where the project is, also as a module of another workflow.
@@ -10,6 +11,7 @@ if not PROJECT.is_dir():
     raise SystemExit(
         f"Error: {PROJECT} is no folder, and the programs lie beside the Snakefile: clone the repository, and use that"
     )
+GIVEN = copy.deepcopy(config)  # by the command line, or by a workflow that includes this one: it counts before the file
 
 
 configfile: PROJECT / "config/config.yaml"

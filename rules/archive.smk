@@ -22,8 +22,8 @@ def archived_results(wildcards):
 
 def archive_settings(wildcards):
     if rules.archive_run.output[0] != "results/archive.zip":
-        raise WorkflowError(
-            f"{rules.archive_run.output[0]} is not made, as an archive runs again by itself, without a prefix: "
+        sys.exit(
+            f"Error: {rules.archive_run.output[0]} is not made, as an archive runs again by itself, without a prefix: "
             "run this workflow by itself in a --directory, and archive that"
         )
     return settings("archive_run", project=archived_project(), config=CONFIGURATION)

@@ -24,7 +24,6 @@ from blindspots.config.types import PICTURES
 from blindspots.parallel.cores import available_cores
 from blindspots.steps.fingerprint import fingerprint
 from blindspots.steps.shards import collapsed
-from snakemake.exceptions import WorkflowError
 
 # Jobs run the programs beside this Snakefile with the interpreter that runs Snakemake.
 os.environ.update(
@@ -32,8 +31,9 @@ os.environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)]),
 )
 
-# A workflow that uses this one as a module may give no more than what differs.
-CONFIGURATION = merged(yaml.safe_load((PROJECT / "config/config.yaml").read_text()), config)
+# A workflow that uses or includes this one may give no more than what differs.
+DEFAULTS = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
+CONFIGURATION = merged(merged(DEFAULTS, config), GIVEN)
 
 try:
     for path in workflow.configfiles if Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve() else []:
@@ -45,6 +45,10 @@ except ConfigError as error:
 for given in {CONFIG.attack_on(images).given_targets for images in ("test", PICTURES)} - {None}:
     if not Path(given).is_file():
         sys.exit(f"Error in the configuration: attack.given_targets: {given} is no file in {Path.cwd()}")
+    if set("{}") & set(given):
+        sys.exit(
+            f"Error in the configuration: attack.given_targets: {given} has braces, which Snakemake fills in: rename it"
+        )
 
 PATHS = ArtifactPaths(VARIANTS)
 # Every table's name, tables before figures, whatever the order of the configuration's keys, on which no result depends.
@@ -60,6 +64,15 @@ def tables_of(kind):
 def networks_where(condition):
     """The names of the networks whose definition meets a condition."""
     return [name for name, network in CONFIG.networks.items() if condition(network)]
+
+
+def fitting_network(config, name):
+    """The definition of a network that fits its images; otherwise the workflow ends with one line."""
+    try:
+        config.check_network(name)
+    except ConfigError as error:
+        sys.exit(f"Error in the configuration: {error}")
+    return config.networks[name]
 
 
 def any_of(names):

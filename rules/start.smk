@@ -9,9 +9,10 @@ def refuse_unsafe_folder():
     folder = os.getcwd()
     if os.path.exists("results") and not os.access("results", os.W_OK):
         sys.exit(f"Error: {folder}/results cannot be written: allow it, or choose another --directory")
-    if os.path.isdir("profiles/default") and not os.path.samefile(".", PROJECT):
+    started = workflow.workdir_init  # where Snakemake looks for profiles, whatever --directory says
+    if os.path.isdir(f"{started}/profiles/default") and not os.path.samefile(started, PROJECT):
         print(
-            f"Warning: Snakemake reads {folder}/profiles/default instead of this workflow's, which limits jobs to the machine's "
+            f"Warning: Snakemake reads {started}/profiles/default instead of this workflow's, which limits jobs to the machine's "
             f"cores: add --workflow-profile {PROJECT}/profiles/default",
             file=sys.stderr,
         )
@@ -22,3 +23,15 @@ def refuse_unsafe_folder():
         sys.exit(f"Error: another Snakemake is at work in {folder}: wait for it, or choose another --directory")
     except OSError as error:
         print(f"Warning: {folder} has no locks ({error.strerror}): start one Snakemake at a time there", file=sys.stderr)
+
+
+def refuse_forgotten_results():
+    """Refuse to take files for up to date whose settings Snakemake does not remember, as when only results/ was copied."""
+    if workflow.dryrun or not workflow.is_main_process:
+        return
+    remembered = any(any(Path(".snakemake", kind).glob("*")) for kind in ("metadata", "incomplete"))
+    if not remembered and any(Path("results").glob("*.h5")):
+        sys.exit(
+            f"Error: {os.getcwd()}/.snakemake/metadata is empty, so that results/ would count as up to date, whatever it was made "
+            "with: copy .snakemake along with results/, or move results/ away (python -m blindspots.audit checks it as it is)"
+        )

@@ -9,6 +9,7 @@ def table_of(wildcards):
 
 def table_inputs(wildcards):
     """What a table's rule reads, by role."""
+    refuse_forgotten_results()
     return table_of(wildcards).inputs(PATHS, wildcards.variant, wildcards.table)
 
 

@@ -10,7 +10,7 @@ PERTURBED_NETWORKS = [name for name in TRAINED_NETWORKS if CONFIG.networks[name]
 def training_settings(program):
     def of_network(wildcards):
         config = config_of(wildcards)
-        network = config.networks[wildcards.network]
+        network = fitting_network(config, wildcards.network)
         return settings(
             program,
             network=network.definition(),
@@ -95,7 +95,7 @@ rule train_perturbed:
 
 
 def load_settings(wildcards):
-    network = CONFIG.networks[wildcards.network]
+    network = fitting_network(CONFIG, wildcards.network)
     shape = CONFIG.pictures.image_shape
     return settings(
         "load_network", network=network.definition(), weights=section_settings(network.weights), image_shape=shape

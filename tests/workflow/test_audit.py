@@ -351,6 +351,15 @@ def test_small_numbers_of_a_configuration_in_json_are_numbers(tmp_path):
     assert __main__._configuration(str(tmp_path / "own.yaml")) == {"training": {"gradient_tolerance": 1e-5}}
 
 
+@pytest.mark.parametrize("content", [b"", b"- a list\n", b"3\n", b"\xff\xfe", b"a: [\n"])
+def test_a_file_that_is_no_configuration_is_told_in_one_line(tmp_path, capsys, content):
+    (tmp_path / "own.yaml").write_bytes(content)
+    with pytest.raises(SystemExit):
+        __main__.main(["--config", str(tmp_path / "own.yaml")])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"own\.yaml (has no keys of a configuration|is neither JSON nor a readable file of it)", last)
+
+
 def test_of_several_configurations_each_changes_those_before(finished, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(__main__, "plan", lambda targets, folder, config, results: asked.append(config) or [])

@@ -41,6 +41,25 @@ def test_one_key_of_configuration_is_all_that_a_module_needs(tmp_path):
     assert "config/paper/table4.csv" in dry.stdout
 
 
+@pytest.mark.parametrize("how", ["a file", "a key"])
+def test_what_an_including_workflow_configures_counts(tmp_path, how):
+    (tmp_path / "own.yaml").write_text("attack: {sample: 100}\n")
+    given = {"a file": "configfile: 'own.yaml'\n", "a key": "config['attack'] = {'sample': 100}\n"}
+    (tmp_path / "Snakefile").write_text(given[how] + INCLUDED)
+    dry = snakemake(tmp_path, "--dry-run", "--printshellcmds", "results/table4.csv")
+    assert dry.returncode == 0, dry.stderr
+    assert '"size": 100' in dry.stdout
+    assert '"size": "all"' not in dry.stdout
+
+
+def test_an_archive_with_a_prefix_is_refused_in_one_line(tmp_path):
+    importing(tmp_path, WITH_A_CONFIG, "prefix: 'elsewhere'")
+    refused = snakemake(tmp_path, "--dry-run", *SMALL[:0], "elsewhere/results/archive.zip")
+    assert refused.returncode != 0
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert "as an archive runs again by itself, without a prefix" in refused.stderr
+
+
 def paper_of(table):
     return sha256((ROOT / f"config/paper/{table}.csv").read_bytes()).hexdigest()
 
@@ -50,7 +69,7 @@ def test_without_any_configuration_a_module_has_its_own(tmp_path):
     (tmp_path / "config").mkdir()
     (tmp_path / "config/config.yaml").write_text("attack: of the other workflow\n")
     dry = snakemake(tmp_path, "--dry-run", "results/table4.csv")
-    assert {"blind_attack_network", "blind_train"} <= planned_rules(dry)
+    assert {"blind_attack_network", "blind_train_network"} <= planned_rules(dry)
 
 
 def test_local_rules_stay_local_under_other_names_and_other_rules_are_left_alone(tmp_path):
@@ -63,7 +82,7 @@ def test_local_rules_stay_local_under_other_names_and_other_rules_are_left_alone
     assert "upstream" not in run.stderr
     importing(tmp_path, before=rule, after="print('local:', *sorted(workflow._localrules))")
     local = re.search("^local: (.*)$", snakemake(tmp_path, "--list").stdout, re.MULTILINE)[1].split()
-    assert {"blind_fetch", "blind_tabulate_transfer"} <= set(local)
+    assert {"blind_fetch_images", "blind_tabulate_transfer"} <= set(local)
     assert not {"mine", "fetch_images", "blind_attack_network"} & set(local)
 
 

@@ -97,7 +97,7 @@ def test_all_that_is_required_and_recommended_is_there_but_for_places_on_the_web
 MISSING = [
     ("#make/results/networks/M1.h5", "instrument", "The Action MUST have an instrument property"),
     ("#run", "instrument", "MUST reference the root data entity's mainEntity as its instrument"),
-    ("#step/train", "workExample", "A HowToStep must refer to its corresponding tool"),
+    ("#step/train_network", "workExample", "A HowToStep must refer to its corresponding tool"),
     ("#orchestration", "result", "An OrganizeAction must reference the action representing the workflow run"),
 ]
 

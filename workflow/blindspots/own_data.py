@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from blindspots.config.errors import ConfigError
-from blindspots.config.loading import variants
+from blindspots.config.loading import validated
 from blindspots.config.merging import merged
 from blindspots.data import idx
 from blindspots.report import figures
@@ -50,14 +50,16 @@ def main(argv: list[str] | None = None) -> int:
     except (OwnDataError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    default = yaml.safe_load((WORKFLOW.parent / "config/config.yaml").read_text())
+    default = yaml.safe_load((WORKFLOW.parent / "config/config.yaml").read_text(encoding="utf-8"))
     written |= fewer(default["ablations"]["choices"], min(written["data"]["train_size"], written["data"]["test_size"]))
     options.output.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     sheet = options.output.with_suffix(".png")
     figures.save(figures.image_rows(first_images(arrays), f"The first images of {options.folder}"), sheet)
     print(f"{options.output} is the configuration. Look at {sheet}: do the images stand upright, under the right classes?")
     try:
-        variants(merged(default, written))
+        config = validated(merged(default, written))
+        for name in config.networks:
+            config.check_network(name)
     except ConfigError as error:
         print(f"What it still needs, as its images are not MNIST's: {error}", file=sys.stderr)
         return 1

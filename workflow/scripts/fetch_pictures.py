@@ -54,6 +54,9 @@ def _names(settings: dict) -> list[str]:
             names.append(path.as_posix())
         else:
             left_out[path.suffix.lower() or path.name] += 1
+    for name in names:
+        if not name.isprintable():  # as one whose bytes are of another encoding than the system's
+            raise StepError(f"pictures.folder: {name!r} is no readable name: rename that file")
     if not names:
         raise StepError(f"pictures.folder: {folder} has no picture ({', '.join(pictures.KINDS)})")
     if left_out:

@@ -843,6 +843,11 @@ class Answers(nn.Module):
         return self.answer(self.network(images))
 
 
+class Asserts(nn.Module):
+    def forward(self, images):
+        raise AssertionError("wrong height")
+
+
 class Scaled(nn.Module):
     """Pixels of a box that begins at `low` and is `width` wide, as pixels from 0 to 1."""
 
@@ -1010,13 +1015,38 @@ WRONG_FOR_BOTH = {
         {"model": Answers(lambda logits: logits - logits.mean(0)).eval()},
         "other logits for an image when others are beside it",
     ),
+    "the place in the batch": (
+        {"model": Answers(lambda logits: logits + 0.02 * torch.arange(len(logits))[:, None] * torch.eye(4)[0]).eval()},
+        "other logits for an image when others are beside it, or in another order",
+    ),
+    "every second image": (
+        {"model": Answers(lambda logits: logits * (1 - 2 * (torch.arange(len(logits)) % 2))[:, None]).eval()},
+        "other logits for an image when others are beside it, or in another order",
+    ),
+    "many others' mean": (
+        {
+            "model": Answers(lambda logits: logits - logits.mean(0) * (len(logits) > 8)).eval(),
+            "images": IMAGES.repeat(4, 1),
+            "targets": CLASSES.repeat(4),
+        },
+        "other logits for an image when others are beside it",
+    ),
+    "noise as small as the margin": (
+        {"model": Answers(lambda logits: logits + 1e-4 * torch.randn_like(logits)).eval()},
+        "other logits when it is asked again",
+    ),
+    "logits as small as the margin": (
+        {"model": Answers(lambda logits: 1e-5 * logits).eval()},
+        r"margin is 0\.0001, and the model's logits differ by .* at most: return them times some number",
+    ),
+    "an assertion": ({"model": Asserts().eval()}, r"does not take torch\.float64 images \(\d+,\): wrong height"),
     "an axis that is dropped": (
         {"model": Answers(torch.squeeze).eval()},
         r"returns \(4,\) for one image alone, not \(1, 4\): .* squeeze\(\)",
     ),
     "one number of images alone": (
         {"model": Answers(lambda logits: logits.view(3, 4)).eval()},
-        "does not take 4 images: .*; let it take any number",
+        "does not take one image: .*; let it take any number",
     ),
     "one image alone": (
         {"model": Answers(lambda logits: logits.view(1, 4)).eval(), "images": IMAGES[:1], "targets": CLASSES[:1]},
@@ -1070,9 +1100,11 @@ def test_inference_mode_is_refused():
 
 
 def test_a_seed_is_a_whole_number():
-    for seed in (1.5, None):
+    for seed in (1.5, None, True, 2**70):
         with pytest.raises(ValueError, match=f"seed is {seed}: give a whole number"):
             minimum_distortion(small_network(), IMAGES, "random", seed=seed)
+    one, other = (minimum_distortion(small_network(), IMAGES, "random", seed=seed) for seed in (3, np.int64(3)))
+    assert torch.equal(one.targets, other.targets)
 
 
 def test_rounded_logits_are_refused_before_they_crash():

@@ -8,8 +8,9 @@ import torch
 import yaml
 from conftest import ROOT
 
+from blindspots.config import reference
 from blindspots.config.errors import ConfigError
-from blindspots.config.loading import check_written, validated, variants
+from blindspots.config.loading import MAY_BE_NULL, check_written, validated, variants
 from blindspots.config.networks import Pretrained, Trained
 from blindspots.config.types import PICTURES
 from blindspots.networks import architectures
@@ -44,9 +45,15 @@ def trained_networks(config):
     return {name: network for name, network in config.networks.items() if isinstance(network, Trained)}
 
 
+def check_all(raw):
+    config = validated(raw)
+    for name in config.networks:
+        config.check_network(name)
+
+
 def refusal(raw):
     with pytest.raises(ConfigError) as error:
-        validated(raw)
+        check_all(raw)
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -456,6 +463,44 @@ def differing(one, other):
 NOISE = {"kind": "noise", "norms": [1.0, 0.3, 0.3], "weight": 1.0}
 
 
+def test_a_network_that_no_target_needs_may_not_fit():
+    config = validated(changed(("networks.M2.units", [100, 100, 9]), ("data.image_shape", [6, 6])))
+    config.check_network("M1")
+    for name, words in {"M2": "write `classes` as the last of its units", "Conv": "larger than an image"}.items():
+        with pytest.raises(ConfigError, match=words):
+            config.check_network(name)
+
+
+def test_null_is_a_name_but_where_nothing_may_stand():
+    networks = {"null": DEFAULT["networks"]["M1"]}
+    raw = changed(("tables.table3.networks", ["M1", "null"]), ("attack.given_targets", "null"))
+    config = validated(raw | {"networks": raw["networks"] | networks})
+    assert config.tables["table3"].networks == ["M1", "null"]
+    assert config.attack.given_targets is None
+
+
+def test_the_keys_that_may_be_null_are_those_of_the_schema():
+    schema = reference.json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    keys = {
+        key
+        for part in parts
+        for key, value in part.get("properties", {}).items()
+        if {"type": "null"} in value.get("anyOf", [])
+    }
+    assert keys == MAY_BE_NULL
+
+
+def test_a_word_that_yaml_takes_for_a_truth_value_is_to_be_quoted():
+    message = refusal(changed(("tables.table3.networks", ["M1", False])))
+    assert message == "tables.table3.networks.1: YAML takes this for false: quote it to make it a name"
+
+
+def test_a_choice_asks_for_no_more_images_than_there_are():
+    raw = changed(("data.test_size", 100), ("data.train_size", 200), ("splits.parts", {"P1": [0, 100], "P2": [100, 200]}))
+    assert variants(raw)["ablations/sample_256"].attack.sample == 100
+
+
 def test_another_number_of_classes_is_one_key():
     networks = validated(changed(("data.classes", 26))).networks
     assert networks["M1"].units == [100, 100, 26]
@@ -575,7 +620,6 @@ def test_nulls_from_the_command_line_are_nulls_in_variants():
         ({"atack": {"norm": "l2"}}, "atack: unknown key"),
         ({"attack": {"lbfgs": {"norm": "linf"}}}, "attack.lbfgs.norm: "),
         ({"networks": {"M1": {"weight_decay": [0.1]}}}, "networks.M1: weight_decay has 1 values"),
-        ({"attack": {"sample": 10_001}}, "attack.sample: 10001 images"),
         ({"training": 3}, "training: "),
         ({"networks": {"sigmoid_decay": {"perturbed": NOISE}}}, "networks.sigmoid_decay: its `kind`"),
         ({"networks": {"sigmoid_noise": {"perturbed": None}}}, "networks.sigmoid_noise: its `kind`"),

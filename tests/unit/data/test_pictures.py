@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -49,6 +50,18 @@ def test_16_bits_of_grey_become_the_same_grey_in_8():
     for kind in ("PNG", "TIFF"):
         found = pictures.prepare(encoded(Image.fromarray(deep), kind), 40, 40)
         assert (np.abs(found - deep / 257) <= 0.5).all()
+
+
+def test_a_16_bit_negative_is_turned_as_an_8_bit_one_is():
+    deep = np.linspace(0, 65535, 40 * 40).reshape(40, 40).astype(np.uint16)
+    content = io.BytesIO()
+    Image.fromarray(deep).save(content, "TIFF", tiffinfo={262: 0})  # PhotometricInterpretation: white is 0
+    found = pictures.prepare(content.getvalue(), 40, 40)
+    assert (np.abs(found - (255 - deep / 257)) <= 0.5).all()
+    flat = (deep // 257).astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(flat).save(content, "TIFF", tiffinfo={262: 0})  # of 8 bits Pillow writes and reads the negative
+    assert np.array_equal(pictures.prepare(content.getvalue(), 40, 40)[0], flat)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -166,12 +179,14 @@ def test_a_folder_of_ones_own_is_read_as_it_is(folder):
 def test_what_of_a_folder_is_left_out_is_told(folder, capfd):
     (folder / "q_2.webp").write_bytes(encoded(gradient(40, 40), "WEBP"))
     (folder / "q_3.BMP").write_bytes(encoded(gradient(40, 40), "BMP"))
+    (folder / "r_3.jfif").write_bytes(encoded(gradient(40, 40), "JPEG"))
+    (folder / "s_3.tga").write_bytes(encoded(gradient(40, 40), "TGA"))
     for name in ("._p0_2.png", ".DS_Store", ".hidden.txt", "a.txt", "b.txt", "README"):
         (folder / name).write_bytes(b"none")
     assert program(folder, folder=str(folder)) == 0
     with artifacts.read(folder / "p.h5") as file:
-        assert len(file["pictures/images"]) == 7
-    assert f"7 pictures in {folder}; left out: 3 hidden, 2 .txt, 1 readme" in capfd.readouterr().err.lower()
+        assert len(file["pictures/images"]) == 9
+    assert f"9 pictures in {folder}; left out: 3 hidden, 2 .txt, 1 readme" in capfd.readouterr().err.lower()
 
 
 def test_a_sample_of_a_folder_has_the_classes_of_all(folder):
@@ -196,10 +211,18 @@ def test_what_is_wrong_with_a_folder_is_told(folder, capfd, changes, words):
     assert not (folder / "p.h5").exists()
 
 
+def test_a_name_that_cannot_be_written_is_told(folder, capfd):
+    os.rename(folder / "p0_2.png", os.fsencode(folder) + b"/caf\xe9_2.png")
+    assert program(folder, folder=str(folder)) == 1
+    said = capfd.readouterr().err
+    assert "is no readable name: rename that file" in said
+    assert "Traceback" not in said
+
+
 def test_a_folder_without_pictures_and_a_damaged_picture_are_told(folder, capfd):
     (folder / "empty").mkdir()
     assert program(folder, folder=str(folder / "empty")) == 1
-    assert "has no picture (.bmp, .gif, .jpeg, .jpg, .png, " in capfd.readouterr().err
+    assert "has no picture (.avif, .bmp, .gif, .jfif, " in capfd.readouterr().err
     (folder / "p0_2.png").write_bytes(b"text")
     assert program(folder, folder=str(folder)) == 1
     assert "p0_2.png: it is no picture, or damaged" in capfd.readouterr().err

@@ -41,6 +41,10 @@ def test_whole_numbers_of_any_size_are_kept(tmp_path, value):
 def test_a_text_that_hdf5_cannot_have_is_refused_with_its_name(tmp_path):
     with pytest.raises(ArtifactError, match=r"some\.h5 cannot be written: its note has a NUL"):
         artifacts.write(tmp_path / "some.h5", DATASETS, {"note": "a\0b"})
+    with pytest.raises(ArtifactError, match=r"its note is no text in UTF-8"):
+        artifacts.write(tmp_path / "some.h5", DATASETS, {"note": "a\udcff"})
+    with pytest.raises(ArtifactError, match=r"its odd's meaning has a NUL"):
+        artifacts.write(tmp_path / "some.h5", DATASETS | {"odd": Array(1, "a\0b")}, {})
     assert not list(tmp_path.iterdir())
 
 

@@ -132,9 +132,12 @@ def test_training_that_rounding_stops_has_not_converged_and_says_why():
     assert "CONVERGENCE" not in result.message
 
 
-@pytest.mark.parametrize(("limit", "value"), [("history", 0), ("max_iterations", 0), ("gradient_tolerance", 0.0)])
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("history", 0), ("history", 1.5), ("max_iterations", 0), ("gradient_tolerance", 0.0), ("method", "adam")],
+)
 def test_limits_with_which_nothing_is_trained_are_refused(limit, value):
-    with pytest.raises(ValueError, match=f"{limit} is {value}: it has to be"):
+    with pytest.raises(ValueError, match=rf"{limit} is '?{value}'?: (it has to be|use one of)"):
         fit(network_of([3]), **{limit: value})
 
 

@@ -205,8 +205,8 @@ def _search(problem: Problem, options: SQP | LBFGS) -> Found:
 
 def _chosen(model, images, policy, labels, classes, seed, batch) -> tuple[Tensor | None, Tensor | None]:
     """The targets that a policy chooses (b,), or for "nearest" all the classes that it may choose from, (b, k)."""
-    if not isinstance(seed, Integral):
-        raise ValueError(f"seed is {seed!r}: give a whole number")
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed is {seed!r}: give a whole number of 64 bits")
     if policy not in POLICIES:
         raise ValueError(f"targets are {policy!r}: give class labels or one of {', '.join(POLICIES)}")
     said = logits(model, images, batch)

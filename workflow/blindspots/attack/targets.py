@@ -15,7 +15,7 @@ def random_targets(labels: Tensor, predicted: Tensor, classes: int, seed: int) -
     Each image's order of preference depends on the seed and its place alone, so two networks get the same targets but for
     images that one of them misclassifies.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(int(seed))
     scores = torch.rand(len(labels), classes, generator=generator, dtype=torch.float64, device="cpu")
     return _without(scores.to(labels.device), labels, predicted).argmax(1)
 

@@ -73,12 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _configuration(text: str) -> dict[str, Any]:
     """JSON, or the path of a file in it or in YAML, which then is all that differs from config/config.yaml."""
     try:
-        written = text if text.lstrip().startswith("{") else Path(text).read_text()
+        written = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
         with contextlib.suppress(json.JSONDecodeError):
-            return json.loads(written)  # of which YAML would take 1e-05 for a text
-        return yaml.safe_load(written)
-    except (OSError, yaml.YAMLError) as error:
-        raise argparse.ArgumentTypeError(f"{text} is neither JSON nor a readable file of it: {error}") from None
+            return _sections(text, json.loads(written))  # of which YAML would take 1e-05 for a text
+        return _sections(text, yaml.safe_load(written))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise argparse.ArgumentTypeError(f"{text} is neither JSON nor a readable file of it: {reason}") from None
+
+
+def _sections(text: str, written: Any) -> dict[str, Any]:
+    if not isinstance(written, dict):
+        raise argparse.ArgumentTypeError(f"{text} has no keys of a configuration: give such as {{attack: {{seed: 1}}}}")
+    return written
 
 
 def _cell(run: Run, options: argparse.Namespace) -> int:

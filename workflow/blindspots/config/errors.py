@@ -27,6 +27,8 @@ def error_line(problem: Mapping[str, Any], raw: Any) -> str:
         key, message = f"{key}.kind", f"there are {context['expected_tags']}, got {context['tag']!r}"
     elif problem["type"] == "extra_forbidden":
         message = "unknown key"
+    elif problem["type"] == "string_type" and isinstance(problem["input"], bool):
+        message = f"YAML takes this for {str(problem['input']).lower()}: quote it to make it a name"
     elif problem["type"] not in ("missing", "value_error"):
         message = f"{message[:1].lower()}{message[1:]}, got {problem['input']!r}"
     return f"{key}: {message}" if key else message

@@ -14,6 +14,8 @@ from blindspots.config.merging import merged
 from blindspots.config.networks import Network, Pretrained
 from blindspots.config.schema import Config
 
+# Keys whose value may be null; a test holds them to the schema.
+MAY_BE_NULL = {"amplified_to", "folder", "given_targets", "minibatches", "path", "perturbed", "pretraining", "variable"}
 _INTEGER = "tag:yaml.org,2002:int"
 _OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9]+)+")  # numbers that YAML 1.1 has to the base of 8 and of 60
 
@@ -63,18 +65,19 @@ def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
     Every ablation, and the experiment that it is held against, shares the settings of `ablations.every`.
     """
     config = validated(raw)
-    every = _with_images_enough(config)
-    choices = config.ablations.choices
-    ablated = {f"{ABLATIONS}/{name}": merged(every, choices.get(name, {})) for name in config.ablations.names()}
+    every, choices = config.ablations.every, config.ablations.choices
+    ablated = {
+        f"{ABLATIONS}/{name}": _with_images_enough(config, merged(every, choices.get(name, {})))
+        for name in config.ablations.names()
+    }
     return {name: _variant(name, merged(raw, change), config) for name, change in (config.replicated() | ablated).items()}
 
 
-def _with_images_enough(config: Config) -> dict[str, Any]:
-    """What all ablations share, its sample no larger than the smaller set of images is."""
-    every = config.ablations.every
-    sample = _sample(every)
+def _with_images_enough(config: Config, change: Mapping[str, Any]) -> dict[str, Any]:
+    """What an ablation changes, its sample no larger than the smaller set of images is."""
+    sample = _sample(change)
     smaller = min(config.data.train_size, config.data.test_size)
-    return merged(every, {"attack": {"sample": smaller}}) if isinstance(sample, int) and sample > smaller else every
+    return merged(change, {"attack": {"sample": smaller}} if isinstance(sample, int) and sample > smaller else {})
 
 
 def _sample(change: Mapping[str, Any]) -> Any:
@@ -117,9 +120,7 @@ def _with_classes(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_nulls(value: Any) -> Any:
-    """What follows --config on the command line comes with its nulls as text."""
+    """What follows --config on the command line comes with its nulls as text. Elsewhere "null" is a name like others."""
     if isinstance(value, Mapping):
-        return {key: _with_nulls(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_nulls(item) for item in value]
-    return None if value == "null" else value
+        return {key: None if key in MAY_BE_NULL and item == "null" else _with_nulls(item) for key, item in value.items()}
+    return [_with_nulls(item) for item in value] if isinstance(value, list) else value

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from blindspots.config.ablations import REFERENCE, Ablations
 from blindspots.config.data import MNIST, Data, Pictures, Splits
-from blindspots.config.errors import check_known, check_unique, error_line
+from blindspots.config.errors import ConfigError, check_known, check_unique, error_line
 from blindspots.config.merging import merged
 from blindspots.config.methods import Amplification, Attack, Evaluation, Noise, Training
 from blindspots.config.networks import AlexNet, Convolutional, EfficientNetLite, FullyConnected, Trained
@@ -56,6 +56,18 @@ class Config(Section):
     """Trainings of every network, from as many seeds. Tables have means and standard deviations over them."""
     ablations: Ablations
     """The experiment with one choice changed at a time (results/ablations.csv)."""
+
+    def check_network(self, name: str) -> None:
+        """Raises ConfigError if a network does not fit its images. It is asked for the networks that targets need alone."""
+        network = self.networks[name]
+        if isinstance(network, Convolutional) and min(self.data.image_shape) < network.kernel + network.pool - 1:
+            raise ConfigError(f"networks.{name}: its kernel and pool are larger than an image, {self.data.image_shape}")
+        classes = getattr(self, network.images).classes
+        if network.classes != classes:
+            raise ConfigError(
+                f"networks.{name}: {network.classes} units in the last layer, for {classes} classes: write `classes` as the "
+                "last of its units"
+            )
 
     def attack_on(self, images: str) -> Attack:
         """How a set of images is attacked."""
@@ -154,15 +166,10 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _networks_fit_their_images(self):
+    def _networks_are_trained_on_parts(self):
         for name, network in self.networks.items():
             if isinstance(network, Trained):
                 check_known(f"networks.{name}.trained_on", network.trained_on, [*self.splits.parts, "train"])
-            if isinstance(network, Convolutional) and min(self.data.image_shape) < network.kernel + network.pool - 1:
-                raise ValueError(f"networks.{name}: its kernel and pool are larger than an image, {self.data.image_shape}")
-            classes = getattr(self, network.images).classes
-            if network.classes != classes:
-                raise ValueError(f"networks.{name}: {network.classes} units in the last layer, for {classes} classes")
         return self
 
     @model_validator(mode="after")

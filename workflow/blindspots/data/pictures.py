@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-KINDS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+KINDS = (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif")
+KINDS += (".tiff", ".webp")
 _OF_8_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_PHOTOMETRIC = 262  # the tag of a TIFF file that says which of black and white is 0
 _OF_16_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -25,7 +27,9 @@ def prepare(content: bytes, resize: int, size: int) -> np.ndarray:
 
     try:
         with Image.open(io.BytesIO(content)) as file:
-            picture = functional.center_crop(functional.resize(_in_8_bits(ImageOps.exif_transpose(file)), resize), size)
+            negative = getattr(file, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+            upright = _in_8_bits(ImageOps.exif_transpose(file), negative)
+            picture = functional.center_crop(functional.resize(upright, resize), size)
     except (OSError, SyntaxError) as error:  # Pillow says so of a damaged PNG
         raise ValueError(f"it is no picture, or damaged: {error}") from error
     except Image.DecompressionBombError as error:
@@ -33,10 +37,14 @@ def prepare(content: bytes, resize: int, size: int) -> np.ndarray:
     return np.asarray(picture).transpose(2, 0, 1)
 
 
-def _in_8_bits(picture: Image.Image) -> Image.Image:
-    """A picture as red, green and blue, 0 to 255. Raises ValueError where it is not known what its numbers stand for."""
+def _in_8_bits(picture: Image.Image, negative: bool) -> Image.Image:
+    """A picture as red, green and blue, 0 to 255. Raises ValueError where it is not known what its numbers stand for.
+
+    negative: whether 0 is white in the file, which Pillow itself heeds with 8 bits alone.
+    """
     if picture.mode in _OF_16_BITS:  # Pillow itself would cut them off at 255
-        picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
+        values = np.round(np.asarray(picture) / 257).astype(np.uint8)
+        picture = Image.fromarray(255 - values if negative else values)
     if picture.mode not in _OF_8_BITS:
         raise ValueError(f"its pixels are of Pillow's mode {picture.mode}, whose white is not known: save it as 8-bit RGB")
     return picture.convert("RGB")

@@ -74,10 +74,10 @@ def write(path: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any]
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=_BLOCK) as file:
         for name, (values, meaning) in arrays.items():
+            _check_text(path, f"{name}'s meaning", meaning)
             file.create_dataset(name, data=np.asarray(values)).attrs["meaning"] = meaning
         for key, value in attributes.items():
-            if isinstance(value, str) and "\0" in value:
-                raise ArtifactError(f"{path} cannot be written: its {key} has a NUL, which a text in HDF5 cannot have")
+            _check_text(path, key, value)
             plain = isinstance(value, str | float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
             file.attrs[key] = value if plain else json.dumps(value)
         file.attrs[_IDENTITY] = content_hash(file)
@@ -85,6 +85,14 @@ def write(path: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any]
     content[:_BLOCK] = _seal(hashlib.sha256(content[_BLOCK:]))
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _check_text(path: Path, what: str, value: Any) -> None:
+    """Raises ArtifactError for a text that HDF5 cannot have."""
+    if isinstance(value, str) and "\0" in value:
+        raise ArtifactError(f"{path} cannot be written: its {what} has a NUL, which a text in HDF5 cannot have")
+    if isinstance(value, str) and not value.isascii() and value.encode(errors="replace").decode() != value:
+        raise ArtifactError(f"{path} cannot be written: its {what} is no text in UTF-8: {value!r}")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Training with the paper's quadratic weight decay, by L-BFGS until the loss of all images converges."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from torch import Tensor, nn
 
@@ -37,11 +38,13 @@ def fit(
     which comes to such a point at a fraction of the cost (see `working_set`). history: pairs that L-BFGS keeps. threads:
     their number does not change the result.
 
-    Raises ValueError for limits with which nothing is trained.
+    Raises ValueError for another method, and for limits with which nothing is trained.
     """
     for name, value in {"history": history, "max_iterations": max_iterations}.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}: it has to be 1 at least")
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} is {value!r}: it has to be 1 at least, a whole number")
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}: use one of {', '.join(METHODS)}")
     if not gradient_tolerance > 0:
         raise ValueError(f"gradient_tolerance is {gradient_tolerance}: it has to be larger than 0")
     with Workers(threads) as workers:
