@@ -11,7 +11,9 @@ if not PROJECT.is_dir():
     raise SystemExit(
         f"Error: {PROJECT} is no folder, and the programs lie beside the Snakefile: clone the repository, and use that"
     )
-GIVEN = copy.deepcopy(config)  # by the command line, or by a workflow that includes this one: it counts before the file
+GIVEN = copy.deepcopy(
+    config
+)  # by the command line, or by a workflow that includes this one: it counts before the file
 
 
 configfile: PROJECT / "config/config.yaml"
@@ -28,9 +30,18 @@ onstart:
 
 def all_results(wildcards):
     tables = [f"results/{table}.csv" for table in TABLES]
-    figures = [f"results/{table}.png" for table in [*tables_of("transfer"), *UNITS_FIGURES, *tables_of("methods")]]
+    figures = [
+        f"results/{table}.png" for table in [*tables_of("transfer"), *UNITS_FIGURES, *tables_of("methods")]
+    ]
     filters = [f"results/figures/filters_{name}.png" for name in AUTOENCODERS]
-    return [*tables, *figures, *filters, "results/figures/training.png", "results/claims.md", "results/audit.html"]
+    return [
+        *tables,
+        *figures,
+        *filters,
+        "results/figures/training.png",
+        "results/claims.md",
+        "results/audit.html",
+    ]
 
 
 rule all:

@@ -39,7 +39,9 @@ from blindspots.training import convergence
 try:
     import peers
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error.name} is missing: the head of envs/benchmark.txt says how to install the peers.") from error
+    raise SystemExit(
+        f"{error.name} is missing: the head of envs/benchmark.txt says how to install the peers."
+    ) from error
 
 DATA, M1 = Path("results/data.h5"), Path("results/networks/M1.h5")
 NETWORKS = ("softmax", "M1", "cnn")
@@ -78,14 +80,18 @@ def exact(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> 
     return exact_linear(model, images, classes if targeted else None, margin=1e-4).images
 
 
-def as_configured(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, refined: bool) -> Tensor:
+def as_configured(
+    model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, refined: bool
+) -> Tensor:
     """As the workflow attacks photographs: the paper's procedure, and from there the refinement."""
     options = validated(yaml.safe_load(Path("config/config.yaml").read_text())).attack_on(PICTURES)
     method = LBFGS(**options.lbfgs.model_dump())
     found = minimum_distortion(model, images, classes, method=method, batch=options.batch).images
     if not refined:
         return found
-    return refine(model, images, found, classes, method=SQP(**options.sqp.model_dump()), batch=options.batch).images
+    return refine(
+        model, images, found, classes, method=SQP(**options.sqp.model_dump()), batch=options.batch
+    ).images
 
 
 class Method(NamedTuple):
@@ -135,8 +141,12 @@ METHODS: dict[str, dict[str, Method]] = {
     "photographs": {
         "ours, lbfgs": Method(partial(as_configured, refined=False), networks=(PRETRAINED.stem,)),
         "ours, sqp": Method(partial(as_configured, refined=True), networks=(PRETRAINED.stem,)),
-        "adv-lib DDN, 100 steps": Method(partial(peers.ddn, steps=100, levels=None), networks=(PRETRAINED.stem,)),
-        "adv-lib DDN, 1000 steps": Method(partial(peers.ddn, steps=1000, levels=None), networks=(PRETRAINED.stem,)),
+        "adv-lib DDN, 100 steps": Method(
+            partial(peers.ddn, steps=100, levels=None), networks=(PRETRAINED.stem,)
+        ),
+        "adv-lib DDN, 1000 steps": Method(
+            partial(peers.ddn, steps=1000, levels=None), networks=(PRETRAINED.stem,)
+        ),
     },
 }
 
@@ -189,17 +199,25 @@ def main() -> int:
             problem = Path(folder) / "photographs"
             in_own_process(save_photographs, problem)
             print(f"\n## {PRETRAINED.stem}, photographs, every target an ostrich\n")
-            print(markdown(summary(measure_all(problem, PRETRAINED.stem, "photographs", options))), flush=True)
+            print(
+                markdown(summary(measure_all(problem, PRETRAINED.stem, "photographs", options))), flush=True
+            )
     return 0
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000, help="an attack (default 1000); slow attacks take fewer")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--images", type=int, default=1000, help="an attack (default 1000); slow attacks take fewer"
+    )
     parser.add_argument("--threads", type=int, default=1, help="in the tables of attacks (default 1)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
-    parser.add_argument("--methods", nargs="+", default=[""], help="beside ours: those with one of these in the name")
+    parser.add_argument(
+        "--methods", nargs="+", default=[""], help="beside ours: those with one of these in the name"
+    )
     return parser.parse_args()
 
 

@@ -26,14 +26,19 @@ TABLES = ("results/table3.csv", "results/table4.csv")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("revision", help="the earlier build, as Git calls it")
     parser.add_argument("targets", nargs="*", default=TABLES)
     parser.add_argument("--config", nargs="*", default=[])
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--cores", type=int)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, worktree(options.revision, Path(scratch, "before")) as before:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        worktree(options.revision, Path(scratch, "before")) as before,
+    ):
         builds = {"before": before, "now": ROOT}
         print(per_job(builds, Path(scratch), options).to_markdown(), "\n")
         if options.cores:
@@ -52,7 +57,9 @@ def per_job(builds: dict[str, Path], scratch: Path, options: argparse.Namespace)
                 measured = run(checkout, folder, job)
                 seconds[job.name, build].append(measured.cpu)
                 print(f"{repetition + 1}: {build}: {job.name}: {measured.cpu:.1f} s", file=sys.stderr)
-    frame = pd.Series({key: statistics.median(values) for key, values in seconds.items()}).unstack()[[*builds]]
+    frame = pd.Series({key: statistics.median(values) for key, values in seconds.items()}).unstack()[
+        [*builds]
+    ]
     frame["kind"] = [name.partition("/")[0] for name in frame.index]
     sums = frame.groupby("kind").sum()
     both = pd.concat([frame.drop(columns="kind"), sums.rename(index=lambda name: f"**{name}**")])

@@ -33,7 +33,9 @@ def main() -> int:
         try:
             environment = sourced(cluster / "env.sh")
             run(folder, environment, "results/networks/M1.h5", shards=1, workers=1)
-            rows = [measured(folder, environment, shards, workers) for workers in WORKERS for shards in SHARDS]
+            rows = [
+                measured(folder, environment, shards, workers) for workers in WORKERS for shards in SHARDS
+            ]
         finally:
             subprocess.run([SLURM, "stop", cluster], check=True)
     print(f"{IMAGES} images, {os.cpu_count()} cores of this machine behind both nodes\n")
@@ -43,15 +45,28 @@ def main() -> int:
 
 def sourced(script: Path) -> dict[str, str]:
     """The environment that a shell script leaves."""
-    said = subprocess.run(["bash", "-c", f". {script} && env -0"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        ["bash", "-c", f". {script} && env -0"], capture_output=True, text=True, check=True
+    ).stdout
     return dict(entry.split("=", 1) for entry in said.rstrip("\0").split("\0"))
 
 
 def run(folder: Path, environment: dict[str, str], target: str, shards: int, workers: int) -> None:
     attack = {"sample": IMAGES, "images_per_job": IMAGES // shards, "lbfgs": SEARCH}
-    (folder / "shards.yaml").write_text(json.dumps({"networks": {"M1": {"units": [100, 100, 10]}}, "attack": attack}))
+    (folder / "shards.yaml").write_text(
+        json.dumps({"networks": {"M1": {"units": [100, 100, 10]}}, "attack": attack})
+    )
     settings = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"]
-    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", *settings, "--jobs", str(workers)]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--profile",
+        "profiles/slurm",
+        *settings,
+        "--jobs",
+        str(workers),
+    ]
     command += [target, "--configfile", "config/small.yaml", "shards.yaml"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -65,7 +80,8 @@ def measured(folder: Path, environment: dict[str, str], shards: int, workers: in
     run(folder, environment, "results/adversarial/test/M1.h5", shards, workers)
     wall = time.monotonic() - begin
     programs = sum(
-        pd.read_csv(path, sep="\t")["s"].sum() for path in folder.glob("results/benchmarks/attack_network/**/*.tsv")
+        pd.read_csv(path, sep="\t")["s"].sum()
+        for path in folder.glob("results/benchmarks/attack_network/**/*.tsv")
     )
     return {
         "workers": workers,

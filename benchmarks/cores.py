@@ -27,7 +27,9 @@ from blindspots.steps import artifacts
 
 TABLES = ("results/table3.csv", "results/table4.csv")
 CORES = (1, 2, 3, 4, 6, 8, 12, 16)
-ENGINE = 0.1  # seconds between a job's end and the start of the next one on its cores, as Snakemake's log has it
+ENGINE = (
+    0.1  # seconds between a job's end and the start of the next one on its cores, as Snakemake's log has it
+)
 
 
 class Cost(NamedTuple):
@@ -41,7 +43,9 @@ class Cost(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="*", default=TABLES)
     parser.add_argument("--config", nargs="*", default=[])
     parser.add_argument("--repetitions", type=int, default=1)
@@ -55,7 +59,11 @@ def main() -> int:
     print(frame[[job.takes_threads for job in jobs]].round(2).to_markdown(), "\n")
     costs = {job.name: cost(job, *seconds[job.name]) for job in jobs}
     pays = yaml.safe_load((ROOT / "config/config.yaml").read_text())["training"]["threads"]
-    print(pd.DataFrame([scheduled(jobs, costs, pays, cores) for cores in CORES]).round(2).to_markdown(index=False))
+    print(
+        pd.DataFrame([scheduled(jobs, costs, pays, cores) for cores in CORES])
+        .round(2)
+        .to_markdown(index=False)
+    )
     return 0
 
 
@@ -100,7 +108,12 @@ def scheduled(jobs: Sequence[Job], costs: Mapping[str, Cost], pays: int, cores: 
     path: dict[str, float] = {}
     for job in jobs:  # each after those that it needs
         path[job.name] = length[job.name] + max((path[name] for name in needs[job.name]), default=0.0)
-    return {"cores": cores, "seconds": now, "longest path": max(path.values()), "idle %": 100 * (1 - busy / (cores * now))}
+    return {
+        "cores": cores,
+        "seconds": now,
+        "longest path": max(path.values()),
+        "idle %": 100 * (1 - busy / (cores * now)),
+    }
 
 
 if __name__ == "__main__":

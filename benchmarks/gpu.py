@@ -40,7 +40,9 @@ def main() -> int:
     torch.backends.cudnn.allow_tf32 = False
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
     config = validated(yaml.safe_load(Path("config/config.yaml").read_text()))
-    rows = [row for name, counts in ATTACKED.items() for row in compared(name, config.networks[name], *counts)]
+    rows = [
+        row for name, counts in ATTACKED.items() for row in compared(name, config.networks[name], *counts)
+    ]
     print(pd.DataFrame(rows).to_string(index=False))
     return 0
 
@@ -71,7 +73,10 @@ def compared(name: str, trained: Trained, few: int, many: int):
     there = results["cuda", many]
     for i, step in enumerate(("attack", "refinement")):
         here = results["cpu", few]
-        means = [results[key][i].distortion[:few].double().nanmean().item() for key in (("cpu", few), ("cuda", few))]
+        means = [
+            results[key][i].distortion[:few].double().nanmean().item()
+            for key in (("cpu", few), ("cuda", few))
+        ]
         yield row(name, step, f"{means[1] / means[0] - 1:+.1e}", here[2 + i], there[2 + i])
 
 

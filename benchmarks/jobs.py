@@ -42,7 +42,9 @@ class Measured(NamedTuple):
 @contextmanager
 def worktree(revision: str, folder: Path) -> Iterator[Path]:
     """A checkout of a revision of this repository, for the length of the block."""
-    subprocess.run(["git", "-C", ROOT, "worktree", "add", "--quiet", "--detach", folder, revision], check=True)
+    subprocess.run(
+        ["git", "-C", ROOT, "worktree", "add", "--quiet", "--detach", folder, revision], check=True
+    )
     try:
         yield folder
     finally:
@@ -87,7 +89,9 @@ def run(checkout: Path, folder: Path, job: Job, threads: int = 1) -> Measured:
     words = [sys.executable, *job.command[1:]]
     if job.takes_threads:
         words[words.index("--threads") + 1] = str(threads)
-    variables = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}  # as Snakemake sets them
+    variables = {
+        f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")
+    }  # as Snakemake sets them
     environment = {**os.environ, **variables, "PYTHONPATH": str(checkout / "workflow")}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     finished = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)

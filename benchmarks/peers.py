@@ -66,17 +66,23 @@ def fab(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> Te
     return adv_lib.attacks.fab(model, images, classes, norm=2, targeted=targeted)
 
 
-def foolbox_ddn(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int = 100) -> Tensor:
+def foolbox_ddn(
+    model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int = 100
+) -> Tensor:
     """Decoupled direction and norm, Foolbox."""
     return _foolbox(foolbox.attacks.DDNAttack(steps=steps), model, images, classes, targeted)
 
 
-def foolbox_fmn(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int = 100) -> Tensor:
+def foolbox_fmn(
+    model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int = 100
+) -> Tensor:
     """Fast minimum norm, Foolbox. The L2 projection of its version 3.3.4 scales by norm/norm, so it moves nothing."""
     return _foolbox(foolbox.attacks.L2FMNAttack(steps=steps), model, images, classes, targeted)
 
 
-def foolbox_cw(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int = 1000) -> Tensor:
+def foolbox_cw(
+    model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int = 1000
+) -> Tensor:
     """Carlini and Wagner, Foolbox: 9 values of the weight with at most `steps` Adam steps each (default 10,000)."""
     return _foolbox(foolbox.attacks.L2CarliniWagnerAttack(steps=steps), model, images, classes, targeted)
 
@@ -86,7 +92,9 @@ def foolbox_deepfool(model: nn.Module, images: Tensor, classes: Tensor, targeted
     return _foolbox(foolbox.attacks.L2DeepFoolAttack(), model, images, classes, targeted)
 
 
-def _foolbox(attack: foolbox.Attack, model: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> Tensor:
+def _foolbox(
+    attack: foolbox.Attack, model: nn.Module, images: Tensor, classes: Tensor, targeted: bool
+) -> Tensor:
     criterion = foolbox.criteria.TargetedMisclassification if targeted else foolbox.criteria.Misclassification
     device = images.device
     adversarial, _, _ = attack(
@@ -116,11 +124,15 @@ def scipy_lbfgsb(model: nn.Module, images: Tensor, classes: Tensor, targeted: bo
     return _largest_c(minimise, model, images, classes, power)
 
 
-def botorch_lbfgsb(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, power: int) -> Tensor:
+def botorch_lbfgsb(
+    model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, power: int
+) -> Tensor:
     """BoTorch's batched L-BFGS-B, from the original images, for each of 12 values of c (see `_largest_c`)."""
 
     def minimise(objective: Objective, start: np.ndarray) -> np.ndarray:
-        def values_and_gradients(points: np.ndarray, batch_indices: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        def values_and_gradients(
+            points: np.ndarray, batch_indices: list[int]
+        ) -> tuple[np.ndarray, np.ndarray]:
             return objective(points, np.array(batch_indices))
 
         box = [(0, 1)] * start.shape[1]
@@ -130,7 +142,11 @@ def botorch_lbfgsb(model: nn.Module, images: Tensor, classes: Tensor, targeted: 
 
 
 def _largest_c(
-    minimise: Callable[[Objective, np.ndarray], np.ndarray], model: nn.Module, images: Tensor, classes: Tensor, power: int
+    minimise: Callable[[Objective, np.ndarray], np.ndarray],
+    model: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    power: int,
 ) -> Tensor:
     """The paper's procedure around a public minimiser of c‖r‖₂ᵖ + cross-entropy, p the power: the largest c that succeeds.
 

@@ -43,10 +43,14 @@ def main() -> int:
         x, targets = images[:count], (labels[:count] + 1) % 10
         taken = {precision: [] for precision in PRECISIONS}
         for precision, dtype in [*PRECISIONS.items()] * 2:
-            taken[precision].append(seconds(architectures.frozen(copy.deepcopy(network)).to(dtype), x.to(dtype), targets))
+            taken[precision].append(
+                seconds(architectures.frozen(copy.deepcopy(network)).to(dtype), x.to(dtype), targets)
+            )
         for place, step in enumerate(("attack", "refinement")):
             single, double = (min(times[place] for times in of_both) for of_both in taken.values())
-            rows.append({"network": name, "step": step, "single": single, "double": double, "ratio": double / single})
+            rows.append(
+                {"network": name, "step": step, "single": single, "double": double, "ratio": double / single}
+            )
     print(pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}"))
     return 0
 

@@ -87,7 +87,8 @@ class Networks:
         self.moved = [place for place, name in enumerate(ALL) if settings[name].any()]
         self.drops = bool(settings["drop_pixels"].any())
         values = {
-            key: torch.tensor(settings[key].to_numpy(np.float32)).view(-1, 1, 1).to(DEVICE) for key in settings.columns[1:]
+            key: torch.tensor(settings[key].to_numpy(np.float32)).view(-1, 1, 1).to(DEVICE)
+            for key in settings.columns[1:]
         }
         self.norms, self.decay, self.rate = [values[name] for name in ALL], values["decay"], values["rate"]
         self.dropout = [values["drop_pixels"], values["drop_units"], values["drop_units"]]
@@ -96,7 +97,8 @@ class Networks:
         bounds = [math.sqrt(6 / (i + o)) for i, o in LAYERS]  # Glorot's
         shapes = [(self.n, i, o) for i, o in LAYERS]
         weights = [
-            bound * (2 * torch.rand(shape, generator=generator) - 1) for bound, shape in zip(bounds, shapes, strict=True)
+            bound * (2 * torch.rand(shape, generator=generator) - 1)
+            for bound, shape in zip(bounds, shapes, strict=True)
         ]
         self.weights = [weight.to(DEVICE).requires_grad_() for weight in weights]
         self.biases = [torch.zeros(self.n, 1, o, device=DEVICE, requires_grad=True) for _, o in LAYERS]
@@ -125,7 +127,9 @@ class Networks:
         if self.moved:
             most = (logits - 1e9 * labels).amax(2) - (logits * labels).sum(2)  # the lead over the label
             uphill = torch.where(self.nearest > 0, most.sum(1), len(images) * total).sum()
-            gradients = torch.autograd.grad(uphill, [outputs[place] for place in self.moved], retain_graph=True)
+            gradients = torch.autograd.grad(
+                uphill, [outputs[place] for place in self.moved], retain_graph=True
+            )
             for place, gradient in zip(self.moved, gradients, strict=True):
                 norm, high = self.norms[place], 1.0 if place == 0 or self.units == "sigmoid" else math.inf
                 moved = (outputs[place].detach() + norm * normalize(gradient, dim=2)).clamp(0, high)
@@ -139,7 +143,9 @@ class Networks:
         """A step of Adam, its learning rate falling to 0 along a cosine; done: how many there were."""
         rate = self.rate * (1 + torch.cos(math.pi * done / steps)) / 2
         corrections = [1 - beta ** (done + 1) for beta in BETAS]
-        for parameter, gradient, mean, square in zip(self.parameters, gradients, self.means, self.squares, strict=True):
+        for parameter, gradient, mean, square in zip(
+            self.parameters, gradients, self.means, self.squares, strict=True
+        ):
             mean.lerp_(gradient, 1 - BETAS[0])
             square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
             parameter -= rate / corrections[0] * mean / ((square / corrections[1]).sqrt() + EPSILON)
@@ -182,7 +188,9 @@ def judged(
 
     shuffle()
     first = 0
-    if DEVICE == "cuda":  # a step of so small networks is hundreds of short kernels, which one graph starts at once
+    if (
+        DEVICE == "cuda"
+    ):  # a step of so small networks is hundreds of short kernels, which one graph starts at once
         torch.cuda.synchronize()
         with torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(first := 3):
@@ -200,7 +208,9 @@ def judged(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--units", choices=RANGES, default="relu")
     parser.add_argument("--configured", action="store_true", help="judge the settings of config/config.yaml")
     parser.add_argument("--candidates", type=int, default=64, help="of each method")
@@ -212,7 +222,10 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True  # what rounding it costs is less than another seed
     pixels, labels = image_sets.read(arguments.data, "train")
     images = {
-        part: (torch.from_numpy(pixels[rows]).flatten(1).to(DEVICE), torch.from_numpy(labels[rows]).long().to(DEVICE))
+        part: (
+            torch.from_numpy(pixels[rows]).flatten(1).to(DEVICE),
+            torch.from_numpy(labels[rows]).long().to(DEVICE),
+        )
         for part, rows in splits.split(len(pixels), VALIDATION, seed=0).items()
     }
     if arguments.configured:

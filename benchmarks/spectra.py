@@ -32,7 +32,9 @@ before, start = peak(), time.perf_counter()
 maps = linear_maps(network, (3, 224, 224), seed=0)
 seconds = time.perf_counter() - start
 
-print(f"{seconds:.0f} s on {arguments.threads} threads; at most {peak():.2f} GiB, of it {before:.2f} before\n")
+print(
+    f"{seconds:.0f} s on {arguments.threads} threads; at most {peak():.2f} GiB, of it {before:.2f} before\n"
+)
 print("| Layer | Size | Lower bound | Upper bound | Norm | Residual | Lipschitz |")
 print("| --- | --- | --- | --- | --- | --- | --- |")
 for row in maps:

@@ -45,7 +45,9 @@ def main() -> int:
         return 1
     rows = []
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as workers:
-        jobs = list(itertools.product(range(options.seeds), convergence.METHODS, [options.results], [options.images]))
+        jobs = list(
+            itertools.product(range(options.seeds), convergence.METHODS, [options.results], [options.images])
+        )
         for (seed, method, *_), found in zip(jobs, workers.map(trained_and_attacked, jobs), strict=True):
             rows += [{"method": method, **row} for row in found]
             print(f"seed {seed + 1} of {options.seeds}, {method}", file=sys.stderr)
@@ -57,7 +59,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each network")
     parser.add_argument("--images", type=int, default=300, help="test images that are attacked")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of data.h5 and splits.h5")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder of data.h5 and splits.h5"
+    )
     parser.add_argument("--workers", type=int, default=1, help="trainings at the same time")
     return parser.parse_args()
 
@@ -83,7 +87,9 @@ def trained_and_attacked(job: tuple[int, str, Path, int]) -> list[dict]:
     return rows + list(attacked(made, images["test"], count))
 
 
-def trained(config: Config, name: str, seed: int, method: str, images: Images) -> tuple[nn.Module, dict[str, float]]:
+def trained(
+    config: Config, name: str, seed: int, method: str, images: Images
+) -> tuple[nn.Module, dict[str, float]]:
     """The network, frozen, with what its training came to."""
     definition, options = config.networks[name], config.training
     x, y = images[definition.trained_on]

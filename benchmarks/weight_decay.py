@@ -24,13 +24,17 @@ def main() -> int:
     if not DATA.exists():
         print(f"{DATA} is missing: run snakemake --cores 1 {DATA} first.", file=sys.stderr)
         return 1
-    train, test = ([torch.from_numpy(array) for array in image_sets.read(DATA, part)] for part in ("train", "test"))
+    train, test = (
+        [torch.from_numpy(array) for array in image_sets.read(DATA, part)] for part in ("train", "test")
+    )
     rows = []
     for convention in DECAY_DIVISORS:
         for name, (rate, paper_train, paper_test) in PAPER.items():
             network = architectures.fully_connected([784], [10], "sigmoid")
             architectures.initialise(network, torch.Generator().manual_seed(0))
-            result = convergence.fit(network, train[0], train[1].long(), weight_decay=[rate], decay_convention=convention)
+            result = convergence.fit(
+                network, train[0], train[1].long(), weight_decay=[rate], decay_convention=convention
+            )
             errors = [100 * (classify(network, x) != y).double().mean().item() for x, y in (train, test)]
             rows.append(
                 {

@@ -53,7 +53,9 @@ def per_rule() -> pd.DataFrame:
         for path in root.rglob("*.tsv")
     ]
     table = pd.concat(jobs).groupby("rule")
-    frame = pd.DataFrame({"jobs": table.size(), "seconds": table["s"].sum(), "largest MiB": table["max_rss"].max()})
+    frame = pd.DataFrame(
+        {"jobs": table.size(), "seconds": table["s"].sum(), "largest MiB": table["max_rss"].max()}
+    )
     frame["share %"] = 100 * frame["seconds"] / frame["seconds"].sum()
     return frame.sort_values("seconds", ascending=False).round(1).reset_index()
 
@@ -66,7 +68,9 @@ def records() -> pd.DataFrame:
     rows = []
     for path in sorted(RESULTS.rglob("*.h5")):
         artifact = Artifact(Path(), str(path))
-        step = Step(artifact.record["program"], SimpleNamespace(settings={}, unrecorded={}, output=[path]), [])
+        step = Step(
+            artifact.record["program"], SimpleNamespace(settings={}, unrecorded={}, output=[path]), []
+        )
         step.inputs = {role: list(paths) for role, paths in artifact.record["inputs"].items()}
         for name in artifact.inputs():
             artifacts.identity(name)
@@ -76,7 +80,9 @@ def records() -> pd.DataFrame:
         with open(path, "rb") as raw, h5py.File(path) as file:
             artifacts.content_hash(file)
             hashlib.file_digest(raw, "sha256")
-        rows.append((artifact.record["program"], time.perf_counter() - start, artifact.record["wall_seconds"]))
+        rows.append(
+            (artifact.record["program"], time.perf_counter() - start, artifact.record["wall_seconds"])
+        )
     frame = pd.DataFrame(rows, columns=["program", "record", "step"]).groupby("program").sum()
     frame.loc["all"] = frame.sum()
     frame["share %"] = 100 * frame["record"] / frame["step"]
@@ -107,7 +113,9 @@ def phases(path: Path, peak: float) -> list[dict]:
     flops = count_flops(training_gradient)
     gradient = typical_seconds(training_gradient)
     start = time.perf_counter()
-    trained = convergence.fit(network, x, y, weight_decay=[1e-5] * layers, method="full_batch", max_iterations=ITERATIONS)
+    trained = convergence.fit(
+        network, x, y, weight_decay=[1e-5] * layers, method="full_batch", max_iterations=ITERATIONS
+    )
     per_evaluation = (time.perf_counter() - start) / trained.history[-1].evaluations
 
     network = trained_networks.read(path)
@@ -127,9 +135,21 @@ def phases(path: Path, peak: float) -> list[dict]:
     return [
         row(name, "training: one gradient", 1e3 * gradient, flops / gradient / 1e9, peak),
         row(name, "training: all, per gradient", 1e3 * per_evaluation, flops / per_evaluation / 1e9, peak),
-        row(name, "attack: one image's gradient", 1e3 * attack_seconds, attack_flops / attack_seconds / 1e9, peak),
+        row(
+            name,
+            "attack: one image's gradient",
+            1e3 * attack_seconds,
+            attack_flops / attack_seconds / 1e9,
+            peak,
+        ),
         *(
-            row(name, f"attack: all of {method}, per gradient", 1e3 * seconds, attack_flops / seconds / 1e9, peak)
+            row(
+                name,
+                f"attack: all of {method}, per gradient",
+                1e3 * seconds,
+                attack_flops / seconds / 1e9,
+                peak,
+            )
             for method, seconds in whole.items()
         ),
     ]

@@ -10,9 +10,13 @@ MADE = r"(^|/)(\.|__pycache__/|[^/]+\.egg-info/)"
 
 def archived_project():
     """The project's own files, without what is made from them, and their SHA-256: another content makes another archive."""
-    found = [path for name in ARCHIVED_FOLDERS for path in PROJECT.joinpath(name).rglob("*") if path.is_file()]
+    found = [
+        path for name in ARCHIVED_FOLDERS for path in PROJECT.joinpath(name).rglob("*") if path.is_file()
+    ]
     names = [*ARCHIVED_FILES, *(path.relative_to(PROJECT).as_posix() for path in found)]
-    return {name: sha256((PROJECT / name).read_bytes()).hexdigest() for name in names if not re.search(MADE, name)}
+    return {
+        name: sha256((PROJECT / name).read_bytes()).hexdigest() for name in names if not re.search(MADE, name)
+    }
 
 
 def archived_results(wildcards):

@@ -21,7 +21,12 @@ def shard_settings(wildcards):
 
 def search_settings(wildcards):
     attack = attack_of(wildcards)
-    return {"margin": attack.margin, "precision": attack.precision, "batch": attack.batch, **execution_settings(attack)}
+    return {
+        "margin": attack.margin,
+        "precision": attack.precision,
+        "batch": attack.batch,
+        **execution_settings(attack),
+    }
 
 
 def given_targets(wildcards):
@@ -113,7 +118,9 @@ LINEAR_NETWORKS = networks_where(lambda network: network.linear)
 
 def exact_settings(wildcards):
     attack = attack_of(wildcards)
-    return settings("find_exact_minima", images=wildcards.images, margin=attack.margin, **execution_settings(attack))
+    return settings(
+        "find_exact_minima", images=wildcards.images, margin=attack.margin, **execution_settings(attack)
+    )
 
 
 rule find_exact_minima:

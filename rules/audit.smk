@@ -47,8 +47,14 @@ def tabled_shards(wildcards):
 
 def module_files():
     """The source files of the programs that make artifacts, under whatever names a module has their rules."""
-    makers = [rule.shellcmd for rule in workflow.rules if any(output.endswith(".h5") for output in rule.output)]
-    programs = {found[1] for shellcmd in makers if (found := re.match(r"exec python -P -m (scripts\.\w+) ", shellcmd or ""))}
+    makers = [
+        rule.shellcmd for rule in workflow.rules if any(output.endswith(".h5") for output in rule.output)
+    ]
+    programs = {
+        found[1]
+        for shellcmd in makers
+        if (found := re.match(r"exec python -P -m (scripts\.\w+) ", shellcmd or ""))
+    }
     modules = sorted({module for program in programs for module in fingerprint(program).modules})
     places = [Path(WORKFLOW, *module.split(".")) for module in modules]
     return [place / "__init__.py" if place.is_dir() else place.with_suffix(".py") for place in places]

@@ -29,7 +29,11 @@ rule judge_claims:
 
 def ablated_cells(wildcards):
     ablations = CONFIG.ablations
-    return [f"results/{ABLATIONS}/{name}/{table}.cells.csv" for name in ablations.names() for table in ablations.tables]
+    return [
+        f"results/{ABLATIONS}/{name}/{table}.cells.csv"
+        for name in ablations.names()
+        for table in ablations.tables
+    ]
 
 
 rule compare_ablations:
@@ -51,7 +55,9 @@ rule compare_ablations:
         cpu=cpu,
         mem_mb=500,
     params:
-        settings=settings("compare_ablations", choices=CONFIG.ablations.names(), tables=CONFIG.ablations.tables),
+        settings=settings(
+            "compare_ablations", choices=CONFIG.ablations.names(), tables=CONFIG.ablations.tables
+        ),
     message:
         "Comparing the ablations"
     shell:

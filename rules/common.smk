@@ -36,7 +36,9 @@ DEFAULTS = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="u
 CONFIGURATION = merged(merged(DEFAULTS, config), GIVEN)
 
 try:
-    for path in workflow.configfiles if Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve() else []:
+    for path in (
+        workflow.configfiles if Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve() else []
+    ):
         check_written(Path(path))
     CONFIG = validated(CONFIGURATION)
     VARIANTS = {"": CONFIG} | {f"{name}/": variant for name, variant in variants(CONFIGURATION).items()}
@@ -53,7 +55,8 @@ for given in {CONFIG.attack_on(images).given_targets for images in ("test", PICT
 PATHS = ArtifactPaths(VARIANTS)
 # Every table's name, tables before figures, whatever the order of the configuration's keys, on which no result depends.
 TABLES = sorted(
-    [*CONFIG.tables, *(["units"] if CONFIG.units.of else [])], key=lambda name: (not name.startswith("table"), name)
+    [*CONFIG.tables, *(["units"] if CONFIG.units.of else [])],
+    key=lambda name: (not name.startswith("table"), name),
 )
 
 
@@ -131,4 +134,6 @@ def execution_settings(section):
 def sources_of(section):
     """Where files may come from. The SHA-256 of the files are among the settings, so another source changes nothing, and
     Snakemake compares no parameter that depends on the resources."""
-    return lambda wildcards, resources: json.dumps({"sources": section_settings(section(wildcards))["sources"]})
+    return lambda wildcards, resources: json.dumps(
+        {"sources": section_settings(section(wildcards))["sources"]}
+    )

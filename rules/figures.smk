@@ -15,13 +15,19 @@ def pictured_shards(wildcards):
     """Each row's, one row after another: all of photographs, but the first of others, of which there are thousands."""
     image_set = CONFIG.tables[wildcards.table].image_set
     count = None if image_set == PICTURES else 1
-    return [shard for artifact in pictured_rows(wildcards) for shard in PATHS.shards(artifact, "", image_set)[:count]]
+    return [
+        shard
+        for artifact in pictured_rows(wildcards)
+        for shard in PATHS.shards(artifact, "", image_set)[:count]
+    ]
 
 
 def picture_settings(wildcards):
     table = CONFIG.tables[wildcards.table]
     rows = [{"name": row.name, "network": row.network} for row in table.pictured_rows()]
-    return settings("plot_adversarial", table=wildcards.table, rows=rows, columns=table.networks, images=table.image_set)
+    return settings(
+        "plot_adversarial", table=wildcards.table, rows=rows, columns=table.networks, images=table.image_set
+    )
 
 
 rule plot_adversarial:

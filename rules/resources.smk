@@ -32,4 +32,6 @@ def scaled_by_attempt(amount):
 def remaining_multiplications(steps):
     """A priority: the size of a network times the steps that are still ahead (training, attack, refinement). The network with
     the longest way to go starts first."""
-    return lambda wildcards: steps * CONFIG.networks[wildcards.network].multiplications(CONFIG.data.image_shape)
+    return lambda wildcards: steps * CONFIG.networks[wildcards.network].multiplications(
+        CONFIG.data.image_shape
+    )

@@ -20,9 +20,14 @@ def refuse_unsafe_folder():
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
     except BlockingIOError:
-        sys.exit(f"Error: another Snakemake is at work in {folder}: wait for it, or choose another --directory")
+        sys.exit(
+            f"Error: another Snakemake is at work in {folder}: wait for it, or choose another --directory"
+        )
     except OSError as error:
-        print(f"Warning: {folder} has no locks ({error.strerror}): start one Snakemake at a time there", file=sys.stderr)
+        print(
+            f"Warning: {folder} has no locks ({error.strerror}): start one Snakemake at a time there",
+            file=sys.stderr,
+        )
 
 
 def refuse_forgotten_results():

@@ -48,7 +48,12 @@ def attacked_settings(wildcards):
     attack = config_of(wildcards).attack_on(table.image_set)
     return replicated_settings(wildcards) | {
         "columns": table.networks,
-        "attack": {"target": attack.target, "norm": attack.lbfgs.norm, "sample": attack.sample, "set": table.image_set},
+        "attack": {
+            "target": attack.target,
+            "norm": attack.lbfgs.norm,
+            "sample": attack.sample,
+            "set": table.image_set,
+        },
     }
 
 
@@ -59,7 +64,9 @@ def baseline_settings(wildcards):
         **attacked_settings(wildcards),
         linear=PATHS.linear(table.networks),
         errors_on=table.errors_on,
-        refined_to={name: config.attack_against(name, table.image_set).sqp.tolerance for name in table.networks},
+        refined_to={
+            name: config.attack_against(name, table.image_set).sqp.tolerance for name in table.networks
+        },
     )
 
 

@@ -98,7 +98,10 @@ def load_settings(wildcards):
     network = fitting_network(CONFIG, wildcards.network)
     shape = CONFIG.pictures.image_shape
     return settings(
-        "load_network", network=network.definition(), weights=section_settings(network.weights), image_shape=shape
+        "load_network",
+        network=network.definition(),
+        weights=section_settings(network.weights),
+        image_shape=shape,
     )
 
 

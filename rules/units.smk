@@ -12,7 +12,9 @@ def inspected_network(wildcards):
 
 def inspect_settings(wildcards):
     section = section_settings(CONFIG.units.of[wildcards.section], "network", "figures")
-    return settings("inspect_units", **section, seed=CONFIG.units.seed, **execution_settings(CONFIG.evaluation))
+    return settings(
+        "inspect_units", **section, seed=CONFIG.units.seed, **execution_settings(CONFIG.evaluation)
+    )
 
 
 rule inspect_units:

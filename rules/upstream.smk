@@ -32,5 +32,7 @@ def planned(made, wildcards):
 
 
 for made in workflow.rules:
-    if Path(made.snakefile).is_relative_to(PROJECT) and "upstream" not in made.params.keys():  # as a module, beside others
+    if (
+        Path(made.snakefile).is_relative_to(PROJECT) and "upstream" not in made.params.keys()
+    ):  # as a module, beside others
         made.set_params(upstream=upstream(made))

@@ -57,7 +57,9 @@ def copy_code(destination: Path) -> Path:
     for name in PROJECT:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, destination / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(
+                source, destination / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
         else:
             shutil.copy2(source, destination / name)
     return destination
@@ -67,7 +69,9 @@ def command(*arguments: str, cores: int = 8) -> list[str]:
     return [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
 
 
-def snakemake(folder: Path, *arguments: str, cores: int = 8, **environment: str) -> subprocess.CompletedProcess:
+def snakemake(
+    folder: Path, *arguments: str, cores: int = 8, **environment: str
+) -> subprocess.CompletedProcess:
     """Run Snakemake in a folder, as a person would type it."""
     return subprocess.run(
         command(*arguments, cores=cores),
@@ -84,7 +88,9 @@ class Running:
 
     def __init__(self, folder: Path, arguments: list[str], environment: Mapping[str, str] = os.environ):
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe would fill, and stop it)
-        self._process = subprocess.Popen(arguments, cwd=folder, env=environment, stdout=self._said, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(
+            arguments, cwd=folder, env=environment, stdout=self._said, stderr=subprocess.STDOUT
+        )
         self.engine = psutil.Process(self._process.pid)
 
     def __enter__(self):
@@ -151,7 +157,11 @@ def config() -> dict:
     small = yaml.safe_load((ROOT / "config/small.yaml").read_text())
 
     def merged(base, change):
-        both = {key: merged(base[key], value) for key, value in change.items() if isinstance(value, dict) and key in base}
+        both = {
+            key: merged(base[key], value)
+            for key, value in change.items()
+            if isinstance(value, dict) and key in base
+        }
         return base | change | both
 
     return merged(default, small)
@@ -168,7 +178,9 @@ def run(finished) -> Iterator[Run]:
     """A finished run whose files may be replaced, but not changed in place: they are links."""
     folder = Path(tempfile.mkdtemp(dir=finished.parent))  # as deep, because plans have relative paths
     shutil.copytree(
-        finished / "results", folder / "results", copy_function=lambda here, there: Path(there).hardlink_to(here)
+        finished / "results",
+        folder / "results",
+        copy_function=lambda here, there: Path(there).hardlink_to(here),
     )
     yield Run(folder)
     shutil.rmtree(folder)
@@ -185,7 +197,9 @@ def altered(path, change):
         arrays = {}
         file.visititems(
             lambda name, item: (
-                arrays.update({name: (item[()], item.attrs["meaning"])}) if isinstance(item, h5py.Dataset) else None
+                arrays.update({name: (item[()], item.attrs["meaning"])})
+                if isinstance(item, h5py.Dataset)
+                else None
             )
         )
         types = {name: file[name].dtype for name in arrays}
@@ -193,4 +207,6 @@ def altered(path, change):
         del record["content_sha256"]
     change(arrays, record)
     path.unlink()
-    artifacts.write(path, {n: artifacts.Array(np.asarray(v, types[n]), m) for n, (v, m) in arrays.items()}, record)
+    artifacts.write(
+        path, {n: artifacts.Array(np.asarray(v, types[n]), m) for n, (v, m) in arrays.items()}, record
+    )

@@ -19,7 +19,9 @@ from blindspots.steps.examples import PRECISIONS
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
 ATTACK = yaml.safe_load((Path(__file__).parents[1] / "config/config.yaml").read_text())["attack"]
-PAPERS, SQUARED = (LBFGS(**ATTACK["lbfgs"] | {"norm": norm}, rounded=True) for norm in ("l2", "squared_l2"))  # as jobs do it
+PAPERS, SQUARED = (
+    LBFGS(**ATTACK["lbfgs"] | {"norm": norm}, rounded=True) for norm in ("l2", "squared_l2")
+)  # as jobs do it
 IMAGES = torch.rand(100, 28, 28, generator=torch.Generator().manual_seed(0))
 LABELS = torch.randint(0, 10, (100,), generator=torch.Generator().manual_seed(1))
 TARGETS = (LABELS + 1) % 10
@@ -72,7 +74,9 @@ class Mirrored(nn.Module):
         first, second, *_ = architectures.weight_layers(self.network)
         if isinstance(first, nn.Conv2d):
             first.weight.data = first.weight.flip(-2, -1)
-            maps = second.weight.view(len(second.weight), len(first.weight), -1)  # (units, maps, pooled pixels)
+            maps = second.weight.view(
+                len(second.weight), len(first.weight), -1
+            )  # (units, maps, pooled pixels)
             second.weight.data = maps.flip(-1).reshape(second.weight.shape)
         else:
             first.weight.data = first.weight.flip(-1)
@@ -115,7 +119,9 @@ def test_attacks_agree(attacked, method):
 
     here, there = on("cpu", attacked, attack), on("cuda", attacked, attack)
     assert (there.success.cpu() == here.success).all()
-    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+    assert there.distortion.nanmean().item() == pytest.approx(
+        here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion
+    )
 
 
 @needs_gpu
@@ -125,7 +131,9 @@ def test_refinements_agree(attacked):
         return refine(network, images, found.images, targets)
 
     here, there = on("cpu", attacked, refined), on("cuda", attacked, refined)
-    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+    assert there.distortion.nanmean().item() == pytest.approx(
+        here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion
+    )
 
 
 @needs_gpu
@@ -136,7 +144,9 @@ def test_refinements_of_the_same_examples_agree(network):
         return refine(network, images, start.to(images.device), targets)
 
     here, there = on("cpu", network, refined), on("cuda", network, refined)
-    assert there.distortion.nanmean().item() == pytest.approx(here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion)
+    assert there.distortion.nanmean().item() == pytest.approx(
+        here.distortion.nanmean().item(), rel=ONE_LEVEL.distortion
+    )
 
 
 @needs_gpu

@@ -19,7 +19,12 @@ from blindspots.data import downloads, idx
 
 SHAPE = (28, 28)
 NAMES = {
-    "mnist": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+    "mnist": (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ),
     "qmnist": (
         "qmnist-train-images-idx3-ubyte",
         "qmnist-train-labels-idx2-int",
@@ -27,7 +32,9 @@ NAMES = {
         "qmnist-test-labels-idx2-int",
     ),
     "emnist": tuple(
-        f"emnist-letters-{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1")
+        f"emnist-letters-{part}-{kind}-ubyte"
+        for part in ("train", "test")
+        for kind in ("images-idx3", "labels-idx1")
     ),
 }
 
@@ -80,7 +87,12 @@ def test_files_as_the_workflow_reads_them_are_described_where_they_are(tmp_path,
     folder = written(tmp_path / "set", "mnist", (images(40), labels(40), images(20), labels(20)), compress)
     data, arrays = made(folder, tmp_path)
     assert data["sources"] == [{"kind": "folder", "path": str(folder)}]
-    assert (data["classes"], data["image_shape"], data["train_size"], data["test_size"]) == (10, [28, 28], 40, 20)
+    assert (data["classes"], data["image_shape"], data["train_size"], data["test_size"]) == (
+        10,
+        [28, 28],
+        40,
+        20,
+    )
     assert np.array_equal(arrays["test_images"], images(20))
     assert {path.name for path in tmp_path.iterdir()} == {"set", "own.yaml", "own.png"}
 
@@ -113,7 +125,9 @@ def test_a_test_set_without_class_0_does_not_move_the_classes(tmp_path):
 def test_fractions_become_bytes(tmp_path):
     fractions = (images(40) / 255).astype(">f4")
     content = bytes([0, 0, 0x0D, 3]) + struct.pack(">III", *fractions.shape) + fractions.tobytes()
-    _, arrays = made(written(tmp_path / "set", "mnist", (content, labels(40), images(20), labels(20))), tmp_path)
+    _, arrays = made(
+        written(tmp_path / "set", "mnist", (content, labels(40), images(20), labels(20))), tmp_path
+    )
     assert np.array_equal(arrays["train_images"], images(40))
 
 
@@ -126,10 +140,18 @@ def test_fractions_become_bytes(tmp_path):
             r"images are \(28, 28\), the test images \(27",
         ),
         ((labels(40), labels(40), images(20), labels(20)), r"grey images are \(n, height, width\)"),
-        ((images(40), labels(40) * 2, images(20), labels(20)), "no train image is of class 1, 3, 5, 7, 9, 11"),
+        (
+            (images(40), labels(40) * 2, images(20), labels(20)),
+            "no train image is of class 1, 3, 5, 7, 9, 11",
+        ),
         ((images(40), images(40), images(20), labels(20)), r"labels are \(n,\), one class for each image"),
         (
-            (images(40), np.eye(10, dtype=np.uint8)[labels(40)], images(20), np.eye(10, dtype=np.uint8)[labels(20)]),
+            (
+                images(40),
+                np.eye(10, dtype=np.uint8)[labels(40)],
+                images(20),
+                np.eye(10, dtype=np.uint8)[labels(20)],
+            ),
             r"has the shape \(40, 10\): labels are \(n,\), one class for each image",
         ),
         ((b"PK\3\4", labels(40), images(20), labels(20)), "train-images-idx3-ubyte: not an IDX file"),
@@ -155,7 +177,9 @@ def test_several_sets_in_a_folder_are_told_apart_by_name(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["own", "own.png", "not/there/own.yaml"])
 def test_a_name_that_cannot_be_written_is_refused_before_anything_is(tmp_path, capsys, name):
-    folder = written(tmp_path / "set", "qmnist", (images(40), as_qmnist(labels(40)), images(20), as_qmnist(labels(20))))
+    folder = written(
+        tmp_path / "set", "qmnist", (images(40), as_qmnist(labels(40)), images(20), as_qmnist(labels(20)))
+    )
     with pytest.raises(SystemExit):
         own_data.main([str(folder), str(tmp_path / name)])
     assert f"{name} is no name ending in .yaml, in a folder that is there" in capsys.readouterr().err
@@ -178,4 +202,6 @@ def test_files_are_never_changed_where_they_are(tmp_path, capsys):
     assert own_data.main([str(folder), str(tmp_path / "qmnist.yaml")]) == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert own_data.main([str(folder), str(tmp_path / "qmnist.yaml")]) == 1
-    assert "qmnist_files is there already, where the changed files would be written" in capsys.readouterr().err
+    assert (
+        "qmnist_files is there already, where the changed files would be written" in capsys.readouterr().err
+    )

@@ -16,7 +16,10 @@ MAY_IMPORT = {
     "config": {"data"},
     "audit": {"config", "data", "report", "steps"},
 }
-COMMANDS = {"blindspots.audit.__main__", "blindspots.own_data"}  # which alone read the workflow's configuration
+COMMANDS = {
+    "blindspots.audit.__main__",
+    "blindspots.own_data",
+}  # which alone read the workflow's configuration
 GRAPH = grimp.build_graph("blindspots", "scripts", cache_dir=None)
 
 
@@ -43,7 +46,9 @@ def test_a_room_imports_only_what_it_may(name):
 def test_no_room_imports_one_that_imports_it():
     reached = {name: set(allowed) for name, allowed in MAY_IMPORT.items()}
     for _ in MAY_IMPORT:
-        reached = {name: others.union(*(reached[other] for other in others)) for name, others in reached.items()}
+        reached = {
+            name: others.union(*(reached[other] for other in others)) for name, others in reached.items()
+        }
     assert [name for name, others in reached.items() if name in others] == []
 
 
@@ -62,5 +67,7 @@ def test_a_packages_file_imports_nothing_but_what_it_offers():
     importing = {package for package in packages if GRAPH.find_modules_directly_imported_by(package)}
     assert importing == {"blindspots.attack"}
     assert {
-        module for module in GRAPH.modules if "blindspots.attack" in GRAPH.find_modules_directly_imported_by(module)
+        module
+        for module in GRAPH.modules
+        if "blindspots.attack" in GRAPH.find_modules_directly_imported_by(module)
     } == set()

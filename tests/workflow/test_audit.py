@@ -70,10 +70,18 @@ def test_every_cell_of_every_table_answers(finished):
 
 def test_a_cells_chain_has_its_networks_and_images_and_no_others(finished):
     chain = answer.answer(Run(finished), "table4", "M1", "M2")["files"]
-    assert {path for path in chain if "/networks/" in path} == {"results/networks/M1.h5", "results/networks/M2.h5"}
+    assert {path for path in chain if "/networks/" in path} == {
+        "results/networks/M1.h5",
+        "results/networks/M2.h5",
+    }
     assert [path for path in chain if "/adversarial/" in path] == ["results/adversarial/test/M1/1-of-1.h5"]
     chain = answer.answer(Run(finished), "table3", "M2", "error_test")["files"]
-    assert chain.keys() == {"results/evaluation/table3.h5", "results/data.h5", "results/networks/M2.h5", "results/splits.h5"}
+    assert chain.keys() == {
+        "results/evaluation/table3.h5",
+        "results/data.h5",
+        "results/networks/M2.h5",
+        "results/splits.h5",
+    }
     assert chain["results/evaluation/table3.h5"]["inputs"] == ["results/data.h5", "results/networks/M2.h5"]
     record = chain["results/networks/M2.h5"]["record"]
     assert record["settings"]["seed"] == 3
@@ -84,7 +92,9 @@ def test_a_cells_chain_has_its_networks_and_images_and_no_others(finished):
 def test_a_cell_that_is_not_there_is_told_with_those_that_are(finished):
     with pytest.raises(CellError, match=r"its rows are M1, M1_prime, M2, .*; its columns M1, M1_prime, M2"):
         Run(finished).cell("table4", "M9", "M1")
-    with pytest.raises(CellError, match=r"of the tables there are adversarial_training, figure5, figure7, .*table4"):
+    with pytest.raises(
+        CellError, match=r"of the tables there are adversarial_training, figure5, figure7, .*table4"
+    ):
         Run(finished).cell("table9", "M1", "M1")
 
 
@@ -121,7 +131,11 @@ def test_a_flipped_byte_anywhere_is_found(run, jobs, monkeypatch):
     ("path", "wanted", "spared"),
     [
         ("results/data.h5", {"table3": ["M2 × error_test"], "table4": ["M1 × M2", "noise_0.06 × M1"]}, []),
-        ("results/networks/M2.h5", {"table3": ["M2 × error_P1"], "table4": ["M1 × M2", "M2 × M1"]}, ["M1 × M1_prime"]),
+        (
+            "results/networks/M2.h5",
+            {"table3": ["M2 × error_P1"], "table4": ["M1 × M2", "M2 × M1"]},
+            ["M1 × M1_prime"],
+        ),
         ("results/refined/test/M1/1-of-1.h5", {"table3": ["M1 × refined"]}, ["M1 × distortion", "M1 × M2"]),
         ("results/table4.csv", {"table4": ["all"]}, []),
     ],
@@ -145,7 +159,11 @@ def test_a_missing_file_is_found(run, jobs):
     [
         ("results/networks/M1.h5", lambda d, r: d["parameters/1.weight"][0].__iadd__(1), None),
         ("results/adversarial/test/M2/1-of-1.h5", lambda d, r: d["distortion"][0].__imul__(0.5), None),
-        ("results/data.h5", lambda d, r: d["test/labels"][0].__iadd__(1), "test_labels that are not the file"),
+        (
+            "results/data.h5",
+            lambda d, r: d["test/labels"][0].__iadd__(1),
+            "test_labels that are not the file",
+        ),
         (
             "results/networks/M1.h5",
             lambda d, r: r.update(settings=r["settings"].replace('"seed": 1', '"seed": 9')),
@@ -185,7 +203,11 @@ def test_a_record_copied_from_another_file_is_found(run, jobs):
             file.attrs[key] = value
     content = path.read_bytes()[artifacts._BLOCK :]
     path.write_bytes(artifacts._seal(hashlib.sha256(content)) + content)
-    found = {why for broken, why in reasons(Run(run.folder), artifacts_of(jobs)) if broken == "results/networks/M2.h5"}
+    found = {
+        why
+        for broken, why in reasons(Run(run.folder), artifacts_of(jobs))
+        if broken == "results/networks/M2.h5"
+    }
     assert "has arrays or a record that are not those that it was written with" in found
 
 
@@ -204,7 +226,10 @@ def test_other_settings_than_were_run_are_found(finished, config, jobs):
     other = json.loads(json.dumps(config))
     other["networks"]["M2"]["seed"] = 99
     found = reasons(Run(finished), artifacts_of(plan.plan(["results/table4.csv"], finished, other)))
-    assert ("results/networks/M2.h5", "was made with other settings than the configuration says: seed") in found
+    assert (
+        "results/networks/M2.h5",
+        "was made with other settings than the configuration says: seed",
+    ) in found
     assert not any(path == "results/networks/M1.h5" for path, _ in found)
 
 
@@ -274,7 +299,9 @@ def test_a_cell_without_a_value_has_its_chain_like_any_other(run, capsys):
     assert "BROKEN: is –, but its array gives 0." in said
     altered(
         run.folder / "results/adversarial/test/M1.h5",
-        lambda values, _: values.update(distortion=(np.full_like(values["distortion"][0], np.nan), values["distortion"][1])),
+        lambda values, _: values.update(
+            distortion=(np.full_like(values["distortion"][0], np.nan), values["distortion"][1])
+        ),
     )
     assert __main__.main(["table3", "M1", "distortion", "--directory", str(run.folder)]) == 0
 
@@ -302,7 +329,9 @@ def test_a_quiet_profile_hides_nothing(run, config, tmp_path, monkeypatch):
 
 def test_a_plan_without_what_was_asked_for_is_none(run, config, monkeypatch):
     real = plan.subprocess.run
-    monkeypatch.setattr(plan.subprocess, "run", lambda command, **options: real([*command, "--quiet", "rules"], **options))
+    monkeypatch.setattr(
+        plan.subprocess, "run", lambda command, **options: real([*command, "--quiet", "rules"], **options)
+    )
     with pytest.raises(PlanError, match="printed no command that makes results/table4"):
         plan.plan(["results/table4.cells.csv"], run.folder, config)
 
@@ -347,7 +376,11 @@ def test_small_numbers_of_a_configuration_in_json_are_numbers(tmp_path):
     text = json.dumps({"training": {"gradient_tolerance": 1e-5, "history": 3}, "name": "1e-05"})
     (tmp_path / "as_run.json").write_text(text)
     (tmp_path / "own.yaml").write_text("training: {gradient_tolerance: 1.0e-5}\n")
-    assert __main__._configuration(text) == __main__._configuration(str(tmp_path / "as_run.json")) == json.loads(text)
+    assert (
+        __main__._configuration(text)
+        == __main__._configuration(str(tmp_path / "as_run.json"))
+        == json.loads(text)
+    )
     assert __main__._configuration(str(tmp_path / "own.yaml")) == {"training": {"gradient_tolerance": 1e-5}}
 
 
@@ -357,14 +390,26 @@ def test_a_file_that_is_no_configuration_is_told_in_one_line(tmp_path, capsys, c
     with pytest.raises(SystemExit):
         __main__.main(["--config", str(tmp_path / "own.yaml")])
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(r"own\.yaml (has no keys of a configuration|is neither JSON nor a readable file of it)", last)
+    assert re.search(
+        r"own\.yaml (has no keys of a configuration|is neither JSON nor a readable file of it)", last
+    )
 
 
 def test_of_several_configurations_each_changes_those_before(finished, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(__main__, "plan", lambda targets, folder, config, results: asked.append(config) or [])
-    for name, text in {"one.yaml": "attack: {seed: 1, sample: 5}\n", "two.json": '{"attack": {"seed": 2}}'}.items():
+    for name, text in {
+        "one.yaml": "attack: {seed: 1, sample: 5}\n",
+        "two.json": '{"attack": {"seed": 2}}',
+    }.items():
         (tmp_path / name).write_text(text)
-    given = ["--config", str(tmp_path / "one.yaml"), "--config", str(tmp_path / "two.json"), "--config", '{"replicates": 3}']
+    given = [
+        "--config",
+        str(tmp_path / "one.yaml"),
+        "--config",
+        str(tmp_path / "two.json"),
+        "--config",
+        '{"replicates": 3}',
+    ]
     __main__.main(["--directory", str(finished), *given])
     assert asked == [{"attack": {"seed": 2, "sample": 5}, "replicates": 3}]

@@ -19,16 +19,24 @@ def test_links_lead_to_files_of_the_project(page):
 
 
 def test_the_workflow_makes_all_results_that_are_named(tmp_path):
-    named = {name for page in PAGES for name in RESULT.findall(page.read_text())} - {"results/report.html"}  # --report's
+    named = {name for page in PAGES for name in RESULT.findall(page.read_text())} - {
+        "results/report.html"
+    }  # --report's
     assert len(named) > 20
-    targets = subprocess.run(["bash", "-c", f"echo {' '.join(sorted(named))}"], capture_output=True, text=True, check=True)
+    targets = subprocess.run(
+        ["bash", "-c", f"echo {' '.join(sorted(named))}"], capture_output=True, text=True, check=True
+    )
     planned = snakemake(copy_code(tmp_path / "clone"), "-n", *targets.stdout.split())
     assert planned.returncode == 0, planned.stdout
 
 
-@pytest.mark.parametrize("command", re.findall(r"^snakemake .* --directory results/.*$", HOW_TO, re.MULTILINE))
+@pytest.mark.parametrize(
+    "command", re.findall(r"^snakemake .* --directory results/.*$", HOW_TO, re.MULTILINE)
+)
 def test_a_run_beside_results_is_planned_as_the_page_has_it(command, tmp_path):
     clone = copy_code(tmp_path / "clone")
-    (clone / "own.yaml").write_text("compare_with_paper: false\n")  # the least that its reader may have written there
+    (clone / "own.yaml").write_text(
+        "compare_with_paper: false\n"
+    )  # the least that its reader may have written there
     planned = subprocess.run(["bash", "-c", f"{command} -n"], cwd=clone, capture_output=True, text=True)
     assert planned.returncode == 0, planned.stdout + planned.stderr

@@ -19,7 +19,11 @@ from blindspots.steps import artifacts, step
 
 # What is deleted before the run, so that the rule has to work again.
 OUTPUTS = {
-    "train_network": ["results/networks/M1.h5", "results/adversarial/test/M1.h5", "results/evaluation/table3.h5"],
+    "train_network": [
+        "results/networks/M1.h5",
+        "results/adversarial/test/M1.h5",
+        "results/evaluation/table3.h5",
+    ],
     "attack_network": ["results/adversarial/test/M1_prime/1-of-1.h5", "results/adversarial/test/M1_prime.h5"],
     "evaluate_distorted": ["results/evaluation/table4.h5"],
 }
@@ -87,7 +91,9 @@ def assert_tables_are_as_undisturbed(folder: Path, finished: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", ["job", "snakemake"])
-@pytest.mark.parametrize(("rule", "delay"), [("train_network", 0.1), ("attack_network", 2), ("evaluate_distorted", 1)])
+@pytest.mark.parametrize(
+    ("rule", "delay"), [("train_network", 0.1), ("attack_network", 2), ("evaluate_distorted", 1)]
+)
 def test_the_same_command_recovers_from_a_kill(clone, finished, rule, delay, victim):
     delete(clone, rule)
     with started(clone) as run:
@@ -145,13 +151,27 @@ def test_the_same_command_goes_on_after_a_failure_in_a_changed_run(clone):
 @pytest.mark.parametrize(
     ("missing", "change", "rules"),
     [
-        ("networks/M1.h5", SEED, {"train_network", "attack_network", "tabulate_baseline", "tabulate_transfer"}),
-        ("splits.h5", "splits={seed: 77}", {"split_images", "train_network", "attack_network", "tabulate_transfer"}),
-        ("adversarial/test/M1/1-of-1.h5", TARGETS, {"attack_network", "evaluate_distorted", "tabulate_transfer"}),
+        (
+            "networks/M1.h5",
+            SEED,
+            {"train_network", "attack_network", "tabulate_baseline", "tabulate_transfer"},
+        ),
+        (
+            "splits.h5",
+            "splits={seed: 77}",
+            {"split_images", "train_network", "attack_network", "tabulate_transfer"},
+        ),
+        (
+            "adversarial/test/M1/1-of-1.h5",
+            TARGETS,
+            {"attack_network", "evaluate_distorted", "tabulate_transfer"},
+        ),
         ("evaluation/table4.h5", TARGETS, {"attack_network", "evaluate_distorted", "tabulate_transfer"}),
     ],
 )
-def test_a_table_counts_as_old_where_what_it_comes_from_has_other_settings_and_is_gone(clone, missing, change, rules):
+def test_a_table_counts_as_old_where_what_it_comes_from_has_other_settings_and_is_gone(
+    clone, missing, change, rules
+):
     (clone / "results" / missing).unlink()
     assert planned_rules(snakemake(clone, *SMALL, *TABLES, "-n")) == set()
     assert rules <= planned_rules(snakemake(clone, *SMALL, *TABLES, "-n", "--config", change))
@@ -165,7 +185,9 @@ def disk(tmp_path):
     """A small disk of one's own, which `mount -o remount` changes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", folder], capture_output=True
+    ).returncode:
         pytest.skip("a disk cannot be mounted here: that takes root")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
@@ -194,11 +216,15 @@ def test_the_same_command_recovers_from_a_full_disk(disk, clone, finished, place
 def test_a_disk_that_is_full_or_read_only_is_one_line_and_leaves_nothing(disk):
     array = {"images": artifacts.Array(torch.zeros(2**20), "4 MiB")}
     remount(disk, "size=2m")
-    with pytest.raises(artifacts.ArtifactError, match=r"some\.h5 cannot be written \(No space left on device\)"):
+    with pytest.raises(
+        artifacts.ArtifactError, match=r"some\.h5 cannot be written \(No space left on device\)"
+    ):
         artifacts.write(disk / "some.h5", array, {})
     assert list(disk.iterdir()) == []
     remount(disk, "ro")
-    with pytest.raises(artifacts.ArtifactError, match=r"some\.h5 cannot be written \(Read-only file system\)"):
+    with pytest.raises(
+        artifacts.ArtifactError, match=r"some\.h5 cannot be written \(Read-only file system\)"
+    ):
         artifacts.write(disk / "some.h5", array, {})
 
 
@@ -213,7 +239,9 @@ def test_results_that_are_read_only_can_be_looked_at_but_not_made(clone, finishe
         assert "evaluate_distorted" in planned_rules(snakemake(clone, *SMALL, *TABLES, "-n"))
         refused = snakemake(clone, *SMALL, *TABLES)
         assert refused.returncode != 0
-        assert f"Error: {results} cannot be written: allow it, or choose another --directory" in refused.stderr
+        assert (
+            f"Error: {results} cannot be written: allow it, or choose another --directory" in refused.stderr
+        )
         assert "Traceback" not in refused.stderr
         subprocess.run(["mount", "-o", "remount,bind,rw", results], check=True)
         assert_the_same_command_recovers(clone, finished)
@@ -224,7 +252,9 @@ def test_results_that_are_read_only_can_be_looked_at_but_not_made(clone, finishe
 # Memory
 
 
-@pytest.mark.parametrize("allocate", [lambda step: np.ones(2**50), lambda step: torch.ones(2**50)], ids=["numpy", "torch"])
+@pytest.mark.parametrize(
+    "allocate", [lambda step: np.ones(2**50), lambda step: torch.ones(2**50)], ids=["numpy", "torch"]
+)
 def test_a_job_without_memory_says_so_in_one_line(tmp_path, capsys, allocate):
     arguments = ["--output", str(tmp_path / "some.h5"), "--log", str(tmp_path / "some.log")]
     assert step.run(allocate, "scripts.attack_network", (), arguments) == 1
@@ -241,7 +271,10 @@ def test_of_two_at_once_one_refuses_and_the_other_is_not_disturbed(clone, finish
     with started(clone) as one, started(clone) as other:
         (first, _), (second, refusal) = sorted([one.end(), other.end()])
     assert (first, second) == (0, 1)
-    assert f"Error: another Snakemake is at work in {clone}: wait for it, or choose another --directory" in refusal
+    assert (
+        f"Error: another Snakemake is at work in {clone}: wait for it, or choose another --directory"
+        in refusal
+    )
     assert "Traceback" not in refusal
     assert_tables_are_as_undisturbed(clone, finished)
 

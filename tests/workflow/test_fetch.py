@@ -28,7 +28,9 @@ def fetched(tmp_path, monkeypatch, capfd):
         content = {role: idx.serialise(array) for role, array in ARRAYS.items()} | (other or {})
         for role, part in content.items():
             (tmp_path / role).write_bytes(part)
-        files = {role: {"name": role, "sha256": hashlib.sha256(part).hexdigest()} for role, part in content.items()}
+        files = {
+            role: {"name": role, "sha256": hashlib.sha256(part).hexdigest()} for role, part in content.items()
+        }
         settings, sources = {"files": files} | RIGHT | changes, [{"kind": "folder", "path": str(tmp_path)}]
         words = ["--settings", json.dumps(settings), "--unrecorded", json.dumps({"sources": sources})]
         status = fetch.main(["--output", str(tmp_path / "data.h5"), *words])
@@ -79,7 +81,10 @@ def test_images_and_labels_are_kept_as_they_are(fetched):
     ("changes", "why"),
     [
         ({"image_shape": [4, 3]}, "the train images are (5, 3, 4); data.image_shape is [4, 3]"),
-        ({"classes": 2}, "the train labels go up to 2; data.classes is 2, from 0 on: where labels begin with 1"),
+        (
+            {"classes": 2},
+            "the train labels go up to 2; data.classes is 2, from 0 on: where labels begin with 1",
+        ),
         ({"test_size": 3}, "there are 2 test images; data.test_size is 3"),
     ],
 )

@@ -80,14 +80,18 @@ def network_artifact(path, seed):
     for number, parameter in enumerate(network.parameters()):
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(100 * seed + number))
     arrays = {f"parameters/{key}": Array(value, "weights") for key, value in network.state_dict().items()}
-    artifacts.write(path, arrays | {"image_shape": Array([3, 4], "shape")}, {"settings": {"network": definition}})
+    artifacts.write(
+        path, arrays | {"image_shape": Array([3, 4], "shape")}, {"settings": {"network": definition}}
+    )
     return path
 
 
 @pytest.fixture
 def data(tmp_path):
     arrays = {"test/images": PIXELS, "test/labels": LABELS}
-    artifacts.write(tmp_path / "data.h5", {name: Array(values, "some") for name, values in arrays.items()}, {})
+    artifacts.write(
+        tmp_path / "data.h5", {name: Array(values, "some") for name, values in arrays.items()}, {}
+    )
     return tmp_path / "data.h5"
 
 
@@ -135,7 +139,9 @@ def test_a_gathered_artifact_names_its_shards(tmp_path):
     paths = written(tmp_path, [examples(2, seed) for seed in range(2)])
     assert called(gather.main, shards=paths, output=tmp_path / "all.h5") == 0
     with artifacts.read(tmp_path / "all.h5") as file:
-        assert json.loads(file.attrs["inputs"])["shards"] == {str(path): artifacts.identity(path) for path in paths}
+        assert json.loads(file.attrs["inputs"])["shards"] == {
+            str(path): artifacts.identity(path) for path in paths
+        }
 
 
 def test_a_damaged_shard_is_refused(tmp_path):
@@ -167,7 +173,11 @@ def test_rows_in_shards_are_evaluated_as_in_one_piece(tmp_path, bounds):
         output = tmp_path / f"{way}.h5"
         assert (
             called(
-                evaluate_distorted.main, settings | {"rows": named(shards)}, distorted=paths, networks=judges, output=output
+                evaluate_distorted.main,
+                settings | {"rows": named(shards)},
+                distorted=paths,
+                networks=judges,
+                output=output,
             )
             == 0
         )
@@ -185,7 +195,10 @@ def test_every_row_is_rated_by_every_network_where_an_example_was_found(tmp_path
     paths = [path for row in shards.values() for path in row]
     settings = {"rows": named(shards), "columns": list(judges), "device": "cpu"}
     output = tmp_path / "out.h5"
-    assert called(evaluate_distorted.main, settings, distorted=paths, networks=[*judges.values()], output=output) == 0
+    assert (
+        called(evaluate_distorted.main, settings, distorted=paths, networks=[*judges.values()], output=output)
+        == 0
+    )
     result, rates = contents(output), []
     for name, row in rows.items():
         success = row["success"].values
@@ -207,7 +220,13 @@ def test_every_row_is_rated_by_every_network_where_an_example_was_found(tmp_path
 @pytest.mark.parametrize("total", [2, 5])
 def test_noise_does_not_depend_on_how_the_set_is_cut(tmp_path, data, sample, total):
     def noisy(shard):
-        settings = {"images": "test", "sample": {"size": sample, "seed": 3}, "shard": shard, "stddev": 0.2, "seed": 4}
+        settings = {
+            "images": "test",
+            "sample": {"size": sample, "seed": 3},
+            "shard": shard,
+            "stddev": 0.2,
+            "seed": 4,
+        }
         path = tmp_path / f"{shard}.h5"
         assert called(noise.main, settings | {"clip": False}, data=data, output=path) == 0
         return contents(path)
@@ -221,7 +240,9 @@ def test_noise_does_not_depend_on_how_the_set_is_cut(tmp_path, data, sample, tot
         assert np.array_equal(np.concatenate([shard[name] for shard in shards]), values), name
     added = (whole["images"] - PIXELS[whole["index"]] / 255).ravel()
     assert added.std() == pytest.approx(0.2, rel=0.2)
-    assert len({image.tobytes() for image in added.reshape(size, -1).round(5)}) == size  # no image has another's noise
+    assert (
+        len({image.tobytes() for image in added.reshape(size, -1).round(5)}) == size
+    )  # no image has another's noise
 
 
 ATTACK = {
@@ -251,7 +272,9 @@ ATTACK = {
 @pytest.mark.parametrize("policy", ["random", "given", "second"])
 def test_attacks_on_shards_have_the_targets_of_the_whole_set_whatever_the_sample(tmp_path, data, policy):
     network = network_artifact(tmp_path / "network.h5", 1)
-    (tmp_path / "targets.txt").write_text("\n".join(str((label + 1 + k % 2) % 3) for k, label in enumerate(LABELS)))
+    (tmp_path / "targets.txt").write_text(
+        "\n".join(str((label + 1 + k % 2) % 3) for k, label in enumerate(LABELS))
+    )
     targets = [tmp_path / "targets.txt"] if policy == "given" else []
 
     def attacked(shard, size):
@@ -272,7 +295,9 @@ def test_attacks_on_shards_have_the_targets_of_the_whole_set_whatever_the_sample
     assert np.array_equal(whole["labels"], LABELS)
     assert (whole["target"] != LABELS).all()
     if policy == "given":
-        assert whole["target"].tolist() == [(label + 1 + k % 2) % 3 for k, label in enumerate(LABELS.tolist())]
+        assert whole["target"].tolist() == [
+            (label + 1 + k % 2) % 3 for k, label in enumerate(LABELS.tolist())
+        ]
 
 
 @pytest.mark.parametrize(
@@ -294,10 +319,19 @@ def test_given_targets_that_cannot_be_are_refused_in_a_line(tmp_path, data, capf
     assert not (tmp_path / "a.h5").exists()
 
 
-def test_an_attack_and_its_refinement_are_made_in_the_precision_and_with_the_margin_that_are_asked_for(tmp_path, data):
+def test_an_attack_and_its_refinement_are_made_in_the_precision_and_with_the_margin_that_are_asked_for(
+    tmp_path, data
+):
     network = network_artifact(tmp_path / "network.h5", 1)
     asked = ATTACK | {"target": "second", "shard": "1-of-1", "sample": {"size": "all", "seed": 3}}
-    options = {"exploration": 10, "noise": 1.0, "smoothing": 0.0, "momentum": 0.5, "competitors": 2, "tolerance": 1e-3}
+    options = {
+        "exploration": 10,
+        "noise": 1.0,
+        "smoothing": 0.0,
+        "momentum": 0.5,
+        "competitors": 2,
+        "tolerance": 1e-3,
+    }
     originals = image_sets.read(data, "test")
     for precision, dtype in (("single", torch.float32), ("double", torch.float64)):
         settings = asked | {"precision": precision}
@@ -307,11 +341,16 @@ def test_an_attack_and_its_refinement_are_made_in_the_precision_and_with_the_mar
         assert called(refine.main, settings, data=data, network=network, adversarial=made, output=near) == 0
 
         model = trained_networks.read(network).to(dtype)
-        pixels, labels = torch.from_numpy(originals.pixels).to(dtype), torch.from_numpy(originals.labels).long()
+        pixels, labels = (
+            torch.from_numpy(originals.pixels).to(dtype),
+            torch.from_numpy(originals.labels).long(),
+        )
         method = LBFGS(**ATTACK["lbfgs"], rounded=True)
         given = {"margin": settings["margin"], "batch": 500}
         found = attacks.minimum_distortion(model, pixels, "second", labels=labels, method=method, **given)
-        minima = attacks.refine(model, pixels, found.images, found.targets, method=SQP(**settings["sqp"]), **given)
+        minima = attacks.refine(
+            model, pixels, found.images, found.targets, method=SQP(**settings["sqp"]), **given
+        )
         for path, wanted in ((made, found), (near, minima)):
             images = contents(path)["images"]
             assert images.dtype == np.float32
@@ -320,7 +359,10 @@ def test_an_attack_and_its_refinement_are_made_in_the_precision_and_with_the_mar
 
 
 def test_what_counts_is_measured_on_the_images_and_not_what_an_attack_says_of_itself(tmp_path, data):
-    network, originals = trained_networks.read(network_artifact(tmp_path / "network.h5", 1)), image_sets.read(data, "test")
+    network, originals = (
+        trained_networks.read(network_artifact(tmp_path / "network.h5", 1)),
+        image_sets.read(data, "test"),
+    )
     found = attacks.minimum_distortion(network, torch.from_numpy(originals.pixels), "second")
     untrue = found._replace(success=~found.success, distortion=2 * found.distortion)
     kept = example_arrays(network, "test", np.arange(17), originals, untrue)
@@ -330,9 +372,16 @@ def test_what_counts_is_measured_on_the_images_and_not_what_an_attack_says_of_it
 
 @pytest.mark.parametrize("target", ["random", 1])
 @pytest.mark.parametrize("size", ["all", 3])
-def test_of_images_that_are_classified_correctly_as_many_as_are_asked_for_are_attacked(tmp_path, data, target, size):
+def test_of_images_that_are_classified_correctly_as_many_as_are_asked_for_are_attacked(
+    tmp_path, data, target, size
+):
     network = network_artifact(tmp_path / "network.h5", 1)
-    settings = ATTACK | {"target": target, "correct_only": True, "shard": "1-of-1", "sample": {"size": size, "seed": 3}}
+    settings = ATTACK | {
+        "target": target,
+        "correct_only": True,
+        "shard": "1-of-1",
+        "sample": {"size": size, "seed": 3},
+    }
     arguments = {"data": data, "network": network, "targets": [], "output": tmp_path / "a.h5"}
     assert called(attack.main, settings, **arguments) == 0
     found = contents(tmp_path / "a.h5")
@@ -350,9 +399,16 @@ def test_of_images_that_are_classified_correctly_as_many_as_are_asked_for_are_at
 
 def test_a_target_that_every_image_is_of_is_told(tmp_path, capfd):
     arrays = {"test/images": PIXELS[LABELS == 1], "test/labels": LABELS[LABELS == 1]}
-    artifacts.write(tmp_path / "data.h5", {name: Array(values, "some") for name, values in arrays.items()}, {})
+    artifacts.write(
+        tmp_path / "data.h5", {name: Array(values, "some") for name, values in arrays.items()}, {}
+    )
     network = network_artifact(tmp_path / "network.h5", 1)
-    settings = ATTACK | {"target": 1, "correct_only": True, "shard": "1-of-1", "sample": {"size": "all", "seed": 3}}
+    settings = ATTACK | {
+        "target": 1,
+        "correct_only": True,
+        "shard": "1-of-1",
+        "sample": {"size": "all", "seed": 3},
+    }
     arguments = {"data": tmp_path / "data.h5", "network": network, "targets": [], "output": tmp_path / "a.h5"}
     assert called(attack.main, settings, **arguments) == 1
     assert "attack.target: 1 is the label of every image: choose another class" in capfd.readouterr().err
@@ -360,7 +416,12 @@ def test_a_target_that_every_image_is_of_is_told(tmp_path, capfd):
 
 def test_too_few_correctly_classified_images_for_the_shards_are_told(tmp_path, data, capfd):
     network = network_artifact(tmp_path / "network.h5", 1)
-    settings = ATTACK | {"target": 1, "correct_only": True, "shard": "3-of-17", "sample": {"size": "all", "seed": 3}}
+    settings = ATTACK | {
+        "target": 1,
+        "correct_only": True,
+        "shard": "3-of-17",
+        "sample": {"size": "all", "seed": 3},
+    }
     arguments = {"data": data, "network": network, "targets": [], "output": tmp_path / "a.h5"}
     assert called(attack.main, settings, **arguments) == 1
     assert "images do not make 17 shards: raise attack.images_per_job" in capfd.readouterr().err

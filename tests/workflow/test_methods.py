@@ -61,7 +61,10 @@ def tabulated(made, tmp_path, seeds, **changes):
     options = {"--originals": originals, "--networks": networks, "--paper": [paper], "--output": outputs}
     assert tabulate_methods.main(arguments(options | {"--settings": [json.dumps(settings)]})) == 0
     cells = pd.read_csv(outputs[-1]).set_index(["row", "column"])
-    rates = {name: [100 * np.mean(events(path, f"misclassified/test/{name}")) for path in originals] for name in NETWORKS}
+    rates = {
+        name: [100 * np.mean(events(path, f"misclassified/test/{name}")) for path in originals]
+        for name in NETWORKS
+    }
     return cells, rates, outputs[1].read_text(encoding="utf-8")
 
 
@@ -77,7 +80,9 @@ def test_the_table_has_means_over_the_seeds_and_welchs_differences_from_the_base
     assert list(layout.columns) == ["error_P1", "error_test", *(f"less_{name}" for name in BASELINES)]
     for name in NETWORKS:
         cell = cells.loc[name, "error_test"]
-        assert (cell["value"], cell["std_over_seeds"]) == pytest.approx((np.mean(rates[name]), np.std(rates[name], ddof=1)))
+        assert (cell["value"], cell["std_over_seeds"]) == pytest.approx(
+            (np.mean(rates[name]), np.std(rates[name], ddof=1))
+        )
         for baseline in {*BASELINES} - {name}:
             cell = cells.loc[name, f"less_{baseline}"]
             wanted = stats.ttest_ind(rates[name], rates[baseline], equal_var=False)

@@ -105,7 +105,11 @@ def test_a_prefix_moves_all_results_and_the_audit_finds_them(tmp_path, mnist):
 
 def test_a_snakefile_without_its_programs_beside_it_is_refused_in_a_line(tmp_path):
     repository = copy_code(tmp_path / "repository")
-    for command in (("init", "-q"), ("add", "-A"), ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all")):
+    for command in (
+        ("init", "-q"),
+        ("add", "-A"),
+        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all"),
+    ):
         subprocess.run(["git", *command], cwd=repository, check=True)
     snakefile = f"snakefile: gitfile({str(repository)!r}, path='Snakefile', ref='HEAD')"
     (tmp_path / "Snakefile").write_text(f"module blindspots:\n    {snakefile}\nuse rule * from blindspots\n")

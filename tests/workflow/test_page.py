@@ -37,7 +37,9 @@ def exported(finished):
 
 def cell_of(exported, name):
     table, row, column = name.split("/")
-    (cell,) = [cell for cell in exported["tables"][table]["cells"] if (cell["row"], cell["column"]) == (row, column)]
+    (cell,) = [
+        cell for cell in exported["tables"][table]["cells"] if (cell["row"], cell["column"]) == (row, column)
+    ]
     return cell
 
 
@@ -63,7 +65,9 @@ def as_bytes(pixels):
 
 
 def wrong(finished, network, pixels, labels):
-    predicted = classify(trained_networks.read(finished / f"results/networks/{network}.h5"), torch.as_tensor(pixels))
+    predicted = classify(
+        trained_networks.read(finished / f"results/networks/{network}.h5"), torch.as_tensor(pixels)
+    )
     return np.flatnonzero(predicted.numpy() != labels)
 
 
@@ -79,7 +83,9 @@ def wrong(finished, network, pixels, labels):
         ("table2/softmax1/Conv", "adversarial/train/softmax1/1-of-1.h5", "train", "Conv"),
     ],
 )
-def test_a_transfer_cell_shows_images_that_the_network_misclassifies(finished, exported, name, shard, part, network):
+def test_a_transfer_cell_shows_images_that_the_network_misclassifies(
+    finished, exported, name, shard, part, network
+):
     picture, (above, below) = drawn(finished, exported, name)
     images, labels, index, success = read(finished, shard, "images", "labels", "index", "success")
     (originals,) = read(finished, "data.h5", f"{part}/images")
@@ -126,7 +132,9 @@ def sharded(tmp_path):
     """A row of 12 images in three shards of four, the last of them lost: images of one gray each, the k-th of k."""
     pixels = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), dtype=np.uint8)
     labels = np.arange(20, dtype=np.uint8) % 10
-    artifacts.write(tmp_path / "data.h5", {"test/images": Array(pixels, ""), "test/labels": Array(labels, "")}, {})
+    artifacts.write(
+        tmp_path / "data.h5", {"test/images": Array(pixels, ""), "test/labels": Array(labels, "")}, {}
+    )
     paths = [f"{number}-of-3.h5" for number in (1, 2, 3)]
     for path, index in zip(paths, np.arange(12).reshape(3, 4) + 5, strict=True):
         values = {"index": index, "images": (pixels[index] + 100) / 255, "target": index % 7}
@@ -175,7 +183,12 @@ def rendered(finished, provenance, output):
     files |= {"splits": ["results/splits.h5"], "images": []}
     files |= {"template": [TEMPLATE], "modules": MODULES, "output": [output]}
     with contextlib.chdir(finished):
-        assert render_audit.main([word for role, paths in files.items() for word in (f"--{role}", *map(str, paths))]) == 0
+        assert (
+            render_audit.main(
+                [word for role, paths in files.items() for word in (f"--{role}", *map(str, paths))]
+            )
+            == 0
+        )
     return output
 
 
@@ -248,7 +261,11 @@ def opened(browser, finished):
     yield open_page
     assert browser.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    asked = {
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    }
     assert {url for url in asked if not url.startswith("data:")} == pages
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -265,13 +282,17 @@ def press(browser, *keys):
 def eventually(browser, script, expected):
     """Wait for what the page does only after the event at hand."""
     with contextlib.suppress(TimeoutException):
-        WebDriverWait(browser, 10, 0.05).until(lambda _: browser.execute_script(f"return {script}") == expected)
+        WebDriverWait(browser, 10, 0.05).until(
+            lambda _: browser.execute_script(f"return {script}") == expected
+        )
     assert browser.execute_script(f"return {script}") == expected
 
 
 def assert_open(browser, *names):
     """These dialogs are open, and no others."""
-    eventually(browser, "[...document.querySelectorAll('dialog[open]')].map(dialog => dialog.id)", list(names))
+    eventually(
+        browser, "[...document.querySelectorAll('dialog[open]')].map(dialog => dialog.id)", list(names)
+    )
 
 
 def assert_focused(browser, name):
@@ -368,7 +389,9 @@ def test_a_cell_has_an_address_and_the_way_back_closes_it(opened):
 
 def test_a_modules_source_can_be_read(opened, exported):
     browser = opened("#table4/M1/M2")
-    browser.execute_script("document.querySelectorAll('#cell details').forEach(details => { details.open = true })")
+    browser.execute_script(
+        "document.querySelectorAll('#cell details').forEach(details => { details.open = true })"
+    )
     (module,) = browser.find_elements("xpath", "(//button[text()='blindspots.training.convergence'])[1]")
     module.click()
     assert_open(browser, "cell", "source")
@@ -389,14 +412,17 @@ def test_on_a_phone_only_tables_scroll_sideways(opened):
 
     browser = opened()
     browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True},
     )
     assert widths(browser, "html") == [375, 375]
     inside, outside = widths(browser, "#table2 .scroll")
     assert inside > outside
     browser.execute_script("location.hash = 'table2/softmax1/Conv'")
     assert_open(browser, "cell")
-    browser.execute_script("document.querySelectorAll('#cell details').forEach(details => { details.open = true })")
+    browser.execute_script(
+        "document.querySelectorAll('#cell details').forEach(details => { details.open = true })"
+    )
     assert widths(browser, "#cell") == [375, 375]
     assert widths(browser, "html") == [375, 375]
 
@@ -413,7 +439,10 @@ def changed(finished, exported, tmp_path):
     table["cells"][2] |= {"value": None, "ci_low": None, "ci_high": None}
     for file in other["files"].values():
         file["record"] |= {"git_commit": None, "git_dirty": None, "host": HOSTILE}
-        file["record"]["code_modules"] |= {"blindspots.networks.evaluation": "0" * 64, "blindspots.gone": "1" * 64}
+        file["record"]["code_modules"] |= {
+            "blindspots.networks.evaluation": "0" * 64,
+            "blindspots.gone": "1" * 64,
+        }
     provenance = tmp_path / "provenance.json"
     provenance.write_text(json.dumps(other))
     return rendered(finished, provenance, tmp_path / "audit.html")

@@ -8,7 +8,15 @@ from conftest import ROOT, altered, replace
 
 from blindspots.audit import __main__, plan
 from blindspots.audit.plan import Job
-from blindspots.audit.recompute import ONE_LEVEL, RecomputationError, _link, _read, allowed, format_recomputation, recompute
+from blindspots.audit.recompute import (
+    ONE_LEVEL,
+    RecomputationError,
+    _link,
+    _read,
+    allowed,
+    format_recomputation,
+    recompute,
+)
 from blindspots.audit.records import Run
 
 EVALUATION = "results/evaluation/table4.h5"
@@ -47,7 +55,10 @@ def test_a_cell_is_computed_again_from_its_parents_and_nothing_of_the_run_is_cha
 def test_what_is_gathered_is_computed_again_and_not_only_copied(run, jobs):
     found, _ = again(run, jobs, "table3", "M1", "distortion")
     assert found.holds
-    assert [file.path for file in found.files] == ["results/adversarial/test/M1/1-of-1.h5", "results/adversarial/test/M1.h5"]
+    assert [file.path for file in found.files] == [
+        "results/adversarial/test/M1/1-of-1.h5",
+        "results/adversarial/test/M1.h5",
+    ]
 
 
 def test_the_whole_chain_is_computed_from_the_raw_bytes_without_any_source(run, jobs, monkeypatch, tmp_path):
@@ -65,7 +76,9 @@ def test_the_whole_chain_is_computed_from_the_raw_bytes_without_any_source(run, 
 def test_a_cell_of_photographs_is_computed_from_the_raw_bytes_too(run, jobs):
     found, _ = again(run, jobs, "figure5", "EfficientNetLite0", "EfficientNetLite0", deep=True)
     assert found.holds
-    assert {"results/pictures.h5", "results/networks/EfficientNetLite0.h5"} <= {file.path for file in found.files}
+    assert {"results/pictures.h5", "results/networks/EfficientNetLite0.h5"} <= {
+        file.path for file in found.files
+    }
     assert not any(file.differences for file in found.files)
 
 
@@ -79,7 +92,10 @@ def test_a_folder_of_pictures_is_found_from_where_the_run_is(tmp_path):
 
 
 def test_a_run_with_other_settings_is_told_before_anything_is_computed(run, jobs):
-    other = [job._replace(settings=job.settings | {"rows": []}) if EVALUATION in job.outputs else job for job in jobs]
+    other = [
+        job._replace(settings=job.settings | {"rows": []}) if EVALUATION in job.outputs else job
+        for job in jobs
+    ]
     with pytest.raises(
         RecomputationError, match=rf"{EVALUATION} was made with other settings .* \(rows\): give .* --config"
     ):
@@ -140,12 +156,23 @@ def test_the_tolerance_is_in_a_cells_unit(unit, value, n, wanted):
 def test_a_program_that_fails_is_told_in_one_line(run, jobs):
     network = run.folder / "results/networks/M3.h5"
     (run.folder / "results/networks/M2.h5").rename(network)
-    with pytest.raises(RecomputationError, match=r"scripts\.evaluate_distorted failed to make .*M2\.h5 cannot be read"):
+    with pytest.raises(
+        RecomputationError, match=r"scripts\.evaluate_distorted failed to make .*M2\.h5 cannot be read"
+    ):
         again(run, jobs, "table4", "M1", "M2")
 
 
 def test_the_command_says_it_to_people_and_to_programs_and_by_its_status(run, config, capsys):
-    arguments = ["table3", "M2", "error_test", "--recompute", "--directory", str(run.folder), "--config", json.dumps(config)]
+    arguments = [
+        "table3",
+        "M2",
+        "error_test",
+        "--recompute",
+        "--directory",
+        str(run.folder),
+        "--config",
+        json.dumps(config),
+    ]
     assert __main__.main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["holds"]

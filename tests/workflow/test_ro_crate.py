@@ -23,7 +23,9 @@ CONTEXT = Path(__file__).parent / "ro-crate-1.1-context.json"
 @pytest.fixture(scope="module")
 def run(finished, tmp_path_factory) -> Path:
     """A finished run with its archive."""
-    folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("archived") / "run", copy_function=shutil.copy2))
+    folder = Path(
+        shutil.copytree(finished, tmp_path_factory.mktemp("archived") / "run", copy_function=shutil.copy2)
+    )
     made = snakemake(folder, *SMALL, ARCHIVE, cores=1)
     assert made.returncode == 0, made.stderr
     return folder
@@ -39,7 +41,9 @@ def unpacked(run, tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def entities(run):
     with zipfile.ZipFile(run / ARCHIVE) as archive:
-        return {entity["@id"]: entity for entity in json.loads(archive.read("ro-crate-metadata.json"))["@graph"]}
+        return {
+            entity["@id"]: entity for entity in json.loads(archive.read("ro-crate-metadata.json"))["@graph"]
+        }
 
 
 def of_type(entities, kind):
@@ -134,7 +138,11 @@ def test_every_cell_is_there_with_its_interval_and_the_papers_number(run, entiti
 
 
 def test_every_cells_chain_reaches_the_data(run, entities):
-    made_by = {result: action for action in of_type(entities, "CreateAction") for result in references(action, "result")}
+    made_by = {
+        result: action
+        for action in of_type(entities, "CreateAction")
+        for result in references(action, "result")
+    }
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     raw = {f"#{file['name']}": file["sha256"] for file in config["data"]["files"].values()}
     photographs = {f"#{name}": digest for name, digest in config["pictures"]["files"].items()}
@@ -191,9 +199,13 @@ def test_a_job_has_its_program_settings_inputs_and_times(run, entities):
     assert tool == "workflow/scripts/train_network.py"
     assert entities[tool]["version"] == record["code"]
     packages = [entities[name] for name in references(entities[tool], "softwareRequirements")]
-    assert {entity["name"]: entity["softwareVersion"] for entity in packages} == json.loads(record["packages"])
+    assert {entity["name"]: entity["softwareVersion"] for entity in packages} == json.loads(
+        record["packages"]
+    )
     used = [entities[name] for name in references(action, "object")]
-    assert {"#results/data.h5", "#results/splits.h5"} == {entity["@id"] for entity in used if entity["@type"] == "File"}
+    assert {"#results/data.h5", "#results/splits.h5"} == {
+        entity["@id"] for entity in used if entity["@type"] == "File"
+    }
     settings = {entity["name"]: entity["value"] for entity in used if entity["@type"] == "PropertyValue"}
     recorded = json.loads(record["settings"])
     assert settings.keys() == recorded.keys()
@@ -209,9 +221,24 @@ def test_steps_are_rules_in_an_order_in_which_they_can_run(entities):
     order = [
         name
         for name in names
-        if name in ("fetch_images", "split_images", "train_network", "attack_network", "refine_examples", "gather_shards")
+        if name
+        in (
+            "fetch_images",
+            "split_images",
+            "train_network",
+            "attack_network",
+            "refine_examples",
+            "gather_shards",
+        )
     ]
-    assert order == ["fetch_images", "split_images", "train_network", "attack_network", "refine_examples", "gather_shards"]
+    assert order == [
+        "fetch_images",
+        "split_images",
+        "train_network",
+        "attack_network",
+        "refine_examples",
+        "gather_shards",
+    ]
 
 
 # --- The file itself ---
@@ -229,7 +256,12 @@ def test_the_archive_has_what_it_should_and_nothing_else(run, entities):
         for pattern in ("*.csv", "*.md", "*.html", "*.png", "figures/*.png", "provenance.json")
         for path in (run / "results").glob(pattern)
     }
-    assert {"results/table4.cells.csv", "results/table4.png", "results/claims.md", "results/provenance.json"} <= results
+    assert {
+        "results/table4.cells.csv",
+        "results/table4.png",
+        "results/claims.md",
+        "results/provenance.json",
+    } <= results
     made = {"ro-crate-metadata.json", "config/as_run.json"}
     with zipfile.ZipFile(run / ARCHIVE) as archive:
         names = archive.namelist()
@@ -258,8 +290,16 @@ def test_another_content_of_any_file_makes_another_archive(run, tmp_path):
 
 
 def test_an_unpacked_archive_can_be_run_again_with_its_configuration(unpacked):
-    planned = snakemake(unpacked, "--configfile=config/as_run.json", "--directory=again", ARCHIVE, "-n", cores=1)
-    assert {"fetch_images", "train_network", "attack_network", "tabulate_transfer", "archive_run"} <= planned_rules(planned)
+    planned = snakemake(
+        unpacked, "--configfile=config/as_run.json", "--directory=again", ARCHIVE, "-n", cores=1
+    )
+    assert {
+        "fetch_images",
+        "train_network",
+        "attack_network",
+        "tabulate_transfer",
+        "archive_run",
+    } <= planned_rules(planned)
 
 
 def test_the_configuration_is_the_one_that_was_run(unpacked):

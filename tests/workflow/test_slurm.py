@@ -18,30 +18,62 @@ COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontr
 TABLE = "results/table4.csv"
 SUBMITTED = ("train_network", "attack_network", "refine_examples", "evaluate_distorted")
 # The plugin asks ever less often what is finished while nothing is, which these jobs of seconds would mostly wait for.
-IMPATIENT = "import asyncio; from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor; "
+IMPATIENT = (
+    "import asyncio; from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor; "
+)
 IMPATIENT += "RemoteExecutor.sleep = lambda self: asyncio.sleep(1); from snakemake.cli import main; main()"
 # Beside the profile: a cluster without accounting, jobs of seconds, and local files that are there at once.
-HERE = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
+HERE = (
+    "--slurm-status-command",
+    "squeue",
+    "--slurm-init-seconds-before-status-checks",
+    "1",
+    "--latency-wait",
+    "10",
+)
 
 
 class Cluster:
     def __init__(self, folder: Path):
-        said = subprocess.run(["bash", "-c", f". {folder}/env.sh && env -0"], capture_output=True, text=True, check=True)
+        said = subprocess.run(
+            ["bash", "-c", f". {folder}/env.sh && env -0"], capture_output=True, text=True, check=True
+        )
         self.environment = dict(line.split("=", 1) for line in said.stdout.rstrip("\0").split("\0"))
 
     def ask(self, *command: str) -> str:
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=True
+        ).stdout
 
     def jobs(self, run: str = "") -> list[dict[str, str]]:
         """The jobs of this cluster, as `scontrol show job` tells of them, or those of a run that said this."""
-        lines = [line for line in self.ask("scontrol", "show", "job", "--oneliner").splitlines() if line.startswith("JobId")]
+        lines = [
+            line
+            for line in self.ask("scontrol", "show", "job", "--oneliner").splitlines()
+            if line.startswith("JobId")
+        ]
         jobs = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
-        jobs = [job | {"rule": job["Comment"].removeprefix("rule_").partition("_wildcards")[0]} for job in jobs]
+        jobs = [
+            job | {"rule": job["Comment"].removeprefix("rule_").partition("_wildcards")[0]} for job in jobs
+        ]
         name = re.search(r"SLURM run ID: (\S+)|$", run).group(1)
-        return sorted((job for job in jobs if name in (None, job["JobName"])), key=lambda job: SUBMITTED.index(job["rule"]))
+        return sorted(
+            (job for job in jobs if name in (None, job["JobName"])),
+            key=lambda job: SUBMITTED.index(job["rule"]),
+        )
 
     def start(self, folder: Path, *arguments: str, target: str = TABLE) -> Running:
-        command = [sys.executable, "-c", IMPATIENT, "--profile", "profiles/slurm", *HERE, *SMALL, target, *arguments]
+        command = [
+            sys.executable,
+            "-c",
+            IMPATIENT,
+            "--profile",
+            "profiles/slurm",
+            *HERE,
+            *SMALL,
+            target,
+            *arguments,
+        ]
         return Running(folder, command, self.environment)
 
     def wait_for(self, rule: str, state: str = "RUNNING", seconds: float = 240) -> dict[str, str]:
@@ -59,7 +91,9 @@ class Cluster:
 def cluster(tmp_path_factory):
     missing = [command for command in COMMANDS if not shutil.which(command)]
     if (missing or os.getuid()) and not os.environ.get("CI"):
-        pytest.skip(f"Slurm cannot be started here: it takes root, and {', '.join(missing) or 'nothing'} is missing")
+        pytest.skip(
+            f"Slurm cannot be started here: it takes root, and {', '.join(missing) or 'nothing'} is missing"
+        )
     folder = tmp_path_factory.mktemp("slurm")
     subprocess.run([SLURM, "start", folder, "2"], check=True)
     yield Cluster(folder)
@@ -73,7 +107,11 @@ def program(module: str, folder: Path, *words: str) -> psutil.Process:
         for process in psutil.process_iter():
             try:
                 line = process.cmdline()
-                if module in line and all(word in " ".join(line) for word in words) and Path(process.cwd()) == folder:
+                if (
+                    module in line
+                    and all(word in " ".join(line) for word in words)
+                    and Path(process.cwd()) == folder
+                ):
                     return process
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 pass
@@ -84,7 +122,9 @@ def program(module: str, folder: Path, *words: str) -> psutil.Process:
 def test_jobs_run_as_asked_for_and_the_table_is_the_local_runs(cluster, mnist, request, tmp_path):
     folder = copy_code(tmp_path / "clone")
     resources = ("--set-resources", "train:gpu=1", "attack:gpu=1", "train:mem_mb=1500*attempt")
-    with cluster.start(folder, *resources) as first:  # this Snakemake is killed while its jobs run, and they run on
+    with cluster.start(
+        folder, *resources
+    ) as first:  # this Snakemake is killed while its jobs run, and they run on
         cluster.wait_for("train_network")
         first.engine.kill()
         _, before = first.end()
@@ -107,7 +147,9 @@ def test_jobs_run_as_asked_for_and_the_table_is_the_local_runs(cluster, mnist, r
         assert job["TimeLimit"] == {"train_network": "02:00:00", "evaluate_distorted": "00:30:00"}.get(
             job["rule"], "01:00:00"
         )
-        assert ("gres:gpu:1" in job.get("TresPerJob", "")) == (job["rule"] in ("train_network", "attack_network"))
+        assert ("gres:gpu:1" in job.get("TresPerJob", "")) == (
+            job["rule"] in ("train_network", "attack_network")
+        )
 
 
 def test_a_configuration_that_asks_for_a_gpu_asks_the_cluster_for_one(cluster, mnist, tmp_path):
@@ -125,7 +167,9 @@ def test_a_job_that_fails_on_the_cluster_is_tried_again_with_more(cluster, finis
     """One is killed for its memory, one loses its node, one hangs until its time is over, one is cancelled from outside."""
     for name in ("networks/M1.h5", "evaluation/table4.h5", "table4.csv"):
         (clone / "results" / name).unlink()
-    with cluster.start(clone, "--set-resources", "train:mem_mb=400*attempt", "refine:runtime=attempt") as running:
+    with cluster.start(
+        clone, "--set-resources", "train:mem_mb=400*attempt", "refine:runtime=attempt"
+    ) as running:
         lost = cluster.wait_for("attack_network")["NodeList"]
         cluster.ask("scontrol", "update", f"nodename={lost}", "state=down", "reason=test")
         program("scripts.refine_examples", clone).suspend()

@@ -10,15 +10,24 @@ from conftest import SMALL, copy_code, planned_rules, snakemake
 from blindspots.steps.fingerprint import fingerprint
 
 AFTER_TABLES = {"judge_claims", "export_provenance", "render_audit"}
-AFTER_EXAMPLES = {"gather_shards", "evaluate_distorted", "tabulate_transfer", "plot_adversarial"} | AFTER_TABLES
+AFTER_EXAMPLES = {
+    "gather_shards",
+    "evaluate_distorted",
+    "tabulate_transfer",
+    "plot_adversarial",
+} | AFTER_TABLES
 SPECTRA = {"measure_spectra", "tabulate_spectra"}
 METHODS = {"tabulate_methods", "plot_methods"}
 UNITS = {"inspect_units", "tabulate_units", "plot_units"}
 AFTER_REFINEMENT = {"amplify_examples", "tabulate_baseline"} | SPECTRA | AFTER_EXAMPLES
 AFTER_ATTACK = {"refine_examples", "find_exact_minima"} | AFTER_REFINEMENT
-AFTER_TRAINING = {"attack_network", "evaluate_originals", "plot_training", "plot_filters"} | METHODS | UNITS | AFTER_ATTACK
+AFTER_TRAINING = (
+    {"attack_network", "evaluate_originals", "plot_training", "plot_filters"} | METHODS | UNITS | AFTER_ATTACK
+)
 AFTER_PERTURBED = (
-    {"attack_network", "refine_examples", "evaluate_originals", "tabulate_baseline", "plot_training"} | METHODS | SPECTRA
+    {"attack_network", "refine_examples", "evaluate_originals", "tabulate_baseline", "plot_training"}
+    | METHODS
+    | SPECTRA
 )
 PERTURBED = {"train_perturbed"} | AFTER_PERTURBED | AFTER_EXAMPLES
 AFTER_PICTURES = {"attack_network", "refine_examples", "add_noise"} | SPECTRA | UNITS | AFTER_EXAMPLES
@@ -43,9 +52,18 @@ MODULES = {
     "blindspots/solvers/box_lbfgs.py": {"attack_network"} | PERTURBED | AFTER_ATTACK,
     "blindspots/attack/targets.py": {"attack_network"} | PERTURBED | AFTER_ATTACK,
     "blindspots/data/distortions.py": {"attack_network", "add_noise"} | AFTER_ATTACK,
-    "blindspots/networks/evaluation.py": {"attack_network", "evaluate_originals", "tabulate_methods"} | AFTER_ATTACK,
-    "blindspots/analysis/statistics.py": {f"tabulate_{kind}" for kind in KINDS} | {"plot_methods"} | AFTER_TABLES,
-    "blindspots/report/figures.py": {"plot_adversarial", "plot_training", "plot_filters", "plot_units", "plot_methods"},
+    "blindspots/networks/evaluation.py": {"attack_network", "evaluate_originals", "tabulate_methods"}
+    | AFTER_ATTACK,
+    "blindspots/analysis/statistics.py": {f"tabulate_{kind}" for kind in KINDS}
+    | {"plot_methods"}
+    | AFTER_TABLES,
+    "blindspots/report/figures.py": {
+        "plot_adversarial",
+        "plot_training",
+        "plot_filters",
+        "plot_units",
+        "plot_methods",
+    },
     "blindspots/data/pictures.py": {"fetch_pictures"} | AFTER_PICTURES,
     "scripts/load_network.py": {"load_network"} | AFTER_PICTURES - {"add_noise"},
     "blindspots/analysis/lipschitz.py": SPECTRA | AFTER_TABLES,
@@ -79,7 +97,8 @@ SETTINGS = {
     "networks.M2.seed": (
         "seed: 3",
         "seed: 4",
-        {"train_network"} | AFTER_TRAINING - {"find_exact_minima", "plot_filters"} - METHODS - SPECTRA - UNITS,
+        {"train_network"}
+        | AFTER_TRAINING - {"find_exact_minima", "plot_filters"} - METHODS - SPECTRA - UNITS,
     ),
     "networks.sigmoid_pools.perturbed": ("amplified: true # to", "amplified: false # to", PERTURBED),
     "training.history": (
@@ -87,7 +106,11 @@ SETTINGS = {
         "  history: 11 # pairs",
         {"train_network"} | AFTER_TRAINING - METHODS - UNITS,  # no network in minibatches
     ),
-    "attack.lbfgs.c_tolerance": ("c_tolerance: 1.0e-3", "c_tolerance: 2.0e-3", {"attack_network"} | AFTER_ATTACK),
+    "attack.lbfgs.c_tolerance": (
+        "c_tolerance: 1.0e-3",
+        "c_tolerance: 2.0e-3",
+        {"attack_network"} | AFTER_ATTACK,
+    ),
     "attack.sqp.exploration": ("exploration: 100", "exploration: 0", {"refine_examples"} | AFTER_REFINEMENT),
     "pictures.attack": (
         "momentum: 0.8, competitors: 1",
@@ -102,7 +125,8 @@ SETTINGS = {
     "evaluation.device": (
         "evaluation:\n  device: auto",
         "evaluation:\n  device: cpu",
-        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline", "tabulate_methods", *UNITS} - {"gather_shards"},
+        {"evaluate_originals", *AFTER_EXAMPLES, "tabulate_baseline", "tabulate_methods", *UNITS}
+        - {"gather_shards"},
     ),
     "training.threads": ("  threads: 4 # cores", "  threads: 3 # cores", set()),
     "data.sources": ("variable: BLINDSPOTS_DATA", "variable: ANOTHER", set()),
@@ -132,7 +156,9 @@ def test_a_module_is_behind_all_that_is_made_with_it(jobs, module):
     while before != stale:
         before = set(stale)
         for job in jobs:
-            if job.program in made_with or any(path in stale for paths in job.inputs.values() for path in paths):
+            if job.program in made_with or any(
+                path in stale for paths in job.inputs.values() for path in paths
+            ):
                 stale |= {*job.outputs}
     programs = {job.program for job in jobs if stale & {*job.outputs}}
     assert {program.removeprefix("scripts.") for program in programs} == MODULES[module]
@@ -156,7 +182,9 @@ def test_a_changed_setting_reruns_the_rules_that_read_it(clone, key):
     ("table", "before", "after", "expected"),
     [("table3", "0.062", "0.063", {"tabulate_baseline"}), ("adversarial_training", "<1.2", "<1.1", METHODS)],
 )
-def test_a_changed_number_of_the_paper_reruns_only_its_table_and_figure(clone, table, before, after, expected):
+def test_a_changed_number_of_the_paper_reruns_only_its_table_and_figure(
+    clone, table, before, after, expected
+):
     edit(clone / f"config/paper/{table}.csv", before, after)
     assert dry_run(clone) == expected | AFTER_TABLES
 
@@ -217,7 +245,11 @@ def test_results_that_were_moved_to_another_place_beside_the_project_are_not_sta
 
 def test_the_order_of_the_configurations_keys_changes_nothing(clone, config):
     def backwards(section):
-        return {key: backwards(section[key]) for key in reversed(section)} if isinstance(section, dict) else section
+        return (
+            {key: backwards(section[key]) for key in reversed(section)}
+            if isinstance(section, dict)
+            else section
+        )
 
     (clone / "backwards.json").write_text(json.dumps(backwards(config)))
     assert planned_rules(snakemake(clone, "--configfile=backwards.json", "-n")) == set()

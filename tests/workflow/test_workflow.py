@@ -23,8 +23,19 @@ from blindspots.steps.image_sets import read
 from scripts import attack_network as attack
 from scripts import tabulate_transfer
 
-ROWS = ["M1", "M1_prime", "M2", "noise_0.06", "M1_amplified", "M1_prime_amplified", "M2_amplified", "noise_0.1"]
-CELL_COLUMNS = "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,array"
+ROWS = [
+    "M1",
+    "M1_prime",
+    "M2",
+    "noise_0.06",
+    "M1_amplified",
+    "M1_prime_amplified",
+    "M2_amplified",
+    "noise_0.1",
+]
+CELL_COLUMNS = (
+    "table,row,column,value,unit,n,ci_low,ci_high,std_over_seeds,paper,paper_n,verdict,artifact,array"
+)
 CELL_COLUMNS += ",row_label,column_label"
 
 
@@ -99,7 +110,9 @@ def test_every_bound_and_effect_can_be_computed_again_from_the_datasets_it_names
 
 def test_the_rows_of_units_are_of_the_images_with_the_largest_outputs(finished, config):
     stored = arrays(finished / "results/units/mnist.h5")
-    network = trained_networks.read(finished / f"results/networks/{config['units']['of']['mnist']['network']}.h5")
+    network = trained_networks.read(
+        finished / f"results/networks/{config['units']['of']['mnist']['network']}.h5"
+    )
     images = torch.from_numpy(read(finished / "results/data.h5", "test").pixels)
     (*_, last) = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
     seen = []
@@ -114,7 +127,9 @@ def test_the_rows_of_units_are_of_the_images_with_the_largest_outputs(finished, 
     assert units == sorted(set(units))
     assert len(units) > 3
     for directions in ("units", "directions", "rotation"):
-        assert not np.array_equal(stored[f"trained/{directions}/rows"][:10], stored[f"untrained/{directions}/rows"][:10])
+        assert not np.array_equal(
+            stored[f"trained/{directions}/rows"][:10], stored[f"untrained/{directions}/rows"][:10]
+        )
 
 
 def test_the_instability_of_a_first_layer_is_what_its_weights_make_of_the_distortion(finished):
@@ -214,7 +229,8 @@ def test_refined_examples_are_no_further_and_those_of_linear_networks_at_the_exa
         ("train", "Conv"),
     ]:
         found, refined = (
-            arrays(finished / f"results/{kind}/{part}/{name}/1-of-1.h5") for kind in ("adversarial", "refined")
+            arrays(finished / f"results/{kind}/{part}/{name}/1-of-1.h5")
+            for kind in ("adversarial", "refined")
         )
         both = found["success"] & refined["success"]
         assert both.any()
@@ -223,14 +239,20 @@ def test_refined_examples_are_no_further_and_those_of_linear_networks_at_the_exa
         assert refined["distortion"][both].mean() < found["distortion"][both].mean()
         for key in ("index", "labels", "predicted", "target"):
             assert (refined[key] == found[key]).all()
-        size = np.sqrt(np.square(refined["images"] - datasets_of_images(finished, part, refined["index"])).mean(axis=(1, 2)))
+        size = np.sqrt(
+            np.square(refined["images"] - datasets_of_images(finished, part, refined["index"])).mean(
+                axis=(1, 2)
+            )
+        )
         assert size[both] == pytest.approx(refined["distortion"][both], rel=1e-5)
         if name.startswith("softmax"):
             exact = arrays(finished / f"results/exact/{part}/{name}/1-of-1.h5")
             assert exact["success"].all()
             assert (exact["target"] == found["target"]).all()
             assert (refined["distortion"] >= exact["distortion"] * (1 - 1e-4))[both].all()
-            assert refined["distortion"][both].mean() == pytest.approx(exact["distortion"][both].mean(), rel=1e-3)
+            assert refined["distortion"][both].mean() == pytest.approx(
+                exact["distortion"][both].mean(), rel=1e-3
+            )
 
 
 def datasets_of_images(folder, part, index):
@@ -261,13 +283,20 @@ def test_a_transfer_table_may_have_amplified_rows_alone(finished, tmp_path):
     }
     arguments = {
         "--evaluation": [finished / "results/evaluation/table4.h5"],
-        "--distorted": [finished / f"results/amplified/adversarial/test/{row['network']}_0.1/1-of-1.h5" for row in rows],
+        "--distorted": [
+            finished / f"results/amplified/adversarial/test/{row['network']}_0.1/1-of-1.h5" for row in rows
+        ],
         "--refined": [finished / f"results/refined/test/{name}.h5" for name in ("M1", "M2")],
         "--paper": [],
         "--output": [tmp_path / name for name in ("t.csv", "t.md", "t.html", "t.cells.csv")],
         "--settings": [json.dumps(settings)],
     }
-    assert tabulate_transfer.main([str(part) for option, values in arguments.items() for part in (option, *values)]) == 0
+    assert (
+        tabulate_transfer.main(
+            [str(part) for option, values in arguments.items() for part in (option, *values)]
+        )
+        == 0
+    )
     assert list(pd.read_csv(tmp_path / "t.csv", index_col="row").index) == ["M1_amplified", "M2_amplified"]
 
 
@@ -305,8 +334,19 @@ def test_shards_have_what_the_whole_has(finished, tmp_path):
     parts = []
     for shard in ("1-of-2", "2-of-2"):
         # In batches as large as a shard and as the whole: what an image ends in depends on neither but for rounding.
-        arguments = ["--data", finished / "results/data.h5", "--network", finished / "results/networks/M1.h5", "--targets"]
-        arguments += ["--output", tmp_path / f"{shard}.h5", "--settings", json.dumps(settings | {"shard": shard})]
+        arguments = [
+            "--data",
+            finished / "results/data.h5",
+            "--network",
+            finished / "results/networks/M1.h5",
+            "--targets",
+        ]
+        arguments += [
+            "--output",
+            tmp_path / f"{shard}.h5",
+            "--settings",
+            json.dumps(settings | {"shard": shard}),
+        ]
         assert attack.main([str(part) for part in arguments]) == 0
         parts.append(arrays(tmp_path / f"{shard}.h5"))
     whole = arrays(finished / "results/adversarial/test/M1/1-of-1.h5")
@@ -321,7 +361,10 @@ def test_shards_have_what_the_whole_has(finished, tmp_path):
 
 def test_gathered_artifacts_are_their_shards_without_the_images(finished):
     for path in ("adversarial/train/Conv", "refined/test/M2", "exact/train/softmax1", "noise/train/0.1"):
-        gathered, shard = arrays(finished / f"results/{path}.h5"), arrays(finished / f"results/{path}/1-of-1.h5")
+        gathered, shard = (
+            arrays(finished / f"results/{path}.h5"),
+            arrays(finished / f"results/{path}/1-of-1.h5"),
+        )
         assert gathered.keys() == shard.keys() - {"images"}
         for name, values in gathered.items():
             assert values.tobytes() == shard[name].tobytes()
@@ -341,7 +384,9 @@ def test_amplified_examples_and_noise_have_the_stated_size(finished):
     for name in ("M1", "M1_prime", "M2"):
         result = arrays(finished / f"results/amplified/adversarial/test/{name}_0.1/1-of-1.h5")
         assert result["distortion"][result["success"]] == pytest.approx(0.1, rel=1e-5)
-    assert arrays(finished / "results/noise/test/0.06/1-of-1.h5")["distortion"].mean() == pytest.approx(0.06, rel=0.01)
+    assert arrays(finished / "results/noise/test/0.06/1-of-1.h5")["distortion"].mean() == pytest.approx(
+        0.06, rel=0.01
+    )
 
 
 def test_training_is_on_record_iteration_by_iteration(finished):
@@ -354,7 +399,9 @@ def test_training_is_on_record_iteration_by_iteration(finished):
 
 def test_a_training_that_ended_early_is_told_with_where(finished):
     last = arrays(finished / "results/networks/M1.h5")["history/gradient_max"][-1]
-    note = rf"- M1 was not trained to convergence: .*, where no component of the gradient exceeds {last:.1e}\."
+    note = (
+        rf"- M1 was not trained to convergence: .*, where no component of the gradient exceeds {last:.1e}\."
+    )
     assert re.search(note, (finished / "results/table3.md").read_text())
 
 
@@ -391,14 +438,22 @@ def test_logs_benchmarks_and_figures_are_left(finished):
 def eight_cores(folder):
     """An environment in which Python believes that it has eight cores, however many there are."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text("import os\nos.sched_getaffinity = lambda process: set(range(8))\n")
+    (folder / "sitecustomize.py").write_text(
+        "import os\nos.sched_getaffinity = lambda process: set(range(8))\n"
+    )
     return {"PYTHONPATH": str(folder)}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux has it")
 @pytest.mark.parametrize(
     ("arguments", "threads"),
-    [(("--cores=8",), 4), (("--cores=5",), 2), (("--cores=2",), 1), (("--cores=1",), 1), (("--profile=profiles/slurm",), 1)],
+    [
+        (("--cores=8",), 4),
+        (("--cores=5",), 2),
+        (("--cores=2",), 1),
+        (("--cores=1",), 1),
+        (("--profile=profiles/slurm",), 1),
+    ],
 )
 def test_a_job_has_half_of_the_cores_but_on_a_cluster_one(finished, tmp_path, arguments, threads):
     command = [sys.executable, "-m", "snakemake", *arguments, *SMALL, "-n", "-F", "-p", "results/table4.csv"]
@@ -449,7 +504,9 @@ def test_another_data_set_other_seeds_and_other_choices_by_configuration_alone(t
             content = idx.serialise(values.astype(np.uint8))
             files[f"{part}_{what}"] = {"name": f"{part}.{what}", "sha256": idx.sha256(content)}
             zipped = what == "images"
-            (data / f"{part}.{what}{'.gz' * zipped}").write_bytes(gzip.compress(content) if zipped else content)
+            (data / f"{part}.{what}{'.gz' * zipped}").write_bytes(
+                gzip.compress(content) if zipped else content
+            )
     own = {
         "data": {
             "image_shape": [12, 9],
@@ -472,7 +529,9 @@ def test_another_data_set_other_seeds_and_other_choices_by_configuration_alone(t
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
     (folder / "own.yaml").write_text(yaml.safe_dump(own))
     tables = ("results/table4.csv", "results/ablations.csv")
-    run = snakemake(folder, *tables, "--configfile", "small.yaml", "own.yaml", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    run = snakemake(
+        folder, *tables, "--configfile", "small.yaml", "own.yaml", XDG_CACHE_HOME=str(tmp_path / "cache")
+    )
     assert run.returncode == 0, run.stderr
 
     cells = pd.read_csv(folder / "results/table4.cells.csv")
@@ -491,7 +550,10 @@ def test_another_data_set_other_seeds_and_other_choices_by_configuration_alone(t
     kept = ["row", "column", "value"]
     for choice in ("as_configured", "clipped"):
         own = pd.read_csv(folder / f"results/ablations/{choice}/table4.cells.csv")
-        assert ablations.query(f"choice == '{choice}'")[kept].round(4).values.tolist() == own[kept].round(4).values.tolist()
+        assert (
+            ablations.query(f"choice == '{choice}'")[kept].round(4).values.tolist()
+            == own[kept].round(4).values.tolist()
+        )
     clipped = arrays(folder / "results/noise/test/ablations/clipped/0.1/1-of-1.h5")["images"]
     assert (clipped.min(), clipped.max()) == (0, 1)
     # What the choice does not touch is not made a second time.
@@ -539,7 +601,9 @@ def test_a_wrong_configuration_is_one_line_before_any_job(tmp_path, change, mess
     config.write_text(config.read_text().replace(*change, 1))
     run = snakemake(folder)
     assert run.returncode != 0
-    lines = [line for line in run.stderr.splitlines() if not line.startswith("Using workflow specific profile")]
+    lines = [
+        line for line in run.stderr.splitlines() if not line.startswith("Using workflow specific profile")
+    ]
     assert len(lines) == 1
     assert message in lines[0]
     assert not (folder / "results").exists()
@@ -553,7 +617,11 @@ def test_no_command_grows_with_the_number_of_shards(tmp_path):
         attack = f"attack={{sample: 1000, images_per_job: {images_per_job}}}"
         run = snakemake(folder, "--dry-run", "--forceall", "--printshellcmds", "--config", attack)
         assert run.returncode == 0, run.stderr
-        plain = [re.sub(r"[0-9*]+-of-[0-9]+", "", line) for line in run.stdout.splitlines() if "python -P -m" in line]
+        plain = [
+            re.sub(r"[0-9*]+-of-[0-9]+", "", line)
+            for line in run.stdout.splitlines()
+            if "python -P -m" in line
+        ]
         return {line.split()[4]: len(line) for line in sorted(plain, key=len)}
 
     assert commands(500) == commands(100)
@@ -569,7 +637,9 @@ def test_without_any_source_the_error_names_each_and_what_to_do(tmp_path):
     run = snakemake(folder, *SMALL, "results/data.h5", XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert run.returncode != 0
     (line,) = [
-        line for line in (folder / "results/logs/fetch_images.log").read_text().splitlines() if "no source has" in line
+        line
+        for line in (folder / "results/logs/fetch_images.log").read_text().splitlines()
+        if "no source has" in line
     ]
     for part in ("folder", "mirror", "127.0.0.1:9", "npm", "BLINDSPOTS_DATA", "Put the files"):
         assert part in line
@@ -583,7 +653,17 @@ def test_programs_tell_bad_input_in_one_line(finished, tmp_path):
     broken.write_bytes(content)
     picture, settings = tmp_path / "x.png", json.dumps({"networks": ["M1"]})
     run = subprocess.run(
-        [sys.executable, "-m", "scripts.plot_training", "--networks", broken, "--output", picture, "--settings", settings],
+        [
+            sys.executable,
+            "-m",
+            "scripts.plot_training",
+            "--networks",
+            broken,
+            "--output",
+            picture,
+            "--settings",
+            settings,
+        ],
         cwd=ROOT / "workflow",
         capture_output=True,
         text=True,

@@ -34,11 +34,15 @@ class OwnDataError(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m blindspots.own_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m blindspots.own_data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("output", type=Path, metavar="own.yaml")
-    parser.add_argument("--only", default="", metavar="TEXT", help="files whose name begins so, as emnist-letters")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="files whose name begins so, as emnist-letters"
+    )
     parser.add_argument("--transpose", action="store_true", help="rows are columns, as in EMNIST")
     options = parser.parse_args(argv)
     if options.output.suffix not in (".yaml", ".yml") or not options.output.parent.is_dir():
@@ -51,11 +55,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     default = yaml.safe_load((WORKFLOW.parent / "config/config.yaml").read_text(encoding="utf-8"))
-    written |= fewer(default["ablations"]["choices"], min(written["data"]["train_size"], written["data"]["test_size"]))
+    written |= fewer(
+        default["ablations"]["choices"], min(written["data"]["train_size"], written["data"]["test_size"])
+    )
     options.output.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     sheet = options.output.with_suffix(".png")
     figures.save(figures.image_rows(first_images(arrays), f"The first images of {options.folder}"), sheet)
-    print(f"{options.output} is the configuration. Look at {sheet}: do the images stand upright, under the right classes?")
+    print(
+        f"{options.output} is the configuration. Look at {sheet}: do the images stand upright, under the right classes?"
+    )
     try:
         config = validated(merged(default, written))
         for name in config.networks:
@@ -70,14 +78,21 @@ def found(folder: Path, only: str = "") -> dict[str, Path]:
     """The file of each role, `train_images` and so on. Raises OwnDataError where it is not one."""
     if not folder.is_dir():
         raise OwnDataError(f"{folder.absolute()} is no folder")
-    names = {path.name.removesuffix(".gz"): path for path in sorted(folder.iterdir(), reverse=True) if path.is_file()}
+    names = {
+        path.name.removesuffix(".gz"): path
+        for path in sorted(folder.iterdir(), reverse=True)
+        if path.is_file()
+    }
     roles = {}
     for part, words in _PARTS.items():
         for kind in ("images", "labels"):
             fitting = [
                 path
                 for name, path in names.items()
-                if name.startswith(only) and any(word in name for word in words) and kind in name and "idx" in name
+                if name.startswith(only)
+                and any(word in name for word in words)
+                and kind in name
+                and "idx" in name
             ]
             if len(fitting) != 1:
                 there = ", ".join(sorted(path.name for path in fitting)) or "there is none"
@@ -106,7 +121,9 @@ def _pixels(path: Path, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
         array = np.rint(255 * array)
     if array.min() < 0 or array.max() > 255 or (array.dtype.kind == "f" and (array != np.rint(array)).any()):
-        raise OwnDataError(f"{path} has pixels from {array.min()} to {array.max()}: bytes go to 255, fractions from 0 to 1")
+        raise OwnDataError(
+            f"{path} has pixels from {array.min()} to {array.max()}: bytes go to 255, fractions from 0 to 1"
+        )
     return array.astype(np.uint8)
 
 
@@ -116,14 +133,18 @@ def _classes(path: Path, array: np.ndarray) -> np.ndarray:
     if array.ndim != 1 or not array.size:
         raise OwnDataError(f"{path} has the shape {array.shape}: labels are (n,), one class for each image")
     if array.min() < 0 or array.max() > 255 or (array != np.rint(array)).any():
-        raise OwnDataError(f"{path} has labels from {array.min()} to {array.max()}: classes are whole numbers from 0 on")
+        raise OwnDataError(
+            f"{path} has labels from {array.min()} to {array.max()}: classes are whole numbers from 0 on"
+        )
     return array.astype(np.uint8)
 
 
 def from_zero(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same with classes that begin with 0, where they begin with 1, as EMNIST's letters do."""
     first = min(arrays[role].min() for role in ("train_labels", "test_labels"))
-    return {role: array - 1 if role.endswith("labels") and first == 1 else array for role, array in arrays.items()}
+    return {
+        role: array - 1 if role.endswith("labels") and first == 1 else array for role, array in arrays.items()
+    }
 
 
 def described(arrays: Mapping[str, np.ndarray], paths: Mapping[str, Path], output: Path) -> dict:
@@ -138,7 +159,9 @@ def described(arrays: Mapping[str, np.ndarray], paths: Mapping[str, Path], outpu
     classes = {part: set(np.unique(arrays[f"{part}_labels"]).tolist()) for part in ("train", "test")}
     count = max(classes["train"] | classes["test"]) + 1
     if missing := sorted(set(range(count)) - classes["train"]):
-        raise OwnDataError(f"no train image is of class {', '.join(map(str, missing))}: classes are all numbers from 0 on")
+        raise OwnDataError(
+            f"no train image is of class {', '.join(map(str, missing))}: classes are all numbers from 0 on"
+        )
     contents = {role: idx.serialise(array) for role, array in arrays.items()}
     folder = next(iter(paths.values())).parent.absolute()
     names = {role: path.name.removesuffix(".gz") for role, path in paths.items()}
@@ -146,7 +169,9 @@ def described(arrays: Mapping[str, np.ndarray], paths: Mapping[str, Path], outpu
         # Not by the name alone, by which own.yaml's neighbour may be the folder that the files are from.
         folder = output.absolute().with_name(f"{output.stem}_files")
         if folder.exists():
-            raise OwnDataError(f"{folder} is there already, where the changed files would be written: move it away")
+            raise OwnDataError(
+                f"{folder} is there already, where the changed files would be written: move it away"
+            )
         folder.mkdir()
         for role, content in contents.items():
             (folder / names[role]).write_bytes(content)
@@ -169,7 +194,9 @@ def fewer(choices: Mapping[str, Any], images: int) -> dict[str, Any]:
     """What differs of ablations that ask for more images than there are."""
     sizes = {name: choice.get("attack", {}).get("sample") for name, choice in choices.items()}
     changed = {
-        name: {"attack": {"sample": images}} for name, size in sizes.items() if isinstance(size, int) and size > images
+        name: {"attack": {"sample": images}}
+        for name, size in sizes.items()
+        if isinstance(size, int) and size > images
     }
     return {"ablations": {"choices": changed}} if changed else {}
 

@@ -14,7 +14,9 @@ def body(step: Step) -> None:
     sample = image_sets.sample(len(labels), **settings["sample"])
     originals, _ = image_sets.read(step.input("data"), settings["images"], sample)
     noisy = distortions.add_noise(originals, settings["stddev"], settings["seed"], settings["clip"])
-    index, originals, noisy = (image_sets.shard(values, settings["shard"]) for values in (sample, originals, noisy))
+    index, originals, noisy = (
+        image_sets.shard(values, settings["shard"]) for values in (sample, originals, noisy)
+    )
     step.write(
         {
             "index": Array(index, f"(n,) places in the {settings['images']} set"),

@@ -65,7 +65,9 @@ def _correct(step: Step, network, labels: np.ndarray, device: torch.device) -> n
     if isinstance(settings["target"], int):
         others = labels != settings["target"]
     if not others.any():
-        raise StepError(f"attack.target: {settings['target']} is the label of every image: choose another class")
+        raise StepError(
+            f"attack.target: {settings['target']} is the label of every image: choose another class"
+        )
     order = np.random.default_rng(seed).permutation(np.flatnonzero(others))
     wanted, (count, most) = len(order) if size == "all" else size, _BLOCKS
     while len(order) and len(found) < wanted:
@@ -92,11 +94,17 @@ def _given(step: Step, labels: np.ndarray) -> torch.Tensor:
     try:
         given = np.loadtxt(path, dtype=np.int64, ndmin=1)
     except (OSError, ValueError) as error:
-        raise StepError(f"attack.given_targets: {path} is not a text file with one class a line: {error}") from error
+        raise StepError(
+            f"attack.given_targets: {path} is not a text file with one class a line: {error}"
+        ) from error
     if given.shape != labels.shape or not ((given >= 0) & (given < step.settings["classes"])).all():
-        raise StepError(f"attack.given_targets: {path} needs {len(labels)} classes below {step.settings['classes']}")
+        raise StepError(
+            f"attack.given_targets: {path} needs {len(labels)} classes below {step.settings['classes']}"
+        )
     if (given == labels).any():
-        raise StepError(f"attack.given_targets: {path} gives image {np.argmax(given == labels)} its own label as target")
+        raise StepError(
+            f"attack.given_targets: {path} gives image {np.argmax(given == labels)} its own label as target"
+        )
     return torch.from_numpy(given)
 
 

@@ -28,7 +28,11 @@ def body(step: Step) -> None:
 
 def _described(frame: pd.DataFrame, choices: list[str], named: list[str]) -> str:
     found = summary(frame).set_index(["choice", "table"])
-    nearest = {name: found["deviation"].xs(name, level="table").idxmin() for name in named if name in found.index.unique(1)}
+    nearest = {
+        name: found["deviation"].xs(name, level="table").idxmin()
+        for name in named
+        if name in found.index.unique(1)
+    }
     lines = [
         "# One choice at a time",
         "",

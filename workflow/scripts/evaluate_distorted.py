@@ -38,8 +38,12 @@ def body(step: Step) -> None:
     with Workers(step.threads) as workers:
         evaluated = workers.map(partial(_evaluate, columns, device), rows.values())
         for row, (index, failures, misclassified) in zip(rows, evaluated, strict=True):
-            result[f"index/{row}"] = Array(index, f"(n,) places in the set of the {len(index)} images of {row}")
-            result[f"failures/{row}"] = Array(failures, "images without an adversarial example, left out of the rates")
+            result[f"index/{row}"] = Array(
+                index, f"(n,) places in the set of the {len(index)} images of {row}"
+            )
+            result[f"failures/{row}"] = Array(
+                failures, "images without an adversarial example, left out of the rates"
+            )
             for column, wrong in misclassified.items():
                 meaning = f"(n,) {column} misclassifies the image of {row}; their mean is the error rate"
                 result[f"misclassified/{row}/{column}"] = Array(wrong, meaning)
@@ -56,7 +60,9 @@ def _evaluate(columns: Mapping[str, nn.Module], device: torch.device, shards: Se
         failures += (~success).sum()
         for column, network in columns.items():
             wrong[column].append((classify(network, pixels).cpu().numpy() != labels)[success])
-    return Evaluated(np.concatenate(indices), failures, {column: np.concatenate(parts) for column, parts in wrong.items()})
+    return Evaluated(
+        np.concatenate(indices), failures, {column: np.concatenate(parts) for column, parts in wrong.items()}
+    )
 
 
 def main(argv=None) -> int:

@@ -46,7 +46,9 @@ def _check(part, images, labels, settings) -> None:
             "begin with 1, save them one less"
         )
     if len(images) != settings[f"{part}_size"]:
-        raise StepError(f"there are {len(images)} {part} images; data.{part}_size is {settings[f'{part}_size']}")
+        raise StepError(
+            f"there are {len(images)} {part} images; data.{part}_size is {settings[f'{part}_size']}"
+        )
 
 
 def main(argv=None) -> int:

@@ -32,7 +32,9 @@ def body(step: Step) -> None:
         progress("%d of %d pictures", len(images), len(names))
     step.write(
         {
-            "pictures/images": Array(np.stack(images), "(n, 3, height, width) pixels, 0 to 255: red, green, blue"),
+            "pictures/images": Array(
+                np.stack(images), "(n, 3, height, width) pixels, 0 to 255: red, green, blue"
+            ),
             "pictures/labels": Array(np.array(labels, dtype=np.uint16), "(n,) classes"),
             "pictures/names": Array([name.encode() for name in names], "(n,) the files that they were"),
             "pictures/sha256": Array([digest.encode() for digest in digests], "(n,) of those files"),
@@ -48,7 +50,9 @@ def _names(settings: dict) -> list[str]:
         raise StepError(f"pictures.folder: {folder} is no folder: name one that has the pictures, or none")
     names, left_out = [], Counter()
     for path in _files(folder):
-        if any(part.startswith(".") for part in path.parts):  # as macOS's ._name.jpg, or what is in .ipynb_checkpoints
+        if any(
+            part.startswith(".") for part in path.parts
+        ):  # as macOS's ._name.jpg, or what is in .ipynb_checkpoints
             left_out["hidden"] += 1
         elif path.suffix.lower() in pictures.KINDS:
             names.append(path.as_posix())

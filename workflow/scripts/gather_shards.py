@@ -17,7 +17,12 @@ def body(step: Step) -> None:
                     parts.setdefault(name, []).append(array[()])
                     meanings[name], types[name] = array.attrs["meaning"], array.dtype
     # An enumeration keeps its words, which concatenate would drop.
-    step.write({name: Array(np.concatenate(values).astype(types[name]), meanings[name]) for name, values in parts.items()})
+    step.write(
+        {
+            name: Array(np.concatenate(values).astype(types[name]), meanings[name])
+            for name, values in parts.items()
+        }
+    )
 
 
 def main(argv=None) -> int:

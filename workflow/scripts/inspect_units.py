@@ -30,15 +30,23 @@ def body(step: Step) -> None:
     device = prepare(step, settings["device"])
     labels = image_sets.read_labels(step.input("data"), settings["images"])
     if len(labels) < settings["top"]:
-        raise StepError(f"units.of, top: {settings['top']} images a row, but the {settings['images']} set has {len(labels)}")
+        raise StepError(
+            f"units.of, top: {settings['top']} images a row, but the {settings['images']} set has {len(labels)}"
+        )
     result = {}
     for name, network in _networks(step.input("network"), settings["seed"]).items():
         features, pixels = _seen(step, network.to(device), len(labels), device)
         rows = _rows(name, features, settings)
         every = np.concatenate(list(rows.values()))  # at once: distances in the whole set take the longest
-        measured = units.purity(labels, every), units.spread(pixels, every), units.spread(features.numpy(), every)
+        measured = (
+            units.purity(labels, every),
+            units.spread(pixels, every),
+            units.spread(features.numpy(), every),
+        )
         for (kind, own), end in zip(rows.items(), np.cumsum(list(map(len, rows.values()))), strict=True):
-            result[f"{name}/{kind}/rows"] = Array(own, "(m, top) places in the set of the images that have most of it")
+            result[f"{name}/{kind}/rows"] = Array(
+                own, "(m, top) places in the set of the images that have most of it"
+            )
             for (measure, meaning), values in zip(_MEASURES.items(), measured, strict=True):
                 result[f"{name}/{kind}/{measure}"] = Array(values[end - len(own) : end], meaning)
     step.write(result)

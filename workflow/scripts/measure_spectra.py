@@ -40,9 +40,18 @@ def body(step: Step) -> None:
         meanings = {
             "name": (linear.name.encode(), "the layer's name in the network"),
             "size": (linear.size.encode(), "of its weights, as Table 5 has it"),
-            "lower": (linear.bounds.lower, "the lowest singular value; of a convolution, with circular padding"),
-            "upper": (linear.bounds.upper, "the largest singular value; of a convolution, with circular padding"),
-            "norm": (linear.norm, "the largest singular value of the map with the padding that it really has"),
+            "lower": (
+                linear.bounds.lower,
+                "the lowest singular value; of a convolution, with circular padding",
+            ),
+            "upper": (
+                linear.bounds.upper,
+                "the largest singular value; of a convolution, with circular padding",
+            ),
+            "norm": (
+                linear.norm,
+                "the largest singular value of the map with the padding that it really has",
+            ),
             "residual": (linear.residual, "‖Aᵀu - σv‖ of that norm, its error"),
             "lipschitz": (linear.lipschitz, "an upper Lipschitz constant from the image to the map's output"),
             "instability": (values, "(n,) ‖φ(x + r) - φ(x)‖/‖r‖ at the map's output"),

@@ -17,7 +17,10 @@ MAGNIFIED = 10  # times, the difference of photographs
 def body(step: Step) -> None:
     settings = step.settings
     with artifacts.read(step.input("evaluation")) as file:
-        wrong = {name: {column: w[()].mean() for column, w in row.items()} for name, row in file["misclassified"].items()}
+        wrong = {
+            name: {column: w[()].mean() for column, w in row.items()}
+            for name, row in file["misclassified"].items()
+        }
     blocks = {}
     rows = zip(settings["rows"], step.inputs["gathered"], _of_rows(step), strict=True)
     for letter, (row, gathered, shards) in zip("abcdefghijklm", rows, strict=False):

@@ -18,7 +18,9 @@ def body(step: Step) -> None:
     chosen = np.sort(np.random.default_rng(settings["seed"]).choice(len(rows), count, replace=False))
     shown = {}
     for place in chosen:
-        shown[f"{WORDS[kind][0]} {place}"], _ = image_sets.read(step.input("data"), settings["images"], rows[place])
+        shown[f"{WORDS[kind][0]} {place}"], _ = image_sets.read(
+            step.input("data"), settings["images"], rows[place]
+        )
     of = f"{settings['network']}, {settings['layer'].replace('_', ' ')} layer, {settings['images']} set"
     top = rows.shape[1]
     title = f"{of}: the {top} images that most stimulate each of {count} of {len(rows)} {WORDS[kind][1]}"

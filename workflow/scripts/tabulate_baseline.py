@@ -28,10 +28,15 @@ def body(step: Step) -> None:
             cells.append(table.rate(network, f"error_{part}", sources))
         complete = all(_complete(path) for path in adversarial[network])
         cells.append(table.mean(network, "distortion", "rms", _distortions(adversarial[network]), complete))
-        notes += [f"{network}: {_outcome(path, settings['attack']['target'])}" for path in adversarial[network]]
+        notes += [
+            f"{network}: {_outcome(path, settings['attack']['target'])}" for path in adversarial[network]
+        ]
     for network in networks:
         cells.append(table.mean(network, "refined", "rms", _distortions(refined[network]), comparable=False))
-        notes += [f"{network}, refined: {_optimality(path, settings['refined_to'][network])}" for path in refined[network]]
+        notes += [
+            f"{network}, refined: {_optimality(path, settings['refined_to'][network])}"
+            for path in refined[network]
+        ]
     for network in settings["linear"]:
         cells.append(table.mean(network, "exact", "rms", _distortions(exact[network]), comparable=False))
     for network in networks:
@@ -99,7 +104,10 @@ def _ended(network: h5py.File) -> str:
 
 def main(argv=None) -> int:
     return run(
-        body, "scripts.tabulate_baseline", ("originals", "adversarial", "refined", "exact", "networks", "paper"), argv
+        body,
+        "scripts.tabulate_baseline",
+        ("originals", "adversarial", "refined", "exact", "networks", "paper"),
+        argv,
     )
 
 

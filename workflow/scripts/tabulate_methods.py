@@ -11,7 +11,9 @@ from blindspots.report.tables import CellArray, Table, by_replicate
 from blindspots.steps import artifacts
 from blindspots.steps.step import Step, log, run
 
-ONE_TRAINING = "Each number is of one training of a network, so that there is no test of whether two networks differ."
+ONE_TRAINING = (
+    "Each number is of one training of a network, so that there is no test of whether two networks differ."
+)
 
 
 def body(step: Step) -> None:
@@ -31,7 +33,11 @@ def body(step: Step) -> None:
     for network in networks:
         for part in settings["errors_on"]:
             cells.append(table.rate(network, f"error_{part}", sources(network, part)))
-        tests = [(baseline, difference(rates(network), rates(baseline)).p) for baseline in baselines if baseline != network]
+        tests = [
+            (baseline, difference(rates(network), rates(baseline)).p)
+            for baseline in baselines
+            if baseline != network
+        ]
         with artifacts.read(trained[network][0]) as file:
             how = file["converged"].attrs["meaning"]
         tested = [f"against {baseline} p = {p:.2g}" for baseline, p in tests if not np.isnan(p)]

@@ -35,7 +35,9 @@ def body(step: Step) -> None:
     for network, path in zip(settings["networks"], step.inputs["spectra"], strict=True):
         with artifacts.read(path) as file:
             keys = sorted(file, key=_place)
-            described = {key: (file[f"{key}/size"][()].decode(), float(file[f"{key}/residual"][()])) for key in keys}
+            described = {
+                key: (file[f"{key}/size"][()].decode(), float(file[f"{key}/residual"][()])) for key in keys
+            }
             images = len(file[f"{keys[0]}/instability"])
         for key, (size, _) in described.items():
             row = f"{network}_{key}"
@@ -43,13 +45,23 @@ def body(step: Step) -> None:
             for column in COLUMNS:
                 source = CellArray(path, f"{key}/{column}")
                 cells.append(
-                    table.largest(row, column, source) if column == "instability" else table.number(row, column, source)
+                    table.largest(row, column, source)
+                    if column == "instability"
+                    else table.number(row, column, source)
                 )
         worst = max(residual for _, residual in described.values())
-        notes.append(f"{network}: {images} {settings['examples']} examples; the norms' residuals are {worst:.1e} at most.")
+        notes.append(
+            f"{network}: {images} {settings['examples']} examples; the norms' residuals are {worst:.1e} at most."
+        )
     title = f"{table.name}: frame bounds of the linear maps of {', '.join(settings['networks'])}"
     write(
-        step.output, title, cells, row_labels=labels, column_labels=COLUMNS, notes=[*notes, *NOTES], leading={"Size": sizes}
+        step.output,
+        title,
+        cells,
+        row_labels=labels,
+        column_labels=COLUMNS,
+        notes=[*notes, *NOTES],
+        leading={"Size": sizes},
     )
     log.info("wrote %s", step.output[0])
 

@@ -42,7 +42,9 @@ def body(step: Step) -> None:
                 for measure, said in MEASURES.items():
                     pair = [CellArray(path, f"{state}/{kind}/{measure}") for kind in ("units", other)]
                     cells.append(table.probability(row, measure, *pair))
-                    tests.append(f"{said.lower()} p = {probability_larger(*(source.values() for source in pair)).p:.2g}")
+                    tests.append(
+                        f"{said.lower()} p = {probability_larger(*(source.values() for source in pair)).p:.2g}"
+                    )
                 notes.append(f"{labels[row]}: {', '.join(tests)}.")
     title = f"{table.name}: how alike the images are that have most of a unit or of a random direction"
     write(step.output, title, cells, row_labels=labels, column_labels=MEASURES, notes=[*notes, *NOTES])

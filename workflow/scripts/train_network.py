@@ -36,14 +36,21 @@ def to_convergence(step: Step) -> None:
     """Train by L-BFGS; where the settings have pretraining, the layers above the first, which then stays as it is."""
     settings = step.settings
     network, x, y, generator = _begin(step)
-    until = {key: settings["training"][key] for key in ("method", "gradient_tolerance", "max_iterations", "history")}
+    until = {
+        key: settings["training"][key]
+        for key in ("method", "gradient_tolerance", "max_iterations", "history")
+    }
     until |= {"threads": step.threads, "report": Progress()}
     if not (pretraining := settings.get("pretraining")):
         _end(step, network, x, convergence.fit(network, x, y, **_decay(settings), **until))
         return
     encoder, above = network[:3], network[3:]
     pretrained = autoencoder.pretrain(encoder, x, **until | pretraining, generator=generator)
-    log.info("pretrained by %.1f gradients of all images (%s)", pretrained.history[-1].evaluations, pretrained.message)
+    log.info(
+        "pretrained by %.1f gradients of all images (%s)",
+        pretrained.history[-1].evaluations,
+        pretrained.message,
+    )
     with torch.no_grad():
         features = torch.cat([encoder(part) for part in in_chunks(x)])
     trained = convergence.fit(above, features, y, **_decay(settings), **until)
@@ -86,14 +93,24 @@ def _begin(step: Step) -> tuple[nn.Sequential, Tensor, Tensor, torch.Generator]:
     generator = torch.Generator().manual_seed(settings["seed"])
     architectures.initialise(network, generator)
     log.info("%d images, %d parameters", len(images), sum(p.numel() for p in network.parameters()))
-    return network.to(device), torch.from_numpy(images).to(device), torch.from_numpy(labels).long().to(device), generator
+    return (
+        network.to(device),
+        torch.from_numpy(images).to(device),
+        torch.from_numpy(labels).long().to(device),
+        generator,
+    )
 
 
 def _decay(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"weight_decay": settings["weight_decay"], "decay_convention": settings["training"]["decay_convention"]}
+    return {
+        "weight_decay": settings["weight_decay"],
+        "decay_convention": settings["training"]["decay_convention"],
+    }
 
 
-def _end(step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapping[str, Array] | None = None) -> None:
+def _end(
+    step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapping[str, Array] | None = None
+) -> None:
     last = trained.history[-1]
     log.info(
         "%s after %.1f gradients of all images (%s): %s, training error %.4f",
@@ -105,7 +122,10 @@ def _end(step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapp
     )
     step.write(
         {
-            **{f"parameters/{key}": Array(value.cpu(), "weights") for key, value in network.state_dict().items()},
+            **{
+                f"parameters/{key}": Array(value.cpu(), "weights")
+                for key, value in network.state_dict().items()
+            },
             "image_shape": Array(x.shape[1:], "height and width of an image"),
             "converged": Array(trained.converged, trained.message),
             **_record("history", trained),

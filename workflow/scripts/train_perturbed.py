@@ -6,7 +6,9 @@ from scripts.train_network import in_minibatches
 
 
 def body(step: Step) -> None:
-    in_minibatches(step, lambda settings, *training: term(settings["perturbed"], *training, seed=settings["seed"]))
+    in_minibatches(
+        step, lambda settings, *training: term(settings["perturbed"], *training, seed=settings["seed"])
+    )
 
 
 def main(argv=None) -> int:

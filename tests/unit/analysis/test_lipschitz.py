@@ -48,7 +48,9 @@ def outputs_of(module, image_shape):
 def constant_of(module, image_shape):
     """Of anything, as that of an identity after it."""
     module = module.double().eval()
-    identity = nn.Linear(outputs_of(module, image_shape), outputs_of(module, image_shape), bias=False, dtype=torch.float64)
+    identity = nn.Linear(
+        outputs_of(module, image_shape), outputs_of(module, image_shape), bias=False, dtype=torch.float64
+    )
     nn.init.eye_(identity.weight)
     (*_, last) = linear_maps(nn.Sequential(module, nn.Flatten(), identity).eval(), image_shape, seed=0)
     assert last.name == "2"
@@ -57,7 +59,9 @@ def constant_of(module, image_shape):
 
 def slope(network, x):
     """The norm of the derivative at one image: what pairs nearby reach."""
-    return torch.linalg.matrix_norm(jacobian(lambda image: network(image[None]).flatten(), x).flatten(1), 2).item()
+    return torch.linalg.matrix_norm(
+        jacobian(lambda image: network(image[None]).flatten(), x).flatten(1), 2
+    ).item()
 
 
 def residual(*layers):
@@ -70,15 +74,27 @@ NETWORKS = {
     "sigmoid": (architectures.fully_connected((4, 5), [8, 6, 3], "sigmoid"), (4, 5)),
     "tanh": (architectures.fully_connected((4, 5), [8, 3], "tanh"), (4, 5)),
     "conv": (architectures.convolutional((9, 8), 3, 3, 2, [6, 4], "relu", 0.5), (9, 8)),
-    "strided": (nn.Sequential(nn.Conv2d(2, 4, 5, 3, 2), nn.ReLU6(), nn.Conv2d(4, 6, 3, 2, 1, groups=2)), (2, 11, 9)),
-    "padded": (nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(2, 3, 3, 2), nn.LeakyReLU(0.1)), (2, 6, 6)),
+    "strided": (
+        nn.Sequential(nn.Conv2d(2, 4, 5, 3, 2), nn.ReLU6(), nn.Conv2d(4, 6, 3, 2, 1, groups=2)),
+        (2, 11, 9),
+    ),
+    "padded": (
+        nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(2, 3, 3, 2), nn.LeakyReLU(0.1)),
+        (2, 6, 6),
+    ),
     "normalised": (
         nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 2)),
         (2, 6, 6),
     ),
-    "overlapping": (nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(18, 4)), (1, 9, 9)),
+    "overlapping": (
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(18, 4)),
+        (1, 9, 9),
+    ),
     "circular": (nn.Conv2d(2, 3, 3, 2, 1, padding_mode="circular"), (2, 6, 4)),
-    "residual": (nn.Sequential(nn.Conv2d(2, 3, 3), residual(nn.Conv2d(3, 3, 3, padding=1)), nn.Conv2d(3, 2, 1)), (2, 6, 6)),
+    "residual": (
+        nn.Sequential(nn.Conv2d(2, 3, 3), residual(nn.Conv2d(3, 3, 3, padding=1)), nn.Conv2d(3, 2, 1)),
+        (2, 6, 6),
+    ),
     "averaging": (
         nn.Sequential(nn.Conv2d(1, 2, 3), nn.AvgPool2d(2, 1), nn.AdaptiveAvgPool2d(2), nn.Conv2d(2, 2, 1)),
         (1, 8, 8),
@@ -97,7 +113,9 @@ def test_no_pair_moves_a_layer_by_more_than_its_constant(name, seed):
     network, image_shape = network_of(name, seed)
     maps = linear_maps(network, image_shape, seed=0)
     x = random(20, *image_shape, seed=seed)
-    jacobians = torch.stack([jacobian(lambda image: network(image[None]).flatten(), one).flatten(1) for one in x])
+    jacobians = torch.stack(
+        [jacobian(lambda image: network(image[None]).flatten(), one).flatten(1) for one in x]
+    )
     worst = torch.linalg.svd(jacobians).Vh[:, 0].view_as(x)
     for r in (random(*x.shape, seed=1), 1e-3 * random(*x.shape, seed=2), 1e-5 * worst):
         measured = instabilities(network, [one.name for one in maps], x, x + r, batch=8)
@@ -109,7 +127,9 @@ def test_no_pair_moves_a_layer_by_more_than_its_constant(name, seed):
 def test_of_a_single_layer_the_constant_is_reached(name):
     network, image_shape = network_of(name)
     (only,) = linear_maps(network, image_shape, seed=0)
-    assert only.lipschitz == only.bounds.upper == pytest.approx(slope(network, random(*image_shape)), rel=1e-9)
+    assert (
+        only.lipschitz == only.bounds.upper == pytest.approx(slope(network, random(*image_shape)), rel=1e-9)
+    )
     assert only.norm == pytest.approx(only.lipschitz, rel=1e-6)
     assert only.residual == pytest.approx(0, abs=1e-3 * only.norm)
 
@@ -118,7 +138,9 @@ def test_constants_are_the_products_of_all_that_lies_between():
     network, image_shape = network_of("normalised")
     first, second = linear_maps(network, image_shape, seed=0)
     normalisation = network[0][1]
-    between = (normalisation.weight / (normalisation.running_var + normalisation.eps).sqrt()).abs().max().item()
+    between = (
+        (normalisation.weight / (normalisation.running_var + normalisation.eps).sqrt()).abs().max().item()
+    )
     assert first.lipschitz == first.bounds.upper
     assert second.lipschitz == pytest.approx(first.lipschitz * between * second.bounds.upper, rel=1e-9)
 
@@ -142,7 +164,9 @@ LINEAR = {
 
 @pytest.mark.parametrize(("module", "image_shape"), LINEAR.values(), ids=LINEAR)
 def test_linear_modules_have_the_norm_of_their_matrix(module, image_shape):
-    assert constant_of(module, image_shape) == pytest.approx(slope(module.double(), random(*image_shape)), rel=1e-9)
+    assert constant_of(module, image_shape) == pytest.approx(
+        slope(module.double(), random(*image_shape)), rel=1e-9
+    )
 
 
 def test_global_average_pooling_has_one_over_the_root_of_its_pixels():
@@ -246,24 +270,56 @@ def in_place_by_another_name(x, y):
 
 shared = nn.Linear(4, 4)
 REFUSED = {
-    "in place": (Applied(in_place_by_another_name, nn.LeakyReLU()), (4,), "the network's trace computes something else"),
-    "unknown module": (nn.Softplus(), (4,), r"node '_0' \(call_module of Softplus\): put it .* method lipschitz\(\)"),
-    "unknown function": (Applied(torch.exp), (4,), r"node 'exp' \(call_function of exp\): put it .* method lipschitz\(\)"),
+    "in place": (
+        Applied(in_place_by_another_name, nn.LeakyReLU()),
+        (4,),
+        "the network's trace computes something else",
+    ),
+    "unknown module": (
+        nn.Softplus(),
+        (4,),
+        r"node '_0' \(call_module of Softplus\): put it .* method lipschitz\(\)",
+    ),
+    "unknown function": (
+        Applied(torch.exp),
+        (4,),
+        r"node 'exp' \(call_function of exp\): put it .* method lipschitz\(\)",
+    ),
     "unknown method": (Applied(lambda x: x.square()), (4,), r"node 'square' \(call_method of square\)"),
     "product": (Applied(operator.mul, nn.ReLU()), (4,), r"node 'mul' \(call_function of mul\)"),
-    "weighted sum": (Applied(lambda x: torch.add(x, x, alpha=3)), (4,), r"node 'add' \(call_function of add\)"),
+    "weighted sum": (
+        Applied(lambda x: torch.add(x, x, alpha=3)),
+        (4,),
+        r"node 'add' \(call_function of add\)",
+    ),
     "subclass": (Odd(1, 1, 3), (1, 5, 5), "no Lipschitz constant is known"),
     "indices": (
         Applied(lambda x, pooled: pooled[0], nn.MaxPool2d(2, return_indices=True)),
         (1, 4, 4),
         "call_module of MaxPool2d",
     ),
-    "functional pooling": (Applied(lambda x: F.max_pool2d(x, 2)), (1, 4, 4), "no Lipschitz constant is known"),
-    "untraceable": (Applied(lambda x: x if x.sum() > 0 else -x), (4,), r"cannot be traced .* method lipschitz\(\)"),
-    "reflected": (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), (1, 5, 5), "0: padding_mode 'reflect'"),
+    "functional pooling": (
+        Applied(lambda x: F.max_pool2d(x, 2)),
+        (1, 4, 4),
+        "no Lipschitz constant is known",
+    ),
+    "untraceable": (
+        Applied(lambda x: x if x.sum() > 0 else -x),
+        (4,),
+        r"cannot be traced .* method lipschitz\(\)",
+    ),
+    "reflected": (
+        nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"),
+        (1, 5, 5),
+        "0: padding_mode 'reflect'",
+    ),
     "repeated": (nn.Conv2d(1, 1, 3, padding=3, padding_mode="circular"), (1, 5, 5), "outputs repeat"),
     "no multiple": (nn.Conv2d(1, 1, 3, 2, padding_mode="circular"), (1, 5, 5), "needs a grid of multiples"),
-    "no statistics": (nn.BatchNorm2d(2, track_running_stats=False), (2, 3, 3), "by the batch's own statistics"),
+    "no statistics": (
+        nn.BatchNorm2d(2, track_running_stats=False),
+        (2, 3, 3),
+        "by the batch's own statistics",
+    ),
     "divisor": (nn.AvgPool2d(2, divisor_override=3), (1, 4, 4), "a divisor of its own"),
     "used twice": (nn.Sequential(shared, shared), (4,), "the layer is used twice"),
     "training": (nn.Dropout().train(), (4,), "in training mode"),
@@ -285,7 +341,11 @@ def test_what_has_no_constant_is_refused_in_a_line(module, image_shape, message)
 def test_alexnet_has_the_rows_of_table_5():
     torch.manual_seed(0)
     network = alexnet(weights=None)
-    for place, inputs, outputs in ((1, 9216, 12), (4, 12, 11), (6, 11, 10)):  # the large ones take half a minute
+    for place, inputs, outputs in (
+        (1, 9216, 12),
+        (4, 12, 11),
+        (6, 11, 10),
+    ):  # the large ones take half a minute
         network.classifier[place] = nn.Linear(inputs, outputs)
     maps = linear_maps(network.eval(), (3, 63, 63), seed=0)
     assert [(one.name, one.label, one.size) for one in maps] == [
@@ -302,7 +362,9 @@ def test_alexnet_has_the_rows_of_table_5():
     gains = [after.lipschitz / before.lipschitz for before, after in pairwise(maps)]
     # The pooling before the second and third, and that after the fifth, with one pixel left to be repeated 6 × 6 times.
     between = [2, 2, 1, 1, 1 * 6, 1, 1]
-    assert gains == pytest.approx([gain * upper for gain, upper in zip(between, uppers[1:], strict=True)], rel=1e-6)
+    assert gains == pytest.approx(
+        [gain * upper for gain, upper in zip(between, uppers[1:], strict=True)], rel=1e-6
+    )
     for one in maps:
         assert 0 <= one.bounds.lower <= one.bounds.upper
         assert 0.5 * one.bounds.upper <= one.norm <= one.bounds.upper * (1 + 1e-12)
@@ -310,7 +372,9 @@ def test_alexnet_has_the_rows_of_table_5():
 
 
 def test_grouped_convolutions_are_counted_and_printed_with_all_their_channels():
-    network = nn.Sequential(nn.Conv2d(4, 8, (3, 2), groups=2), nn.Conv2d(8, 8, 1, groups=8), nn.Flatten(), nn.Linear(96, 2))
+    network = nn.Sequential(
+        nn.Conv2d(4, 8, (3, 2), groups=2), nn.Conv2d(8, 8, 1, groups=8), nn.Flatten(), nn.Linear(96, 2)
+    )
     maps = linear_maps(network.eval(), (4, 5, 5), seed=0)
     assert [(one.label, one.size) for one in maps] == [
         ("Conv. 1", "4 × 3 × 2 × 8, 2 groups"),

@@ -14,7 +14,11 @@ from blindspots.analysis.spectra import Bounds, convolution, fully_connected, pa
 
 PAIRS = {"kernel": 11, "stride": 4, "dilation": 3, "periods": 3}
 pairs = {name: st.tuples(st.integers(1, most), st.integers(1, most)) for name, most in PAIRS.items()}
-channels = {"groups": st.integers(1, 3), "inputs": st.integers(1, 2), "outputs": st.integers(1, 3)}  # of each group
+channels = {
+    "groups": st.integers(1, 3),
+    "inputs": st.integers(1, 2),
+    "outputs": st.integers(1, 3),
+}  # of each group
 
 
 def random(*shape, seed=0):
@@ -30,7 +34,9 @@ def with_singular_values(values, columns):
 
 def written_out(map_, shape):
     """The matrix (outputs, inputs) of a linear map of images of a shape."""
-    return torch.stack([map_(one.view(shape)).flatten() for one in torch.eye(math.prod(shape), dtype=torch.float64)], dim=1)
+    return torch.stack(
+        [map_(one.view(shape)).flatten() for one in torch.eye(math.prod(shape), dtype=torch.float64)], dim=1
+    )
 
 
 def circular(weight, grid, stride, dilation, groups):
@@ -59,7 +65,9 @@ def assert_bounds(bounds, matrix):
 
 
 def layer_of(kernel, stride=1, padding=0, dilation=1, groups=1, inputs=1, outputs=1, seed=0, mode="zeros"):
-    layer = nn.Conv2d(groups * inputs, groups * outputs, kernel, stride, padding, dilation, groups, padding_mode=mode)
+    layer = nn.Conv2d(
+        groups * inputs, groups * outputs, kernel, stride, padding, dilation, groups, padding_mode=mode
+    )
     layer.weight.data = random(*layer.weight.shape, seed=seed)
     return layer.double().requires_grad_(False)
 
@@ -96,16 +104,24 @@ def test_single_precision_weights_are_taken_in_double():
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), **pairs, **channels)
-@example(seed=0, kernel=(11, 11), stride=(4, 4), dilation=(1, 1), periods=(3, 3), groups=1, inputs=2, outputs=3)
-@example(seed=0, kernel=(11, 5), stride=(1, 1), dilation=(2, 3), periods=(3, 2), groups=2, inputs=1, outputs=1)  # wraps
-@example(seed=0, kernel=(3, 3), stride=(2, 2), dilation=(1, 1), periods=(3, 2), groups=3, inputs=1, outputs=1)  # depthwise
+@example(
+    seed=0, kernel=(11, 11), stride=(4, 4), dilation=(1, 1), periods=(3, 3), groups=1, inputs=2, outputs=3
+)
+@example(
+    seed=0, kernel=(11, 5), stride=(1, 1), dilation=(2, 3), periods=(3, 2), groups=2, inputs=1, outputs=1
+)  # wraps
+@example(
+    seed=0, kernel=(3, 3), stride=(2, 2), dilation=(1, 1), periods=(3, 2), groups=3, inputs=1, outputs=1
+)  # depthwise
 @example(seed=0, kernel=(1, 3), stride=(2, 1), dilation=(1, 1), periods=(2, 3), groups=1, inputs=2, outputs=1)
 def test_circular_convolutions_have_the_bounds_of_their_matrix(
     seed, kernel, stride, dilation, periods, groups, inputs, outputs
 ):
     grid = tuple(step * count for step, count in zip(stride, periods, strict=True))
     weight = random(groups * outputs, inputs, *kernel, seed=seed)
-    assert_bounds(convolution(weight, grid, stride, dilation, groups), circular(weight, grid, stride, dilation, groups))
+    assert_bounds(
+        convolution(weight, grid, stride, dilation, groups), circular(weight, grid, stride, dilation, groups)
+    )
 
 
 def test_one_weak_and_one_strong_group_are_the_lower_and_the_upper_bound():
@@ -122,7 +138,9 @@ def test_chunks_of_frequencies_come_to_the_same_and_keep_to_their_size(monkeypat
     wanted = convolution(weight, (12, 10), (2, 1))
     sizes, values = [], torch.linalg.svdvals
     monkeypatch.setattr(spectra, "_CHUNK", chunk)
-    monkeypatch.setattr(torch.linalg, "svdvals", lambda matrices: (sizes.append(matrices.numel()), values(matrices))[1])
+    monkeypatch.setattr(
+        torch.linalg, "svdvals", lambda matrices: (sizes.append(matrices.numel()), values(matrices))[1]
+    )
     assert convolution(weight, (12, 10), (2, 1)) == pytest.approx(wanted, rel=1e-12)
     assert (max(sizes), sum(sizes)) == (most, 36 * 12)
 
@@ -134,7 +152,9 @@ def test_a_single_tap_needs_one_frequency_however_large_the_grid():
 
 @pytest.mark.parametrize(("grid", "stride"), [((7, 8), (2, 2)), ((8, 7), (2, 2)), ((8, 8), (1, 3))])
 def test_a_grid_of_no_multiples_is_refused(grid, stride):
-    with pytest.raises(ValueError, match=r"^a circular convolution with stride .* needs a grid of multiples, not .*$"):
+    with pytest.raises(
+        ValueError, match=r"^a circular convolution with stride .* needs a grid of multiples, not .*$"
+    ):
         convolution(random(1, 1, 3, 3), grid, stride)
 
 
@@ -162,8 +182,28 @@ margins = st.one_of(st.tuples(st.integers(0, 6), st.integers(0, 6)), st.sampled_
     inputs=2,
     outputs=3,
 )
-@example(seed=1, kernel=(4, 4), stride=(1, 1), dilation=(2, 1), padding="same", sides=(5, 6), groups=2, inputs=1, outputs=2)
-@example(seed=2, kernel=(1, 1), stride=(1, 1), dilation=(1, 1), padding=(6, 6), sides=(2, 3), groups=1, inputs=2, outputs=2)
+@example(
+    seed=1,
+    kernel=(4, 4),
+    stride=(1, 1),
+    dilation=(2, 1),
+    padding="same",
+    sides=(5, 6),
+    groups=2,
+    inputs=1,
+    outputs=2,
+)
+@example(
+    seed=2,
+    kernel=(1, 1),
+    stride=(1, 1),
+    dilation=(1, 1),
+    padding=(6, 6),
+    sides=(2, 3),
+    groups=1,
+    inputs=2,
+    outputs=2,
+)
 def test_zero_padded_convolutions_have_the_norm_of_their_matrix_and_the_circular_bound_above(
     seed, kernel, stride, dilation, padding, sides, groups, inputs, outputs
 ):
@@ -254,6 +294,8 @@ def test_maps_on_which_iterations_go_wrong_have_their_bounds(kind, seed):
     layer = nn.Conv2d(6, 6, 1, bias=False).double()
     layer.weight.data = torch.from_numpy(matrix)[:, :, None, None]
     close = {"rel": 1e-6, "abs": 1e-7 * values.max()}
-    assert spectra.fully_connected(torch.from_numpy(matrix)) == pytest.approx((values.min(), values.max()), **close)
+    assert spectra.fully_connected(torch.from_numpy(matrix)) == pytest.approx(
+        (values.min(), values.max()), **close
+    )
     assert spectra.convolution(layer.weight, (3, 4)) == pytest.approx((values.min(), values.max()), **close)
     assert spectra.zero_padded(layer, (6, 3, 4), seed).value == pytest.approx(values.max(), rel=2e-3)

@@ -65,7 +65,13 @@ def test_students_interval_is_the_published_one():
 
 @pytest.mark.parametrize(
     ("printed", "low", "high"),
-    [("26.2", 26.15, 26.25), ("6.25", 6.245, 6.255), ("100", 99.5, 100.5), ("0", -0.5, 0.5), ("0.062", 0.0615, 0.0625)],
+    [
+        ("26.2", 26.15, 26.25),
+        ("6.25", 6.245, 6.255),
+        ("100", 99.5, 100.5),
+        ("0", -0.5, 0.5),
+        ("0.062", 0.0615, 0.0625),
+    ],
 )
 def test_printed_range_holds_what_rounds_to_the_printed_number(printed, low, high):
     assert printed_range(printed) == (pytest.approx(low), pytest.approx(high))
@@ -172,9 +178,13 @@ def test_replicates_are_averaged_and_their_interval_is_still_that_of_the_images(
     assert statistics.rate([events(10, 100), events(30, 100)])[:4] == pytest.approx(alike[:4])
     values = np.random.default_rng(0).normal(size=50)
     assert statistics.mean([values] * 4)[:4] == pytest.approx(statistics.mean([values])[:4])
-    calm, wild = (np.array([-1.0, 1.0] * 50) * size for size in (1, 7))  # variances of 1 and 49, 25 on average
+    calm, wild = (
+        np.array([-1.0, 1.0] * 50) * size for size in (1, 7)
+    )  # variances of 1 and 49, 25 on average
     average = statistics.mean([np.array([-1.0, 1.0] * 50) * 5])
-    assert statistics.mean([calm, wild])[:4] == statistics.mean([wild, calm])[:4] == pytest.approx(average[:4])
+    assert (
+        statistics.mean([calm, wild])[:4] == statistics.mean([wild, calm])[:4] == pytest.approx(average[:4])
+    )
 
 
 def test_a_verdict_with_replicates_forgives_what_training_again_moves():
@@ -298,7 +308,9 @@ def test_the_interval_covers_the_truth(m, other, shift):
     assert 0.91 <= np.mean(covered) <= 0.995
 
 
-@pytest.mark.parametrize(("one", "other"), [([], [1.0]), ([1.0], []), ([1.0, np.nan], [1.0]), ([1.0], [np.nan])])
+@pytest.mark.parametrize(
+    ("one", "other"), [([], [1.0]), ([1.0], []), ([1.0, np.nan], [1.0]), ([1.0], [np.nan])]
+)
 def test_samples_that_are_empty_or_have_no_order_are_refused(one, other):
     with pytest.raises(ValueError, match="two samples, without NaN"):
         statistics.probability_larger(one, other)

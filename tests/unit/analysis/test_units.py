@@ -165,7 +165,9 @@ def test_a_permutation_of_units_permutes_rows(seed):
     values, order = torch.from_numpy(rng.standard_normal((30, 6))), rng.permutation(6)
     assert np.array_equal(units.largest(values[:, order], None, 5), units.largest(values, None, 5)[order])
     directions = rng.standard_normal((6, 6))
-    assert np.array_equal(units.largest(values, directions[:, order], 5), units.largest(values, directions, 5)[order])
+    assert np.array_equal(
+        units.largest(values, directions[:, order], 5), units.largest(values, directions, 5)[order]
+    )
 
 
 def test_the_images_of_directions_maximise_the_inner_product(monkeypatch):
@@ -174,7 +176,9 @@ def test_the_images_of_directions_maximise_the_inner_product(monkeypatch):
     rows = units.largest(torch.from_numpy(values).float(), directions, 4)
     assert rows.shape == (8, 4)
     assert np.array_equal(rows, np.argsort(-(values @ directions), axis=0, kind="stable")[:4].T)
-    assert np.array_equal(units.largest(torch.from_numpy(values), None, 4), np.argsort(-values, axis=0, kind="stable")[:4].T)
+    assert np.array_equal(
+        units.largest(torch.from_numpy(values), None, 4), np.argsort(-values, axis=0, kind="stable")[:4].T
+    )
 
 
 def test_turning_features_and_directions_alike_changes_no_row():
@@ -182,7 +186,8 @@ def test_turning_features_and_directions_alike_changes_no_row():
     turned = units.largest(torch.from_numpy(values @ basis), basis.T @ directions, 4)
     assert np.array_equal(turned, units.largest(torch.from_numpy(values), directions, 4))
     assert np.array_equal(  # and the rows of a rotated basis are those of the units of rotated features
-        units.largest(torch.from_numpy(values), basis, 4), units.largest(torch.from_numpy(values @ basis), None, 4)
+        units.largest(torch.from_numpy(values), basis, 4),
+        units.largest(torch.from_numpy(values @ basis), None, 4),
     )
 
 
@@ -207,7 +212,9 @@ def test_purity_is_the_share_of_the_most_common_label():
     assert units.purity(labels, rows).tolist() == [1, 0.5, 0.5, 0.75]
 
 
-@given(n=st.integers(1, 30), kinds=st.integers(1, 12), m=st.integers(1, 6), top=st.integers(1, 10), seed=SEEDS)
+@given(
+    n=st.integers(1, 30), kinds=st.integers(1, 12), m=st.integers(1, 6), top=st.integers(1, 10), seed=SEEDS
+)
 def test_purity_is_bounded_and_knows_no_order(n, kinds, m, top, seed):
     rng = np.random.default_rng(seed)
     labels, rows = rng.integers(kinds, size=n), rng.integers(n, size=(m, top))

@@ -26,7 +26,9 @@ METHODS = {
     "SQP without exploration": SQP(exploration=0),
 }
 BY_EITHER_METHOD = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-BY_SQP = pytest.mark.parametrize("method", [SQP(), SQP(exploration=0)], ids=["SQP", "SQP without exploration"])
+BY_SQP = pytest.mark.parametrize(
+    "method", [SQP(), SQP(exploration=0)], ids=["SQP", "SQP without exploration"]
+)
 PIXELS = 16
 
 
@@ -44,7 +46,9 @@ def small_network(seed=0, shape=(PIXELS, 12, 4), dtype=torch.float64, scale=3.0,
 
 
 def random_images(count, *shape, seed=1, dtype=torch.float64):
-    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
+        dtype
+    )
 
 
 def pictures(count, seed=1):
@@ -108,11 +112,17 @@ def test_a_linear_classifier_gives_the_distance_to_the_hyperplane(method, seed, 
 @BY_EITHER_METHOD
 def test_where_the_box_is_active_the_constrained_minimum_is_found(method):
     w, network = linear(5, pixels=12)
-    images = (random_images(10, 12, seed=5) > 0.5).double()  # black and white, so that many pixels cannot move
+    images = (
+        random_images(10, 12, seed=5) > 0.5
+    ).double()  # black and white, so that many pixels cannot move
     bias = float(-0.5 * w.sum())
     offset = (images @ w + bias).numpy()
-    wanted = np.array([exact_in_box(x, w.numpy(), bias, -np.sign(o)) for x, o in zip(images.numpy(), offset, strict=True)])
-    assert (wanted > 1.05 * np.abs(offset) / w.norm().item() / 12**0.5).sum() >= 5  # the box matters in these problems
+    wanted = np.array(
+        [exact_in_box(x, w.numpy(), bias, -np.sign(o)) for x, o in zip(images.numpy(), offset, strict=True)]
+    )
+    assert (
+        wanted > 1.05 * np.abs(offset) / w.norm().item() / 12**0.5
+    ).sum() >= 5  # the box matters in these problems
     result = minimum_distortion(network, images, torch.from_numpy(offset < 0).long(), method=method)
     assert result.success.all()
     assert (result.distortion.numpy() >= wanted).all()
@@ -191,7 +201,9 @@ def test_the_scale_of_the_pixels_makes_no_difference_in_single_precision(method,
     assert (again.distortion <= other.distortion * (1 + 1e-5)).all()
     if isinstance(method, LBFGS):
         power = 1 if method.norm == "l2" else 2
-        assert (other.c * width**power).log().mean().item() == pytest.approx(one.c.log().mean().item(), abs=0.1)
+        assert (other.c * width**power).log().mean().item() == pytest.approx(
+            one.c.log().mean().item(), abs=0.1
+        )
 
 
 @BY_SQP
@@ -209,7 +221,9 @@ def test_a_larger_margin_costs_no_more_than_it_has_to(method, margin):
 @pytest.mark.parametrize("masked", [-1e4, -1e9])
 def test_a_class_out_of_the_question_makes_no_difference(method, masked):
     network, images = small_network(dtype=torch.float32), pictures(10).float()
-    with_it = Answers(lambda logits: torch.cat([logits, torch.full((len(logits), 1), masked)], 1), network).eval()
+    with_it = Answers(
+        lambda logits: torch.cat([logits, torch.full((len(logits), 1), masked)], 1), network
+    ).eval()
     classes = other_targets(network, images)
     one, two = (minimum_distortion(model, images, classes, method=method) for model in (network, with_it))
     assert two.success.all()
@@ -219,7 +233,9 @@ def test_a_class_out_of_the_question_makes_no_difference(method, masked):
 @pytest.mark.parametrize("masked", [-1e4, -1e9])
 def test_a_class_out_of_the_question_keeps_no_quadratic_step_from_converging(masked):
     network, images = small_network(dtype=torch.float32), pictures(10).float()
-    with_it = Answers(lambda logits: torch.cat([logits, torch.full((len(logits), 1), masked)], 1), network).eval()
+    with_it = Answers(
+        lambda logits: torch.cat([logits, torch.full((len(logits), 1), masked)], 1), network
+    ).eval()
     classes, plain = other_targets(network, images), SQP(exploration=0, competitors=4)
     one, two = (minimum_distortion(model, images, classes, method=plain) for model in (network, with_it))
     assert torch.equal(two.status, one.status)
@@ -266,7 +282,9 @@ def test_what_a_result_holds_besides(attacked):
 def test_quadratic_steps_are_nearer_than_the_papers_procedure():
     network, images = small_network(), random_images(20, PIXELS)
     classes = other_targets(network, images)
-    quadratic, paper = (minimum_distortion(network, images, classes, method=name) for name in ("sqp", "lbfgs"))
+    quadratic, paper = (
+        minimum_distortion(network, images, classes, method=name) for name in ("sqp", "lbfgs")
+    )
     assert (quadratic.distortion <= 1.001 * paper.distortion).float().mean() >= 0.9
     assert quadratic.distortion.mean() < 0.95 * paper.distortion.mean()
     assert quadratic.gradient_evaluations.double().mean() < paper.gradient_evaluations.double().mean()
@@ -275,7 +293,9 @@ def test_quadratic_steps_are_nearer_than_the_papers_procedure():
 @cache
 def papers_result(activation, scale):
     network, images = small_network(activation=activation, scale=scale), random_images(20, PIXELS, seed=0)
-    return minimum_distortion(network, images, other_targets(network, images), method=LBFGS(norm="squared_l2"))
+    return minimum_distortion(
+        network, images, other_targets(network, images), method=LBFGS(norm="squared_l2")
+    )
 
 
 @pytest.mark.parametrize(("activation", "scale"), [("sigmoid", 300.0), ("tanh", 30.0)])
@@ -389,7 +409,9 @@ def test_single_precision_comes_to_the_same_distortions(method):
 def test_images_of_other_shapes_into_a_convolutional_network(method, shape):
     torch.manual_seed(0)
     convolution = nn.Conv2d(shape[0], 4, 3)
-    network = nn.Sequential(convolution, nn.Tanh(), nn.Flatten(), nn.Linear(4 * (shape[1] - 2) ** 2, 5)).eval()
+    network = nn.Sequential(
+        convolution, nn.Tanh(), nn.Flatten(), nn.Linear(4 * (shape[1] - 2) ** 2, 5)
+    ).eval()
     images = random_images(6, *shape, dtype=torch.float32)
     classes = other_targets(network, images)
     result = minimum_distortion(network, images, classes, method=method)
@@ -413,7 +435,9 @@ def test_the_layout_of_the_images_in_memory_makes_no_difference(method):
     for layout in layouts:
         result = minimum_distortion(network, layout, classes, method=method)
         assert result.images.numpy() == pytest.approx(wanted.images.numpy(), abs=1e-9)
-    repeated = minimum_distortion(network, images[:1].expand(4, -1, -1, -1), classes[:1].expand(4), method=method)
+    repeated = minimum_distortion(
+        network, images[:1].expand(4, -1, -1, -1), classes[:1].expand(4), method=method
+    )
     assert repeated.images.numpy() == pytest.approx(wanted.images[:1].expand(4, -1, -1, -1).numpy(), abs=1e-9)
 
 
@@ -453,7 +477,11 @@ def mixed(activation):
     network[-1].weight.data[4] = network[-1].weight.data[0]
     network[-1].bias.data[4] = network[-1].bias.data[0] - 10
     # Both of these activations are computed without a function of which a vector's last elements are rounded apart.
-    network = RowByRow(network, {"relu": nn.ReLU(), "softsign": nn.Softsign()}[activation]).eval().requires_grad_(False)
+    network = (
+        RowByRow(network, {"relu": nn.ReLU(), "softsign": nn.Softsign()}[activation])
+        .eval()
+        .requires_grad_(False)
+    )
     images = pictures(10, seed=3)
     classes = (network(images).argmax(1) + 1) % 4
     classes[3], classes[6] = 4, network(images)[6].argmax()
@@ -481,7 +509,9 @@ def test_some_of_these_images_are_explored_where_the_network_has_kinks():
     # Else the test above would not be about exploration.
     network, images, classes = mixed("relu")
     rows = [0, 1, 2, 4, 5, 7, 8, 9]
-    some, none = (minimum_distortion(network, images[rows], classes[rows], method=SQP(exploration=n)) for n in (100, 0))
+    some, none = (
+        minimum_distortion(network, images[rows], classes[rows], method=SQP(exploration=n)) for n in (100, 0)
+    )
     assert (some.gradient_evaluations >= none.gradient_evaluations + 100).sum() >= 2
     assert (some.images != none.images).any(dim=1).sum() >= 2
 
@@ -522,7 +552,9 @@ def asked(seed, shape):
 def same(one, other, tolerance):
     assert torch.equal(one.success, other.success)
     # Very near the border a small way past it is a large part of the distortion.
-    assert one.distortion.numpy() == pytest.approx(other.distortion.numpy(), rel=tolerance, abs=tolerance / 10, nan_ok=True)
+    assert one.distortion.numpy() == pytest.approx(
+        other.distortion.numpy(), rel=tolerance, abs=tolerance / 10, nan_ok=True
+    )
 
 
 @UNCHANGED
@@ -649,7 +681,9 @@ def test_a_network_without_gradients_ends_with_a_status(method, dtype):
     logits = network(images)
     assert (logits == logits[0]).all()
     answer = logits[0].argmax().item()
-    result = minimum_distortion(network, images, torch.tensor([(answer + step) % 4 for step in range(4)]), method=method)
+    result = minimum_distortion(
+        network, images, torch.tensor([(answer + step) % 4 for step in range(4)]), method=method
+    )
     is_not_found(result, images, [1, 2, 3], core.NO_GRADIENT)
     assert result.status[0] == core.ALREADY
 
@@ -657,7 +691,11 @@ def test_a_network_without_gradients_ends_with_a_status(method, dtype):
 @BY_EITHER_METHOD
 @pytest.mark.parametrize(
     "blind",
-    [lambda x: (255 * x).round() / 255, lambda x: (255 * x).int().to(x.dtype) / 255 + 0 * x, lambda x: torch.sign(x - 0.5)],
+    [
+        lambda x: (255 * x).round() / 255,
+        lambda x: (255 * x).int().to(x.dtype) / 255 + 0 * x,
+        lambda x: torch.sign(x - 0.5),
+    ],
     ids=["rounds", "casts", "only signs"],
 )
 def test_a_model_that_hides_its_gradient_is_told_from_a_robust_one(method, blind):
@@ -698,7 +736,9 @@ def test_a_saturated_network_ends_with_a_status_and_without_nan(method, size):
 
 
 @pytest.mark.parametrize(("size", "margin"), [(1.0, 0.0), (1e3, 1e-4), (1e4, 1e-4)])
-@pytest.mark.parametrize("method", [LBFGS(norm="squared_l2"), SQP(), SQP(exploration=0)], ids=list(METHODS)[1:])
+@pytest.mark.parametrize(
+    "method", [LBFGS(norm="squared_l2"), SQP(), SQP(exploration=0)], ids=list(METHODS)[1:]
+)
 def test_no_adversarial_example_is_lost_to_rounding_in_single_precision(method, size, margin):
     # Where logits are large, or there is no margin, rounding is larger than the margin and may differ between batch sizes.
     for seed in range(2):
@@ -706,14 +746,18 @@ def test_no_adversarial_example_is_lost_to_rounding_in_single_precision(method, 
         network[-1].weight.data *= size
         network[-1].bias.data *= size
         images = random_images(20, PIXELS, seed=seed, dtype=torch.float32)
-        result = minimum_distortion(network, images, other_targets(network, images), method=method, margin=margin)
+        result = minimum_distortion(
+            network, images, other_targets(network, images), method=method, margin=margin
+        )
         assert result.success.all()
 
 
 @BY_EITHER_METHOD
 def test_without_a_margin_all_are_found_in_double_precision(method):
     network, images = small_network(), random_images(20, PIXELS)
-    assert minimum_distortion(network, images, other_targets(network, images), method=method, margin=0.0).success.all()
+    assert minimum_distortion(
+        network, images, other_targets(network, images), method=method, margin=0.0
+    ).success.all()
 
 
 # Policies for the targets
@@ -723,12 +767,16 @@ def test_random_targets_are_those_of_the_seed_whatever_the_batch():
     network, images = small_network(), random_images(8, PIXELS)
     predicted = network(images).argmax(1)
     labels = (predicted + torch.arange(8) % 2) % 4  # every other image is misclassified
-    chosen = [minimum_distortion(network, images, "random", labels=labels, seed=seed).targets for seed in (0, 1)]
+    chosen = [
+        minimum_distortion(network, images, "random", labels=labels, seed=seed).targets for seed in (0, 1)
+    ]
     for seed in (0, 1):
         assert torch.equal(chosen[seed], targets.random_targets(labels, predicted, 4, seed))
     assert not torch.equal(*chosen)
     assert not ((chosen[0] == labels) | (chosen[0] == predicted)).any()
-    assert torch.equal(minimum_distortion(network, images, "random", labels=labels, batch=3).targets, chosen[0])
+    assert torch.equal(
+        minimum_distortion(network, images, "random", labels=labels, batch=3).targets, chosen[0]
+    )
 
 
 def test_the_second_class_is_the_most_likely_beside_the_label_and_the_prediction():
@@ -768,7 +816,9 @@ def test_nearest_is_the_minimum_over_the_other_classes(method):
         classes = torch.tensor([k for k in range(4) if k not in (labels[row], predicted[row])])
         each = minimum_distortion(network, images[row].expand(len(classes), -1), classes, method=method)
         assert best.distortion[row].item() == pytest.approx(each.distortion.min().item(), rel=tolerance)
-        assert each.distortion[classes == best.targets[row]].item() == pytest.approx(each.distortion.min().item(), rel=0.03)
+        assert each.distortion[classes == best.targets[row]].item() == pytest.approx(
+            each.distortion.min().item(), rel=0.03
+        )
 
 
 @BY_EITHER_METHOD
@@ -919,15 +969,36 @@ WRONG_FOR_BOTH = {
     "other bounds": ({"bounds": (0.4, 0.6)}, r"an image has a value outside \[0.4, 0.6\], or NaN"),
     "no images": ({"images": IMAGES[:0], "targets": CLASSES[:0]}, "there are no images"),
     "one number": ({"images": torch.tensor(0.5).double()}, "image"),
-    "integer images": ({"images": (255 * IMAGES).to(torch.uint8)}, "the images are torch.uint8: give float32 or float64"),
+    "integer images": (
+        {"images": (255 * IMAGES).to(torch.uint8)},
+        "the images are torch.uint8: give float32 or float64",
+    ),
     "half precision": ({"images": IMAGES.half()}, "the images are torch.float16: give float32 or float64"),
     "an array": ({"images": IMAGES.numpy()}, "the images are ndarray: give a tensor"),
-    "another shape": ({"images": random_images(3, 17)}, r"does not take torch.float64 images \(17,\): mat1 and mat2 shapes"),
-    "another precision": ({"images": IMAGES.float()}, r"does not take torch.float32 images \(16,\): mat1 and mat2"),
-    "too large a target": ({"targets": torch.tensor([0, 1, 4])}, "target 4 is none of the model's 4 classes, 0 to 3"),
-    "a negative target": ({"targets": torch.tensor([0, -1, 2])}, "target -1 is none of the model's 4 classes, 0 to 3"),
-    "too few targets": ({"targets": CLASSES[:2]}, r"targets are torch.int64 \(2,\): give one class for each of 3 images"),
-    "one-hot targets": ({"targets": torch.eye(4).long()[:3]}, r"targets are torch.int64 \(3, 4\): give one class for each"),
+    "another shape": (
+        {"images": random_images(3, 17)},
+        r"does not take torch.float64 images \(17,\): mat1 and mat2 shapes",
+    ),
+    "another precision": (
+        {"images": IMAGES.float()},
+        r"does not take torch.float32 images \(16,\): mat1 and mat2",
+    ),
+    "too large a target": (
+        {"targets": torch.tensor([0, 1, 4])},
+        "target 4 is none of the model's 4 classes, 0 to 3",
+    ),
+    "a negative target": (
+        {"targets": torch.tensor([0, -1, 2])},
+        "target -1 is none of the model's 4 classes, 0 to 3",
+    ),
+    "too few targets": (
+        {"targets": CLASSES[:2]},
+        r"targets are torch.int64 \(2,\): give one class for each of 3 images",
+    ),
+    "one-hot targets": (
+        {"targets": torch.eye(4).long()[:3]},
+        r"targets are torch.int64 \(3, 4\): give one class for each",
+    ),
     "float targets": ({"targets": CLASSES.float()}, r"targets are torch.float32 \(3,\): give .* as integers"),
     "boolean targets": ({"targets": CLASSES > 1}, r"targets are torch.bool \(3,\): give .* as integers"),
     "a list of targets": ({"targets": [0, 1, 2]}, "targets are list: give one class for each of 3 images"),
@@ -939,20 +1010,47 @@ WRONG_FOR_BOTH = {
     "bounds alike": ({"bounds": (1.0, 1.0)}, r"bounds are \(1.0, 1.0\): give the smaller one first"),
     "NaN bounds": ({"bounds": (NAN, 1.0)}, r"bounds are \(nan, 1.0\)"),
     "training mode": ({"model": small_network().train()}, r"training mode: call model.eval\(\) first"),
-    "a part in training mode": ({"model": with_a_part_in_training_mode()}, r"training mode: call model.eval\(\) first"),
-    "a NaN weight": ({"model": with_a_wrong_weight(NAN)}, "the model's 1.weight has a value that is NaN or infinite"),
-    "an infinite weight": ({"model": with_a_wrong_weight(-INF)}, "the model's 1.weight has a value that is NaN or infinite"),
-    "a NaN buffer": ({"model": with_a_wrong_buffer(NAN)}, "the model's 0.running_mean has a value that is NaN"),
-    "probabilities": ({"model": Answers(lambda logits: logits.softmax(1)).eval()}, "returns probabilities, which sum to 1"),
+    "a part in training mode": (
+        {"model": with_a_part_in_training_mode()},
+        r"training mode: call model.eval\(\) first",
+    ),
+    "a NaN weight": (
+        {"model": with_a_wrong_weight(NAN)},
+        "the model's 1.weight has a value that is NaN or infinite",
+    ),
+    "an infinite weight": (
+        {"model": with_a_wrong_weight(-INF)},
+        "the model's 1.weight has a value that is NaN or infinite",
+    ),
+    "a NaN buffer": (
+        {"model": with_a_wrong_buffer(NAN)},
+        "the model's 0.running_mean has a value that is NaN",
+    ),
+    "probabilities": (
+        {"model": Answers(lambda logits: logits.softmax(1)).eval()},
+        "returns probabilities, which sum to 1",
+    ),
     "NaN logits": ({"model": Answers(lambda logits: logits * NAN).eval()}, "returns NaN or infinite logits"),
-    "infinite logits": ({"model": Answers(lambda logits: logits.exp() / 0).eval()}, "returns NaN or infinite logits"),
+    "infinite logits": (
+        {"model": Answers(lambda logits: logits.exp() / 0).eval()},
+        "returns NaN or infinite logits",
+    ),
     "a tuple": (
         {"model": Answers(lambda logits: (logits, logits)).eval()},
         r"returns tuple for 3 images: .* \(b, k\) logits",
     ),
-    "a sum": ({"model": Answers(lambda logits: logits.sum(1)).eval()}, r"returns \(3,\) for 3 images: .* \(b, k\) logits"),
-    "one class": ({"model": Answers(lambda logits: logits[:, :1]).eval()}, r"returns \(3, 1\) for 3 images: .* k ≥ 2"),
-    "a map": ({"model": Answers(lambda logits: logits[..., None]).eval()}, r"returns \(3, 4, 1\) for 3 images"),
+    "a sum": (
+        {"model": Answers(lambda logits: logits.sum(1)).eval()},
+        r"returns \(3,\) for 3 images: .* \(b, k\) logits",
+    ),
+    "one class": (
+        {"model": Answers(lambda logits: logits[:, :1]).eval()},
+        r"returns \(3, 1\) for 3 images: .* k ≥ 2",
+    ),
+    "a map": (
+        {"model": Answers(lambda logits: logits[..., None]).eval()},
+        r"returns \(3, 4, 1\) for 3 images",
+    ),
     "fewer rows": ({"model": Answers(lambda logits: logits[:2]).eval()}, r"returns \(2, 4\) for 3 images"),
     "no gradients": ({"model": Answers(torch.detach).eval()}, "gradient"),
     "the batch's own statistics, for one image": (
@@ -964,7 +1062,11 @@ WRONG_FOR_BOTH = {
         "Expected more than 1 value|when it is asked again|when others are beside it",
     ),
     "a function over statistics of the batch, for equal images": (
-        {"model": over_a_module_in_training_mode(), "images": IMAGES[:1].repeat(6, 1), "targets": CLASSES[:1].repeat(6)},
+        {
+            "model": over_a_module_in_training_mode(),
+            "images": IMAGES[:1].repeat(6, 1),
+            "targets": CLASSES[:1].repeat(6),
+        },
         "when it is asked again|when others are beside it|Expected more than 1 value",
     ),
     "half a batch": ({"batch": 2.5}, r"batch is 2\.5: it has to be 1 at least, a whole number"),
@@ -1000,13 +1102,19 @@ WRONG_FOR_BOTH = {
         {"images": torch.inference_mode()(IMAGES.clone)()},
         r"torch.inference_mode\(\) has no gradients",
     ),
-    "no model": ({"model": "resnet18"}, "the model is str: give a module, or a function of images that returns logits"),
+    "no model": (
+        {"model": "resnet18"},
+        "the model is str: give a module, or a function of images that returns logits",
+    ),
     "bounds by channel": (
         {"bounds": (torch.zeros(3), torch.ones(3))},
         "give two numbers for all pixels, and put what differs",
     ),
     "one bound": ({"bounds": 1.0}, "bounds are 1.0: give two numbers for all pixels"),
-    "chance": ({"model": Answers(functional.dropout).eval()}, "other logits when it is asked again: .*functional.dropout"),
+    "chance": (
+        {"model": Answers(functional.dropout).eval()},
+        "other logits when it is asked again: .*functional.dropout",
+    ),
     "noise": (
         {"model": Answers(lambda logits: logits + 0.1 * torch.randn_like(logits)).eval()},
         "other logits when it is asked again",
@@ -1016,7 +1124,11 @@ WRONG_FOR_BOTH = {
         "other logits for an image when others are beside it",
     ),
     "the place in the batch": (
-        {"model": Answers(lambda logits: logits + 0.02 * torch.arange(len(logits))[:, None] * torch.eye(4)[0]).eval()},
+        {
+            "model": Answers(
+                lambda logits: logits + 0.02 * torch.arange(len(logits))[:, None] * torch.eye(4)[0]
+            ).eval()
+        },
         "other logits for an image when others are beside it, or in another order",
     ),
     "every second image": (
@@ -1039,7 +1151,10 @@ WRONG_FOR_BOTH = {
         {"model": Answers(lambda logits: 1e-5 * logits).eval()},
         r"margin is 0\.0001, and the model's logits differ by .* at most: return them times some number",
     ),
-    "an assertion": ({"model": Asserts().eval()}, r"does not take torch\.float64 images \(\d+,\): wrong height"),
+    "an assertion": (
+        {"model": Asserts().eval()},
+        r"does not take torch\.float64 images \(\d+,\): wrong height",
+    ),
     "an axis that is dropped": (
         {"model": Answers(torch.squeeze).eval()},
         r"returns \(4,\) for one image alone, not \(1, 4\): .* squeeze\(\)",
@@ -1049,7 +1164,11 @@ WRONG_FOR_BOTH = {
         "does not take one image: .*; let it take any number",
     ),
     "one image alone": (
-        {"model": Answers(lambda logits: logits.view(1, 4)).eval(), "images": IMAGES[:1], "targets": CLASSES[:1]},
+        {
+            "model": Answers(lambda logits: logits.view(1, 4)).eval(),
+            "images": IMAGES[:1],
+            "targets": CLASSES[:1],
+        },
         "does not take 2 images: .*; let it take any number",
     ),
     "a failure without a reason": ({"model": Fails().eval()}, "does not take torch.float64 images"),
@@ -1069,8 +1188,12 @@ def test_wrong_input_is_refused_with_the_reason(attempt, changes, message):
 def test_a_function_is_a_model_and_numbers_of_numpy_are_bounds():
     network = small_network()
     wanted = minimum_distortion(network, IMAGES, CLASSES)
-    found = minimum_distortion(lambda images: network(images), IMAGES, CLASSES, bounds=np.array([0, 1], dtype=np.float32))
-    assert all(torch.equal(a, b) or torch.allclose(a, b, equal_nan=True) for a, b in zip(found, wanted, strict=True))
+    found = minimum_distortion(
+        lambda images: network(images), IMAGES, CLASSES, bounds=np.array([0, 1], dtype=np.float32)
+    )
+    assert all(
+        torch.equal(a, b) or torch.allclose(a, b, equal_nan=True) for a, b in zip(found, wanted, strict=True)
+    )
     bounds = torch.tensor([0.0, 1.0])
     assert refine(lambda images: network(images), IMAGES, found.images, CLASSES, bounds=bounds).success.all()
 
@@ -1095,7 +1218,10 @@ def test_a_model_that_changes_images_in_place_leaves_those_of_the_caller_alone()
 
 
 def test_inference_mode_is_refused():
-    with torch.inference_mode(), pytest.raises(ValueError, match=r"torch.inference_mode\(\) has no gradients"):
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match=r"torch.inference_mode\(\) has no gradients"),
+    ):
         minimum_distortion(small_network(), IMAGES, CLASSES)
 
 
@@ -1103,7 +1229,9 @@ def test_a_seed_is_a_whole_number():
     for seed in (1.5, None, True, 2**70):
         with pytest.raises(ValueError, match=f"seed is {seed}: give a whole number"):
             minimum_distortion(small_network(), IMAGES, "random", seed=seed)
-    one, other = (minimum_distortion(small_network(), IMAGES, "random", seed=seed) for seed in (3, np.int64(3)))
+    one, other = (
+        minimum_distortion(small_network(), IMAGES, "random", seed=seed) for seed in (3, np.int64(3))
+    )
     assert torch.equal(one.targets, other.targets)
 
 
@@ -1211,9 +1339,15 @@ def test_an_image_for_which_the_model_says_nan_is_no_success(method):
 
 
 WRONG_FOR_ATTACKS = {
-    "an unknown method": ({"method": "fgsm"}, r"method is 'fgsm': use one of sqp, lbfgs, or SQP\(...\) or LBFGS\(...\)"),
+    "an unknown method": (
+        {"method": "fgsm"},
+        r"method is 'fgsm': use one of sqp, lbfgs, or SQP\(...\) or LBFGS\(...\)",
+    ),
     "no method": ({"method": None}, "method is None: use one of sqp, lbfgs"),
-    "a class of options": ({"method": SQP}, "method is <class 'blindspots.attack.sqp.SQP'>: use one of sqp, lbfgs"),
+    "a class of options": (
+        {"method": SQP},
+        "method is <class 'blindspots.attack.sqp.SQP'>: use one of sqp, lbfgs",
+    ),
     "an unknown policy": (
         {"targets": "farthest"},
         "targets are 'farthest': give class labels or one of random, second, near",
@@ -1226,9 +1360,18 @@ WRONG_FOR_ATTACKS = {
         {"targets": "nearest", "labels": CLASSES.float()},
         r"labels are torch.float32 \(3,\): give .* integers",
     ),
-    "too large a label": ({"targets": "random", "labels": CLASSES + 2}, "label 4 is none of the model's 4 classes, 0 to 3"),
-    "a negative label": ({"targets": "nearest", "labels": CLASSES - 1}, "label -1 is none of the model's 4 classes, 0 to 3"),
-    "a list of labels": ({"targets": "second", "labels": [0, 1, 2]}, "labels are list: give one class for each of 3 images"),
+    "too large a label": (
+        {"targets": "random", "labels": CLASSES + 2},
+        "label 4 is none of the model's 4 classes, 0 to 3",
+    ),
+    "a negative label": (
+        {"targets": "nearest", "labels": CLASSES - 1},
+        "label -1 is none of the model's 4 classes, 0 to 3",
+    ),
+    "a list of labels": (
+        {"targets": "second", "labels": [0, 1, 2]},
+        "labels are list: give one class for each of 3 images",
+    ),
 }
 
 
@@ -1258,7 +1401,10 @@ def test_log_probabilities_are_as_good_as_logits(method):
 def test_logits_that_are_all_positive_or_sum_to_one_are_accepted():
     images = random_images(4, PIXELS)
     rows = {"dim": 1, "keepdim": True}
-    for answer in (lambda logits: logits - logits.amin(**rows) + 1, lambda logits: logits - logits.mean(**rows) + 0.25):
+    for answer in (
+        lambda logits: logits - logits.amin(**rows) + 1,
+        lambda logits: logits - logits.mean(**rows) + 0.25,
+    ):
         model = Answers(answer).eval()
         assert minimum_distortion(model, images, other_targets(model, images)).success.all()
 
@@ -1322,7 +1468,9 @@ def test_little_memory_gives_the_same_results_in_smaller_parts(monkeypatch):
     classes, lines = other_targets(network, images), []
     whole = minimum_distortion(network, images, classes)
     memory(monkeypatch, 1000)
-    parts = minimum_distortion(network, images, classes, report=lambda text, *values: lines.append(text % values))
+    parts = minimum_distortion(
+        network, images, classes, report=lambda text, *values: lines.append(text % values)
+    )
     assert len(lines) == 5
     assert parts.images.numpy() == pytest.approx(whole.images.numpy(), abs=1e-9)
     lines.clear()
@@ -1343,7 +1491,9 @@ def test_progress_is_reported_with_what_is_done():
     lines = []
     network, images = small_network(), random_images(5, PIXELS)
     classes = other_targets(network, images)
-    result = minimum_distortion(network, images, classes, batch=2, report=lambda text, *values: lines.append(text % values))
+    result = minimum_distortion(
+        network, images, classes, batch=2, report=lambda text, *values: lines.append(text % values)
+    )
     assert [line.split(",")[0] for line in lines] == ["2 of 5 images", "4 of 5 images", "5 of 5 images"]
     assert lines[-1].endswith(f"mean distortion {result.distortion.mean():.4f}")
 
@@ -1351,10 +1501,15 @@ def test_progress_is_reported_with_what_is_done():
 @pytest.mark.parametrize("norm", ["l2", "squared_l2"])
 @pytest.mark.parametrize("times", [1e2, 1e4])
 def test_larger_logits_of_the_same_network_lead_no_further(norm, times):
-    network, images = small_network(), (2 * random_images(20, PIXELS) - 0.5).clamp(0, 1)  # with many pixels on bounds
+    network, images = (
+        small_network(),
+        (2 * random_images(20, PIXELS) - 0.5).clamp(0, 1),
+    )  # with many pixels on bounds
     classes = other_targets(network, images)
     larger = Answers(lambda logits: times * logits, network).eval()
-    one, other = (minimum_distortion(model, images, classes, method=LBFGS(norm=norm)) for model in (network, larger))
+    one, other = (
+        minimum_distortion(model, images, classes, method=LBFGS(norm=norm)) for model in (network, larger)
+    )
     assert other.success.all()
     assert (other.distortion <= 1.01 * one.distortion).all()
 
@@ -1383,7 +1538,9 @@ def equal(one, other):
 
 def test_nearest_classes_do_not_depend_on_the_number_of_threads():
     network, images = small_network(), random_images(7, PIXELS)
-    one, three = (minimum_distortion(network, images, "nearest", batch=6, threads=threads) for threads in (1, 3))
+    one, three = (
+        minimum_distortion(network, images, "nearest", batch=6, threads=threads) for threads in (1, 3)
+    )
     assert all(equal(a, b) for a, b in zip(one, three, strict=True))
 
 

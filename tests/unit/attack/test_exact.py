@@ -57,7 +57,9 @@ def test_without_targets_the_nearest_other_class_is_taken(softmax, images):
     result = exact_linear(softmax, images)
     now = softmax(images).argmax(1)
     assert (result.targets != now).all()
-    every = torch.stack([exact_linear(softmax, images, torch.full_like(now, k)).distortion for k in range(10)], dim=1)
+    every = torch.stack(
+        [exact_linear(softmax, images, torch.full_like(now, k)).distortion for k in range(10)], dim=1
+    )
     every = every.nan_to_num(torch.inf).scatter(1, now[:, None], torch.inf)
     assert result.distortion.numpy() == pytest.approx(every.amin(1).numpy())
     assert torch.equal(result.targets, every.argmin(1))
@@ -83,7 +85,9 @@ def test_a_network_with_hidden_layers_is_refused():
 def test_a_network_that_is_more_than_its_linear_layer_is_refused(more, images):
     layer = nn.Linear(images[0].numel(), 3).double()
     layer.weight.data *= 10  # not to be taken for probabilities
-    parts = (nn.Flatten(), nn.Hardtanh(0.4, 0.6), layer) if more == "before" else (nn.Flatten(), layer, nn.ReLU())
+    parts = (
+        (nn.Flatten(), nn.Hardtanh(0.4, 0.6), layer) if more == "before" else (nn.Flatten(), layer, nn.ReLU())
+    )
     with pytest.raises(ValueError, match="the model is more than its linear layer on the pixels"):
         exact_linear(nn.Sequential(*parts).eval(), images)
 
@@ -125,10 +129,14 @@ def test_of_few_pixels_and_many_classes_what_can_be_reached_is_found(classes, ki
         assert (found.gap[found.success] < 1e-6).all()
         for target in range(classes):
             others = [k for k in range(classes) if k != target]
-            normals, offsets = (v[target] - v[others] for v in (layer.weight.detach().numpy(), layer.bias.detach().numpy()))
+            normals, offsets = (
+                v[target] - v[others] for v in (layer.weight.detach().numpy(), layer.bias.detach().numpy())
+            )
             # The largest t for which all leads are t at least.
             rows = np.column_stack([-normals, np.ones(classes - 1)])
-            lead = -linprog([0, 0, 0, 0, -1], A_ub=rows, b_ub=offsets, bounds=[(0, 1)] * 4 + [(None, None)]).fun
+            lead = -linprog(
+                [0, 0, 0, 0, -1], A_ub=rows, b_ub=offsets, bounds=[(0, 1)] * 4 + [(None, None)]
+            ).fun
             if abs(lead) > 1e-6 and (lead > 0) != found.success[target]:
                 wrong.append((target, lead))
     assert wrong == []
@@ -205,7 +213,9 @@ def test_the_papers_procedure_minimises_its_objective_at_the_largest_c_that_succ
 
     found, least = penalty(attack.images) + loss(attack.images), penalty(exact.images) + loss(exact.images)
     assert (found <= least + 1e-4 * penalty(exact.images))[exact.success].all()
-    assert (loss(attack.images) >= math.log(2) - 0.01)[exact.success].all()  # at the border another class is as likely
+    assert (loss(attack.images) >= math.log(2) - 0.01)[
+        exact.success
+    ].all()  # at the border another class is as likely
     assert attack.distortion[exact.success].mean() <= 1.02 * exact.distortion[exact.success].mean()
     # Very near the border a small way past it is a large part of the distortion.
     assert (attack.distortion <= 1.1 * exact.distortion + 0.005)[exact.success].all()

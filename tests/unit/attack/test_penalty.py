@@ -81,7 +81,9 @@ def test_the_penalised_objective_at_fixed_c_ends_where_scipy_ends(norm, seed, st
         # From our end SciPy finds nothing lower nearby.
         options = {"ftol": 0, "gtol": 1e-9, "maxiter": 2000}
         mine, start = function(ours.x[row].numpy())[0], ours.x[row].numpy()
-        found = minimize(function, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * PIXELS, options=options)
+        found = minimize(
+            function, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * PIXELS, options=options
+        )
         assert mine <= found.fun + 1e-7
 
 
@@ -103,7 +105,9 @@ def test_from_the_images_scipy_comes_to_nothing_lower(norm, strength):
 
         options = {"ftol": 0, "gtol": 1e-9, "maxiter": 2000}
         start = asked.x[row].numpy()
-        found = minimize(function, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * PIXELS, options=options)
+        found = minimize(
+            function, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * PIXELS, options=options
+        )
         assert function(ours.x[row].numpy())[0] <= found.fun + 1e-7
 
 
@@ -199,7 +203,11 @@ def test_more_searches_are_never_further(norm):
     targets, sizes = other_targets(network, images), []
     for searches in range(2, 24, 2):
         method = LBFGS(norm=norm, c_tolerance=1e-4, max_searches=searches, max_evaluations=30, rounded=True)
-        sizes.append(minimum_distortion(network, images, targets, method=method).distortion.nan_to_num(torch.inf).numpy())
+        sizes.append(
+            minimum_distortion(network, images, targets, method=method)
+            .distortion.nan_to_num(torch.inf)
+            .numpy()
+        )
     assert (sizes[-1] < sizes[0]).any()
     assert all((later <= sooner).all() for sooner, later in itertools.pairwise(sizes))
 
@@ -234,7 +242,8 @@ def test_looser_tolerances_while_c_is_known_little_cost_less_and_lead_hardly_fur
     network, images = small_network(), random_images(60, PIXELS)
     targets = other_targets(network, images)
     exact, loose = (
-        minimum_distortion(network, images, targets, method=LBFGS(norm=norm, looseness=looseness)) for looseness in (1, 10)
+        minimum_distortion(network, images, targets, method=LBFGS(norm=norm, looseness=looseness))
+        for looseness in (1, 10)
     )
     assert loose.success.all()
     assert loose.gradient_evaluations.sum() < 0.95 * exact.gradient_evaluations.sum()
@@ -244,7 +253,9 @@ def test_looser_tolerances_while_c_is_known_little_cost_less_and_lead_hardly_fur
 def test_both_norms_end_at_about_the_same_distortion():
     network, images = small_network(), random_images(20, PIXELS)
     targets = other_targets(network, images)
-    one, two = (minimum_distortion(network, images, targets, method=LBFGS(norm=norm)).distortion for norm in NORMS)
+    one, two = (
+        minimum_distortion(network, images, targets, method=LBFGS(norm=norm)).distortion for norm in NORMS
+    )
     # Both are local searches, which may end at different minima for a few images.
     assert one.median().item() == pytest.approx(two.median().item(), rel=0.03)
     assert one.mean().item() == pytest.approx(two.mean().item(), rel=0.05)
@@ -300,7 +311,9 @@ def test_an_image_that_its_first_c_holds_where_it_is_gets_away_with_a_smaller_on
     network[1].weight[:], network[1].bias[:] = 0, torch.tensor([2.0, 0.0, -9.0])
     network[1].weight[1] = torch.tensor([*[-10.0] * 9, 3.0, -3.0, 5.0])
     images = torch.zeros(40, 12, dtype=torch.float64)
-    images[:, 9:] = 0.3 + 0.4 * torch.rand(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images[:, 9:] = 0.3 + 0.4 * torch.rand(
+        40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     result = minimum_distortion(network, images, torch.ones(40).long(), method=LBFGS(rounded=rounded))
     assert result.success.all()
 
@@ -331,7 +344,9 @@ def test_images_that_are_done_are_not_computed_any_more(monkeypatch):
     """One image needs many searches, beside those that are there at the first."""
     asked = problem(images=40)
     counts, loss = [], Problem.loss
-    monkeypatch.setattr(Problem, "loss", lambda self, points, rows: counts.append(len(rows)) or loss(self, points, rows))
+    monkeypatch.setattr(
+        Problem, "loss", lambda self, points, rows: counts.append(len(rows)) or loss(self, points, rows)
+    )
     search(asked, LBFGS())
     assert counts[0] == 40
     assert min(counts) < 40 * penalty.DROP_BELOW

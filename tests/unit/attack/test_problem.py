@@ -44,15 +44,23 @@ def test_the_lead_is_the_targets_logit_less_the_others_and_infinite_over_itself(
 def test_rows_say_which_of_the_problems_the_points_are_of():
     asked, points = problem(), drawn(5, PIXELS, seed=1)
     some = torch.tensor([3, 1])
-    assert asked.leads(points[some], some).numpy() == pytest.approx(asked.leads(points, asked.rows)[some].numpy())
-    assert asked.distance(points[some], some).numpy() == pytest.approx(asked.distance(points, asked.rows)[some].numpy())
+    assert asked.leads(points[some], some).numpy() == pytest.approx(
+        asked.leads(points, asked.rows)[some].numpy()
+    )
+    assert asked.distance(points[some], some).numpy() == pytest.approx(
+        asked.distance(points, asked.rows)[some].numpy()
+    )
     for one, other in zip(asked.loss(points[some], some), asked.loss(points, asked.rows), strict=True):
         assert one.numpy() == pytest.approx(other[some].numpy())
-    for one, other in zip(asked.linearised(points[some], some, 2), asked.linearised(points, asked.rows, 2), strict=True):
+    for one, other in zip(
+        asked.linearised(points[some], some, 2), asked.linearised(points, asked.rows, 2), strict=True
+    ):
         assert one.numpy() == pytest.approx(other[some].numpy())
 
 
-@pytest.mark.parametrize(("margin", "wanted"), [(0.0, [True, True, False]), (1.0, [True, False, False]), (1.5, [False] * 3)])
+@pytest.mark.parametrize(
+    ("margin", "wanted"), [(0.0, [True, True, False]), (1.0, [True, False, False]), (1.5, [False] * 3)]
+)
 def test_a_point_holds_where_the_smallest_lead_is_the_margin_at_least(margin, wanted):
     # Leads of 1.25, 0.5 and -1 of class 0 over class 1, the class nearest to it.
     logits = torch.tensor([[1.25, 0.0, -9.0], [1.0, 0.5, -9.0], [0.0, 1.0, -9.0]]).double()
@@ -113,7 +121,9 @@ def test_the_loss_is_the_cross_entropy_towards_the_target_and_its_gradient_the_d
     assert losses.numpy() == pytest.approx(wanted)
     step = 1e-6 * drawn(5, PIXELS, seed=seed + 2)
     change = asked.loss(points + step, asked.rows)[0] - asked.loss(points - step, asked.rows)[0]
-    assert 2 * torch.linalg.vecdot(gradient, step).numpy() == pytest.approx(change.numpy(), rel=1e-6, abs=1e-14)
+    assert 2 * torch.linalg.vecdot(gradient, step).numpy() == pytest.approx(
+        change.numpy(), rel=1e-6, abs=1e-14
+    )
 
 
 def test_the_distance_is_the_length_of_the_distortion():
@@ -143,7 +153,9 @@ def test_a_subset_has_the_same_problems_and_a_count_of_its_own():
     rest = asked.subset(some)
     assert torch.equal(rest.x, asked.x[some])
     assert torch.equal(rest.targets, asked.targets[some])
-    assert rest.leads(rest.x, rest.rows).numpy() == pytest.approx(asked.leads(asked.x, asked.rows)[some].numpy())
+    assert rest.leads(rest.x, rest.rows).numpy() == pytest.approx(
+        asked.leads(asked.x, asked.rows)[some].numpy()
+    )
     assert (rest.bounds, rest.shape) == ((-1.0, 2.0), SHAPE)
     assert torch.equal(rest.margin, asked.margin[some])
     assert rest.gradient_evaluations.tolist() == [0, 0]

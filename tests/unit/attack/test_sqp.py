@@ -64,7 +64,12 @@ def kinked():
 def refined(sigmoid):
     images, adversarial, targets, distortion = attacked(sigmoid, digits(30))
     assert len(images) >= 20
-    return images, targets, distortion, refine(sigmoid, images, adversarial, targets, method=TIGHT, margin=1e-6)
+    return (
+        images,
+        targets,
+        distortion,
+        refine(sigmoid, images, adversarial, targets, method=TIGHT, margin=1e-6),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -149,12 +154,17 @@ def on_the_way(network, images, targets, towards):
     for _ in range(30):
         middle = (low + high) / 2
         there = network(images + middle * (others - images)).argmax(1) == targets
-        low, high = torch.where(there[:, None, None], low, middle), torch.where(there[:, None, None], middle, high)
+        low, high = (
+            torch.where(there[:, None, None], low, middle),
+            torch.where(there[:, None, None], middle, high),
+        )
     return images + high * (others - images), others
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "kinked"])
-def test_from_a_straight_line_to_an_image_of_the_target_it_ends_never_further_and_mostly_nearer(name, request):
+def test_from_a_straight_line_to_an_image_of_the_target_it_ends_never_further_and_mostly_nearer(
+    name, request
+):
     network, images = request.getfixturevalue(name), digits(30)
     targets = next_class(network, images)
     direct = minimum_distortion(network, images, targets).distortion
@@ -219,7 +229,9 @@ def optimality(network, images, result, margin):
         if not active:
             missing.append(np.inf)
             continue
-        normals = np.stack([torch.autograd.grad(lead, point, retain_graph=True)[0].flatten().numpy() for lead in active])
+        normals = np.stack(
+            [torch.autograd.grad(lead, point, retain_graph=True)[0].flatten().numpy() for lead in active]
+        )
         u, r = adversarial.flatten().numpy(), (adversarial - image).flatten().numpy()
         free = (u > 0) & (u < 1)
         multipliers, _ = nnls(normals[:, free].T, r[free])
@@ -257,7 +269,9 @@ def test_more_rounds_are_never_further(sigmoid):
     images = digits(20)
     targets = next_class(sigmoid, images)
     methods = [SQP(exploration=0, max_rounds=rounds) for rounds in (1, 2, 4, 8, 16)]
-    sizes = [minimum_distortion(sigmoid, images, targets, method=method).distortion.numpy() for method in methods]
+    sizes = [
+        minimum_distortion(sigmoid, images, targets, method=method).distortion.numpy() for method in methods
+    ]
     assert (np.diff(sizes, axis=0) <= 1e-12).all()
     assert sizes[-1].mean() < sizes[0].mean()
 
@@ -268,7 +282,9 @@ def test_more_rounds_are_never_further(sigmoid):
 def test_exploration_makes_results_better_where_a_network_has_kinks(kinked):
     images = digits(40, seed=2)
     targets = next_class(kinked, images)
-    none, some = (minimum_distortion(kinked, images, targets, method=SQP(exploration=steps)) for steps in (0, 50))
+    none, some = (
+        minimum_distortion(kinked, images, targets, method=SQP(exploration=steps)) for steps in (0, 50)
+    )
     assert none.success.all()
     assert some.success.all()
     assert some.distortion.mean() <= 0.99 * none.distortion.mean()
@@ -278,7 +294,9 @@ def test_exploration_makes_results_better_where_a_network_has_kinks(kinked):
 def test_exploration_leaves_what_has_converged_alone(sigmoid):
     images = digits(20)
     targets = next_class(sigmoid, images)
-    none, some = (minimum_distortion(sigmoid, images, targets, method=SQP(exploration=steps)) for steps in (0, 50))
+    none, some = (
+        minimum_distortion(sigmoid, images, targets, method=SQP(exploration=steps)) for steps in (0, 50)
+    )
     converged = none.status == CONVERGED
     assert converged.float().mean() >= 0.5
     assert torch.equal(some.images[converged], none.images[converged])
@@ -311,16 +329,23 @@ def test_the_smoothed_lead_is_a_little_below_the_smallest_with_the_gradient_of_i
     assert (problem.gradient_evaluations == 2).all()
 
     way = 1e-6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
-    change = problem.smallest_lead(x + way, rows, smoothing)[0] - problem.smallest_lead(x - way, rows, smoothing)[0]
+    change = (
+        problem.smallest_lead(x + way, rows, smoothing)[0]
+        - problem.smallest_lead(x - way, rows, smoothing)[0]
+    )
     assert change.numpy() == pytest.approx(2 * torch.linalg.vecdot(gradient, way).numpy(), rel=1e-3)
 
 
-@pytest.mark.parametrize("options", [{}, {"noise": 0.0}, {"smoothing": 2.0}, {"momentum": 0.0}, {"momentum": 0.9}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"noise": 0.0}, {"smoothing": 2.0}, {"momentum": 0.0}, {"momentum": 0.9}], ids=str
+)
 @pytest.mark.parametrize("steps", [1, 5, 50])
 def test_no_image_is_further_for_having_been_explored(kinked, steps, options):
     images = digits(40, seed=3)
     targets = next_class(kinked, images)
-    none, some = (minimum_distortion(kinked, images, targets, method=SQP(exploration=n, **options)) for n in (0, steps))
+    none, some = (
+        minimum_distortion(kinked, images, targets, method=SQP(exploration=n, **options)) for n in (0, steps)
+    )
     assert none.success.all()
     assert (some.distortion <= none.distortion * (1 + 1e-12)).all()
 
@@ -341,7 +366,9 @@ def test_fewer_competitors_cost_fewer_gradients_and_end_as_near():
     targets = next_class(network, images)
     exact = exact_linear(network, images, targets, margin=1e-9).distortion
     few, all_ = (
-        minimum_distortion(network, images, targets, method=SQP(competitors=count, max_rounds=12), margin=1e-9)
+        minimum_distortion(
+            network, images, targets, method=SQP(competitors=count, max_rounds=12), margin=1e-9
+        )
         for count in (1, CLASSES - 1)
     )
     assert few.distortion.mean().item() == pytest.approx(exact.mean().item(), rel=1e-2)
@@ -419,7 +446,11 @@ class Along(nn.Module):
     ],
 )
 def test_a_step_goes_nearly_as_far_as_the_class_does(lead, last):
-    here, there, target = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64), torch.tensor([0])
+    here, there, target = (
+        torch.zeros(1, 1, dtype=torch.float64),
+        torch.ones(1, 1, dtype=torch.float64),
+        torch.tensor([0]),
+    )
     problem = Problem(Along(lead), here, target, (0.0, 1.0), 0.0)
     first = problem.leads(here, problem.rows).amin(1)
     reached = _as_far_as_it_holds(problem, problem.rows, here, first, there)
@@ -428,6 +459,10 @@ def test_a_step_goes_nearly_as_far_as_the_class_does(lead, last):
 
 
 def test_a_step_that_stays_in_the_class_goes_all_the_way():
-    here, there, target = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64), torch.tensor([0])
+    here, there, target = (
+        torch.zeros(1, 1, dtype=torch.float64),
+        torch.ones(1, 1, dtype=torch.float64),
+        torch.tensor([0]),
+    )
     problem = Problem(Along(lambda x: 2 - x), here, target, (0.0, 1.0), 0.0)
     assert _as_far_as_it_holds(problem, problem.rows, here, torch.tensor([2.0]), there) is there

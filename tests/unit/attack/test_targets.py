@@ -58,7 +58,9 @@ def test_random_targets_of_the_first_images_do_not_depend_on_how_many_follow(cas
     labels, predicted, classes = case
     first = data.draw(st.integers(1, len(labels)))
     whole = targets.random_targets(labels, predicted, classes, seed)
-    assert torch.equal(targets.random_targets(labels[:first], predicted[:first], classes, seed), whole[:first])
+    assert torch.equal(
+        targets.random_targets(labels[:first], predicted[:first], classes, seed), whole[:first]
+    )
 
 
 def test_random_targets_are_seeded():
@@ -110,5 +112,8 @@ def test_second_target_is_the_most_likely_other_class_and_keeps_the_logits(case,
 def test_other_classes_are_all_but_label_and_prediction(case):
     labels, predicted, classes = case
     allowed = targets.other_classes(labels, predicted, classes)
-    wanted = [[k not in pair for k in range(classes)] for pair in zip(labels.tolist(), predicted.tolist(), strict=True)]
+    wanted = [
+        [k not in pair for k in range(classes)]
+        for pair in zip(labels.tolist(), predicted.tolist(), strict=True)
+    ]
     assert allowed.tolist() == wanted

@@ -22,7 +22,11 @@ FILES = DEFAULT["data"]["files"]
 
 def merged(base, overlay):
     """As Snakemake merges one --configfile over another: mappings key by key, all else replaced."""
-    both = {key: merged(base[key], overlay[key]) for key in base.keys() & overlay.keys() if isinstance(overlay[key], dict)}
+    both = {
+        key: merged(base[key], overlay[key])
+        for key in base.keys() & overlay.keys()
+        if isinstance(overlay[key], dict)
+    }
     return {**base, **overlay, **both}
 
 
@@ -147,7 +151,11 @@ def test_the_default_configuration_is_not_changed_by_being_checked():
         ("tables.table3.networks", ["M1", "M1_prime", "M2", "M3"], "'M3' is not known"),
         ("tables.table4.networks", ["M9"], "'M9' is not known"),
         ("tables.table3.errors_on", ["P1", "P7"], "'P7' is not known"),
-        ("data.files", FILES | {"test_labels": FILES["train_labels"]}, "one name stands for two files: train-images"),
+        (
+            "data.files",
+            FILES | {"test_labels": FILES["train_labels"]},
+            "one name stands for two files: train-images",
+        ),
         ("data.sources.0", {"kind": "folder"}, "give a path, or the environment variable that has it"),
         ("networks.M1.units", [100, 100, 9], "9 units in the last layer, for 10 classes"),
         ("splits.parts.P2", [29999, 60000], "overlaps"),
@@ -190,7 +198,10 @@ def test_given_targets_need_a_file():
 
 
 def test_given_targets_with_a_file_are_right():
-    assert validated(changed(("attack.target", "given"), ("attack.given_targets", "targets.txt"))).attack.target == "given"
+    assert (
+        validated(changed(("attack.target", "given"), ("attack.given_targets", "targets.txt"))).attack.target
+        == "given"
+    )
 
 
 def test_all_mistakes_are_told_at_once_in_one_line():
@@ -253,7 +264,9 @@ def test_checked_configurations_cannot_be_changed():
 
 def test_a_network_is_attacked_with_its_own_options_and_else_as_all_are():
     own = {"lbfgs": {"history": 9}, "sqp": {"noise": 0.5}}
-    config = validated(changed(("networks.M1.attack", own), ("attack.lbfgs.max_searches", 17), ("attack.sqp.noise", 3.0)))
+    config = validated(
+        changed(("networks.M1.attack", own), ("attack.lbfgs.max_searches", 17), ("attack.sqp.noise", 3.0))
+    )
     found = config.attack_against("M1", "test")
     assert (found.lbfgs.history, found.lbfgs.max_searches, found.sqp.noise) == (9, 17, 0.5)
     assert found.margin == config.attack.margin
@@ -266,7 +279,10 @@ def test_a_network_is_attacked_with_its_own_options_and_else_as_all_are():
         ({"lbfsg": {}}, "networks.M1.attack.lbfsg"),
         ({"lbfgs": {"histroy": 3}}, "networks.M1.attack.lbfgs.histroy: unknown key"),
         ({"lbfgs": {"history": 0}}, "networks.M1.attack.lbfgs.history"),
-        ({"lbfgs": {"norm": "squared_l2"}}, "networks.M1.attack.lbfgs.norm: all networks of a table have the same one"),
+        (
+            {"lbfgs": {"norm": "squared_l2"}},
+            "networks.M1.attack.lbfgs.norm: all networks of a table have the same one",
+        ),
         ({"sample": 10}, "networks.M1.attack.sample"),
     ],
 )
@@ -350,7 +366,9 @@ def test_one_mistake_in_a_network_that_is_trained_otherwise_is_one_line(key, val
     ],
 )
 def test_a_convolution_and_its_pooling_must_leave_something_of_an_image(image_shape, kernel, pool, right):
-    raw = changed(("data.image_shape", [*image_shape]), ("networks.Conv.kernel", kernel), ("networks.Conv.pool", pool))
+    raw = changed(
+        ("data.image_shape", [*image_shape]), ("networks.Conv.kernel", kernel), ("networks.Conv.pool", pool)
+    )
     if right:
         network = architectures.build(validated(raw).networks["Conv"].definition(), image_shape)
         assert network(torch.zeros(2, *image_shape)).shape == (2, 10)
@@ -385,9 +403,14 @@ def test_the_default_networks_are_those_of_the_paper():
     kinds = {name: (network.kind, *network.units) for name, network in trained.items()}
     assert kinds["AE400_10"] == ("fully_connected", 400, 10)
     assert kinds["Conv"][0] == "convolutional"
-    assert [name for name, network in trained.items() if network.training().get("pretraining")] == ["AE400_10"]
+    assert [name for name, network in trained.items() if network.training().get("pretraining")] == [
+        "AE400_10"
+    ]
     compared = config.tables["adversarial_training"].networks
-    assert [name for name, network in trained.items() if network.training().get("minibatches")] == ["Conv", *compared]
+    assert [name for name, network in trained.items() if network.training().get("minibatches")] == [
+        "Conv",
+        *compared,
+    ]
     assert {kinds[name] for name in compared} == {("fully_connected", 100, 100, 10)}
 
 
@@ -466,7 +489,10 @@ NOISE = {"kind": "noise", "norms": [1.0, 0.3, 0.3], "weight": 1.0}
 def test_a_network_that_no_target_needs_may_not_fit():
     config = validated(changed(("networks.M2.units", [100, 100, 9]), ("data.image_shape", [6, 6])))
     config.check_network("M1")
-    for name, words in {"M2": "write `classes` as the last of its units", "Conv": "larger than an image"}.items():
+    for name, words in {
+        "M2": "write `classes` as the last of its units",
+        "Conv": "larger than an image",
+    }.items():
         with pytest.raises(ConfigError, match=words):
             config.check_network(name)
 
@@ -497,7 +523,11 @@ def test_a_word_that_yaml_takes_for_a_truth_value_is_to_be_quoted():
 
 
 def test_a_choice_asks_for_no_more_images_than_there_are():
-    raw = changed(("data.test_size", 100), ("data.train_size", 200), ("splits.parts", {"P1": [0, 100], "P2": [100, 200]}))
+    raw = changed(
+        ("data.test_size", 100),
+        ("data.train_size", 200),
+        ("splits.parts", {"P1": [0, 100], "P2": [100, 200]}),
+    )
     assert variants(raw)["ablations/sample_256"].attack.sample == 100
 
 
@@ -534,7 +564,9 @@ def test_replicates_have_other_seeds_for_all_networks_and_nothing_else(count):
     for name in names:
         assert differing(config, found[name]) == seeds
     everyone = [
-        network.seed for each in (config, *(found[name] for name in names)) for network in trained_networks(each).values()
+        network.seed
+        for each in (config, *(found[name] for name in names))
+        for network in trained_networks(each).values()
     ]
     assert len(set(everyone)) == count * len(trained_networks(config))
 
@@ -543,7 +575,9 @@ def test_every_ablation_differs_from_the_reference_in_the_keys_of_its_choice_alo
     config, found = validated(DEFAULT), variants(DEFAULT)
     reference = found["ablations/as_configured"]
     choices = DEFAULT["ablations"]["choices"]
-    assert {name for name in found if "/" in name} == {f"ablations/{name}" for name in ["as_configured", *choices]}
+    assert {name for name in found if "/" in name} == {
+        f"ablations/{name}" for name in ["as_configured", *choices]
+    }
     every = flat(DEFAULT["ablations"]["every"])
     assert differing(config, reference) == every.keys()
     assert settings_of(reference).items() >= every.items()
@@ -565,7 +599,9 @@ def test_every_ablation_differs_from_the_reference_in_the_keys_of_its_choice_alo
 )
 def test_what_all_variants_share_is_no_choice(change, key):
     for wrong in (ablated({}, other=change), ablated(change)):
-        with pytest.raises(ConfigError, match=rf"ablations.*{key}: not ablated; use a configuration of its own"):
+        with pytest.raises(
+            ConfigError, match=rf"ablations.*{key}: not ablated; use a configuration of its own"
+        ):
             variants(wrong)
 
 
@@ -623,7 +659,10 @@ def test_nulls_from_the_command_line_are_nulls_in_variants():
         ({"training": 3}, "training: "),
         ({"networks": {"sigmoid_decay": {"perturbed": NOISE}}}, "networks.sigmoid_decay: its `kind`"),
         ({"networks": {"sigmoid_noise": {"perturbed": None}}}, "networks.sigmoid_noise: its `kind`"),
-        ({"networks": {"softmax1": {"units": [30, 10], "weight_decay": [1e-4] * 2}}}, "networks.softmax1: its `kind`"),
+        (
+            {"networks": {"softmax1": {"units": [30, 10], "weight_decay": [1e-4] * 2}}},
+            "networks.softmax1: its `kind`",
+        ),
     ],
 )
 def test_a_wrong_key_in_a_choice_is_one_line_that_names_the_choice_and_the_key(choice, key):
@@ -688,11 +727,17 @@ def test_pretrained_networks_are_built_by_their_definition_for_the_pictures():
 
 
 def test_pictures_are_attacked_as_images_are_but_for_what_their_section_says():
-    config = validated(changed(("attack.lbfgs.history", 9), ("pictures.attack", {"target": 9, "correct_only": True})))
+    config = validated(
+        changed(("attack.lbfgs.history", 9), ("pictures.attack", {"target": 9, "correct_only": True}))
+    )
     of_pictures = config.attack_on(PICTURES)
     assert config.attack_on("test") == config.attack
     assert (of_pictures.target, of_pictures.correct_only, of_pictures.lbfgs.history) == (9, True, 9)
-    assert {**of_pictures.model_dump(), "target": "random", "correct_only": False} == config.attack.model_dump()
+    assert {
+        **of_pictures.model_dump(),
+        "target": "random",
+        "correct_only": False,
+    } == config.attack.model_dump()
 
 
 @pytest.mark.parametrize(
@@ -708,7 +753,9 @@ def test_pictures_are_attacked_as_images_are_but_for_what_their_section_says():
 )
 def test_as_many_pictures_are_attacked_as_there_are_and_are_asked_for(folder, sample, of_attack, size):
     config = validated(
-        changed(("pictures.folder", folder), ("pictures.sample", sample), ("pictures.attack.sample", of_attack))
+        changed(
+            ("pictures.folder", folder), ("pictures.sample", sample), ("pictures.attack.sample", of_attack)
+        )
     )
     assert config.size(PICTURES) == size
     assert config.shards(PICTURES) == -(-size // 10)
@@ -723,14 +770,32 @@ def test_as_many_pictures_are_attacked_as_there_are_and_are_asked_for(folder, sa
         ([("pictures.files", {})], "pictures: give files, or a folder"),
         ([("pictures.attack", {"lbfsg": 1})], "pictures.attack.lbfsg: unknown key"),
         ([("pictures.attack.target", 1000)], "pictures.attack.target: 1000 is no class of 1000"),
-        ([("attack.target", 3)], "attack: target 3: images that are of this class already have to be left out"),
-        ([("pictures.folder", "/x"), ("pictures.attack.sample", "all")], "pictures.attack.sample: give a number"),
-        ([("networks.AlexNet.classes", 10)], "networks.AlexNet: 10 units in the last layer, for 1000 classes"),
+        (
+            [("attack.target", 3)],
+            "attack: target 3: images that are of this class already have to be left out",
+        ),
+        (
+            [("pictures.folder", "/x"), ("pictures.attack.sample", "all")],
+            "pictures.attack.sample: give a number",
+        ),
+        (
+            [("networks.AlexNet.classes", 10)],
+            "networks.AlexNet: 10 units in the last layer, for 1000 classes",
+        ),
         ([("networks.AlexNet.weights.sha256", "7be5be79")], "networks.AlexNet.weights.sha256"),
-        ([("tables.table5.networks", ["Conv"])], "tables.table5.networks: Conv classifies no images of the pictures set"),
-        ([("tables.table4.networks", ["AlexNet"])], "tables.table4.networks: AlexNet classifies no images of the test set"),
+        (
+            [("tables.table5.networks", ["Conv"])],
+            "tables.table5.networks: Conv classifies no images of the pictures set",
+        ),
+        (
+            [("tables.table4.networks", ["AlexNet"])],
+            "tables.table4.networks: AlexNet classifies no images of the test set",
+        ),
         ([("units.of.mnist.network", "M3")], "units.of.mnist.network: 'M3' is not known"),
-        ([("units.of.mnist.figures", ["table4", "figure2"])], "units.of: the figures: table4 stands there more than once"),
+        (
+            [("units.of.mnist.figures", ["table4", "figure2"])],
+            "units.of: the figures: table4 stands there more than once",
+        ),
         ([("units.of.mnist.top", 1)], "units.of.mnist.top"),
     ],
 )
@@ -746,7 +811,15 @@ def test_a_table_named_as_another_of_the_results_is_refused(name):
 
 
 IN_MINIBATCHES = {"size": 100, "epochs": 2, "learning_rate": 1e-3}
-POOLS = {"kind": "pools", "norms": [1, 1, 1], "weight": 1, "amplified": True, "size": 100, "replaced": 0.5, "batch": 50}
+POOLS = {
+    "kind": "pools",
+    "norms": [1, 1, 1],
+    "weight": 1,
+    "amplified": True,
+    "size": 100,
+    "replaced": 0.5,
+    "batch": 50,
+}
 
 
 @pytest.mark.parametrize(
@@ -785,7 +858,13 @@ NETWORKS = ["sigmoid_decay", "sigmoid_pools"]
 
 
 def of_methods(**changes):
-    table = {"kind": "methods", "networks": NETWORKS, "errors_on": ["test"], "seeds": 3, "baselines": NETWORKS[:1]}
+    table = {
+        "kind": "methods",
+        "networks": NETWORKS,
+        "errors_on": ["test"],
+        "seeds": 3,
+        "baselines": NETWORKS[:1],
+    }
     return changed(("tables", {"some": table | changes}), ("ablations.tables", []))
 
 
@@ -795,7 +874,10 @@ def of_methods(**changes):
         ({"baselines": ["M1"]}, "'M1' is not known; there are sigmoid_decay, sigmoid_pools"),
         ({"baselines": NETWORKS[:1] * 2}, "baselines: sigmoid_decay stands there more than once"),
         ({"networks": [*NETWORKS, "M3"]}, "'M3' is not known"),
-        ({"networks": [*NETWORKS, "M1"]}, "M1 is not trained by epochs: give it minibatches, or leave it out"),
+        (
+            {"networks": [*NETWORKS, "M1"]},
+            "M1 is not trained by epochs: give it minibatches, or leave it out",
+        ),
         ({"networks": [*NETWORKS, *NETWORKS]}, "sigmoid_decay, sigmoid_pools stands there more than once"),
         ({"networks": [*NETWORKS, "EfficientNetLite0"]}, "EfficientNetLite0 classifies no images"),
         ({"errors_on": ["validation"]}, "'validation' is not known"),
@@ -813,7 +895,10 @@ def test_one_mistake_in_a_table_of_methods_is_one_line(change, words):
 def test_a_table_of_methods_attacks_nothing():
     sample = ("attack.sample", 60_000)
     assert "the test set has 10000" in refusal(changed(sample))
-    assert validated(changed(sample, ("tables", of_methods()["tables"]), ("ablations.tables", []))).attack.sample == 60_000
+    assert (
+        validated(changed(sample, ("tables", of_methods()["tables"]), ("ablations.tables", []))).attack.sample
+        == 60_000
+    )
 
 
 @pytest.mark.parametrize(("replicates", "seeds", "names"), [(1, 3, 2), (1, 1, 0), (5, 3, 4)])
@@ -848,7 +933,10 @@ def test_a_pass_of_pools_is_as_long_as_the_examples_that_it_makes():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("attack: {sample: 100}\nnoise: {seed: 1}\nattack: {seed: 7}\n", "line 1: attack stands there more than once"),
+        (
+            "attack: {sample: 100}\nnoise: {seed: 1}\nattack: {seed: 7}\n",
+            "line 1: attack stands there more than once",
+        ),
         ("attack:\n  sample: 100\n  sample: 10\n", "line 2: sample stands there more than once"),
         ("networks:\n  - {a: 1, a: 2}\n", "line 2: a stands there more than once"),
         ("attack: {sample: 0100}\n", "line 1: 0100 is 64 in YAML"),

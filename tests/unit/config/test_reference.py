@@ -23,7 +23,9 @@ def test_the_page_is_in_step():
 
 
 def test_editors_are_pointed_to_the_schema():
-    assert (ROOT / "config/config.yaml").read_text().splitlines()[0] == "# yaml-language-server: $schema=schema.json"
+    assert (ROOT / "config/config.yaml").read_text().splitlines()[
+        0
+    ] == "# yaml-language-server: $schema=schema.json"
 
 
 @pytest.mark.parametrize("part", [SCHEMA, *SCHEMA["$defs"].values()], ids=lambda part: part["title"])

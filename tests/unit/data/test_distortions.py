@@ -89,7 +89,9 @@ def test_noise_is_seeded_and_clipped_only_when_asked(shape, seed, stddev, noise_
 
 def test_another_seed_gives_other_noise():
     originals = np.zeros((1, 50))
-    assert not np.array_equal(distortions.add_noise(originals, 1, 0, False), distortions.add_noise(originals, 1, 1, False))
+    assert not np.array_equal(
+        distortions.add_noise(originals, 1, 0, False), distortions.add_noise(originals, 1, 1, False)
+    )
 
 
 def test_noise_is_gaussian_of_the_asked_deviation_and_differs_between_images():

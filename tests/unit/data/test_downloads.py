@@ -34,7 +34,9 @@ def folder_of(path, files=CONTENT, gzipped=False):
     """A source, and the folder with the files that it gives."""
     path.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (path / (f"{name}.gz" if gzipped else name)).write_bytes(gzip.compress(content) if gzipped else content)
+        (path / (f"{name}.gz" if gzipped else name)).write_bytes(
+            gzip.compress(content) if gzipped else content
+        )
     return {"kind": "folder", "path": str(path)}
 
 
@@ -135,7 +137,11 @@ def test_sources_are_asked_in_order_and_not_after_everything_was_found(tmp_path,
 
 
 def test_a_failing_source_is_logged_with_its_reason(tmp_path, cache, caplog):
-    obtain(CHECKSUMS, [{"kind": "folder", "path": str(tmp_path / "nowhere")}, folder_of(tmp_path / "data")], cache)
+    obtain(
+        CHECKSUMS,
+        [{"kind": "folder", "path": str(tmp_path / "nowhere")}, folder_of(tmp_path / "data")],
+        cache,
+    )
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "nowhere is not a folder" in record.getMessage()
 
@@ -310,7 +316,9 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 def mirror():
     """A server on this machine, with the files gzipped under /mnist/."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    server.files = {f"/mnist/{name}.gz": (200, gzip.compress(content), None) for name, content in CONTENT.items()}
+    server.files = {
+        f"/mnist/{name}.gz": (200, gzip.compress(content), None) for name, content in CONTENT.items()
+    }
     server.requests = []
     server.url = f"http://127.0.0.1:{server.server_port}/mnist/"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -335,7 +343,10 @@ def test_a_mirror_gives_the_gzipped_files_under_its_address(mirror, cache, endin
 
 def test_a_mirror_may_be_a_local_address(tmp_path, cache):
     folder_of(tmp_path / "copy", gzipped=True)
-    assert obtain(CHECKSUMS, [{"kind": "mirror", "url": (tmp_path / "copy").as_uri(), "suffix": ".gz"}], cache) == CONTENT
+    assert (
+        obtain(CHECKSUMS, [{"kind": "mirror", "url": (tmp_path / "copy").as_uri(), "suffix": ".gz"}], cache)
+        == CONTENT
+    )
 
 
 @pytest.mark.parametrize(
@@ -348,10 +359,16 @@ def test_a_mirror_may_be_a_local_address(tmp_path, cache):
     ],
     ids=["missing", "unavailable", "page", "cut on the server"],
 )
-def test_a_mirror_with_a_bad_file_is_a_reason_and_the_next_source_is_asked(mirror, tmp_path, cache, caplog, answer, reason):
+def test_a_mirror_with_a_bad_file_is_a_reason_and_the_next_source_is_asked(
+    mirror, tmp_path, cache, caplog, answer, reason
+):
     mirror.files["/mnist/test-images.gz"] = answer
     assert (
-        obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}, folder_of(tmp_path / "data")], cache)
+        obtain(
+            CHECKSUMS,
+            [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}, folder_of(tmp_path / "data")],
+            cache,
+        )
         == CONTENT
     )
     assert reason in caplog.text
@@ -361,7 +378,11 @@ def test_a_download_that_breaks_off_moves_on_to_the_next_source(mirror, tmp_path
     status, body, _ = mirror.files["/mnist/test-images.gz"]
     mirror.files["/mnist/test-images.gz"] = (status, body[:20], len(body))
     assert (
-        obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}, folder_of(tmp_path / "data")], cache)
+        obtain(
+            CHECKSUMS,
+            [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}, folder_of(tmp_path / "data")],
+            cache,
+        )
         == CONTENT
     )
 
@@ -369,7 +390,11 @@ def test_a_download_that_breaks_off_moves_on_to_the_next_source(mirror, tmp_path
 def test_an_answer_that_is_no_http_moves_on_to_the_next_source(tmp_path, cache, monkeypatch, mirror):
     monkeypatch.setattr(Mirror, "do_GET", lambda self: self.wfile.write(b"220 smtp ready\r\n"))
     assert (
-        obtain(CHECKSUMS, [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}, folder_of(tmp_path / "data")], cache)
+        obtain(
+            CHECKSUMS,
+            [{"kind": "mirror", "url": mirror.url, "suffix": ".gz"}, folder_of(tmp_path / "data")],
+            cache,
+        )
         == CONTENT
     )
 
@@ -440,7 +465,10 @@ def test_npm_puts_the_archive_where_it_is_told(npm, tmp_path, cache):
             """echo '{"error": {"code": "E404", "summary": "some-data is not in this registry"}}'; exit 1""",
             "not in this reg",
         ),
-        ("echo 'npm warn something' >&2; echo 'npm error network unreachable' >&2; exit 1", "npm error network unreachable"),
+        (
+            "echo 'npm warn something' >&2; echo 'npm error network unreachable' >&2; exit 1",
+            "npm error network unreachable",
+        ),
         ("exit 7", "exit status 7"),
         ("echo '[]'", "npm pack some-data@1.2.3 failed"),
     ],
@@ -467,7 +495,9 @@ def test_an_npm_package_that_lacks_a_file_is_a_reason(npm, tmp_path, cache):
         obtain(CHECKSUMS, [NPM], cache)
 
 
-def test_an_npm_package_damaged_anywhere_is_a_reason_in_one_line_or_gives_the_right_files(tmp_path, cache, monkeypatch):
+def test_an_npm_package_damaged_anywhere_is_a_reason_in_one_line_or_gives_the_right_files(
+    tmp_path, cache, monkeypatch
+):
     # Large enough that damage is met while a file's data are decompressed, not only in the archive's headers.
     rng = np.random.default_rng(0)
     files = {name: (rng.integers(0, 4, 5000, dtype=np.uint8) ** 2).tobytes() for name in NAMES}
@@ -535,7 +565,12 @@ def test_pypi_gives_the_files_of_the_named_package_and_version(pip, cache):
 @pytest.mark.parametrize(
     ("content", "status", "said", "reason"),
     [
-        (None, 1, "WARNING: x\nERROR: No matching distribution found", "ERROR: No matching distribution found"),
+        (
+            None,
+            1,
+            "WARNING: x\nERROR: No matching distribution found",
+            "ERROR: No matching distribution found",
+        ),
         (None, 0, "", "pip download some-data==1.2.3 failed"),
         (b"no archive", 0, "", "some-data==1.2.3 lacks a file or is damaged"),
         (wheel({NAMES[0]: CONTENT[NAMES[0]]}), 0, "", "some-data==1.2.3 lacks a file or is damaged"),

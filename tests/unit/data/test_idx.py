@@ -62,7 +62,15 @@ def test_trailing_bytes_are_refused(array, extra):
 
 @pytest.mark.parametrize(
     "start",
-    [b"", b"\x00\x00\x08", b"\x01\x00\x08\x01", b"\x00\x01\x08\x01", b"\x00\x00\x0a\x01", b"<!DO", b"\x1f\x8b\x08\x00"],
+    [
+        b"",
+        b"\x00\x00\x08",
+        b"\x01\x00\x08\x01",
+        b"\x00\x01\x08\x01",
+        b"\x00\x00\x0a\x01",
+        b"<!DO",
+        b"\x1f\x8b\x08\x00",
+    ],
     ids=["empty", "short", "first byte", "second byte", "no type", "web page", "still gzipped"],
 )
 def test_wrong_header_is_refused_and_shown(start):

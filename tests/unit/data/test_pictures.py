@@ -60,7 +60,9 @@ def test_a_16_bit_negative_is_turned_as_an_8_bit_one_is():
     assert (np.abs(found - (255 - deep / 257)) <= 0.5).all()
     flat = (deep // 257).astype(np.uint8)
     content = io.BytesIO()
-    Image.fromarray(flat).save(content, "TIFF", tiffinfo={262: 0})  # of 8 bits Pillow writes and reads the negative
+    Image.fromarray(flat).save(
+        content, "TIFF", tiffinfo={262: 0}
+    )  # of 8 bits Pillow writes and reads the negative
     assert np.array_equal(pictures.prepare(content.getvalue(), 40, 40)[0], flat)
 
 
@@ -74,7 +76,9 @@ def test_pictures_are_what_another_decoder_makes_of_them(mode):
 def test_transparent_pixels_have_their_colours():
     picture = gradient(40, 40)
     picture.putalpha(Image.fromarray(np.tile(np.arange(0, 200, 5, dtype=np.uint8), (40, 1))))
-    assert np.array_equal(pictures.prepare(encoded(picture), 40, 40), np.asarray(gradient(40, 40)).transpose(2, 0, 1))
+    assert np.array_equal(
+        pictures.prepare(encoded(picture), 40, 40), np.asarray(gradient(40, 40)).transpose(2, 0, 1)
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -93,13 +97,17 @@ def test_of_several_pictures_in_a_file_the_first_one_is_taken():
     first, second = gradient(40, 40).convert("P"), Image.new("P", (40, 40))
     buffer = io.BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=[second])
-    assert np.array_equal(pictures.prepare(buffer.getvalue(), 40, 40), np.asarray(first.convert("RGB")).transpose(2, 0, 1))
+    assert np.array_equal(
+        pictures.prepare(buffer.getvalue(), 40, 40), np.asarray(first.convert("RGB")).transpose(2, 0, 1)
+    )
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("F", "TIFF"), ("I", "TIFF"), ("LAB", "TIFF")])
 def test_pixels_of_which_it_is_not_known_what_is_white_are_refused(mode, kind):
     picture = Image.new(mode, (40, 40))
-    with pytest.raises(ValueError, match=f"of Pillow's mode {mode}, whose white is not known: save it as 8-bit RGB"):
+    with pytest.raises(
+        ValueError, match=f"of Pillow's mode {mode}, whose white is not known: save it as 8-bit RGB"
+    ):
         pictures.prepare(encoded(picture, kind), 40, 40)
 
 
@@ -131,7 +139,15 @@ def test_names_that_tell_no_class_are_refused(names, pattern, count, words):
 
 
 def program(place, **changes):
-    settings = {"classes": 4, "resize": 20, "size": 16, "folder": None, "label": r"_(\d)\.", "sample": "all", "seed": 0}
+    settings = {
+        "classes": 4,
+        "resize": 20,
+        "size": 16,
+        "folder": None,
+        "label": r"_(\d)\.",
+        "sample": "all",
+        "seed": 0,
+    }
     settings |= {"files": {}} | changes
     sources = json.dumps({"sources": [{"kind": "folder", "path": str(place)}]})
     return fetch_pictures.main(
@@ -192,7 +208,10 @@ def test_what_of_a_folder_is_left_out_is_told(folder, capfd):
 def test_a_sample_of_a_folder_has_the_classes_of_all(folder):
     assert program(folder, folder=str(folder), sample=2, seed=1) == 0
     with artifacts.read(folder / "p.h5") as file:
-        names, labels = [name.decode() for name in file["pictures/names"]], file["pictures/labels"][()].tolist()
+        names, labels = (
+            [name.decode() for name in file["pictures/names"]],
+            file["pictures/labels"][()].tolist(),
+        )
     assert len(names) == 2
     assert [int(name[-5]) for name in names] == labels
 

@@ -55,7 +55,9 @@ def test_a_part_does_not_depend_on_the_other_parts(partition, seed, data):
     assert np.array_equal(split(images, parts, seed)[name], split(images, {name: parts[name]}, seed)[name])
 
 
-@pytest.mark.parametrize("part", [(-1, 5), (0, 11), (5, 5), (6, 4)], ids=["negative", "too large", "empty", "backwards"])
+@pytest.mark.parametrize(
+    "part", [(-1, 5), (0, 11), (5, 5), (6, 4)], ids=["negative", "too large", "empty", "backwards"]
+)
 def test_a_range_that_the_images_do_not_cover_is_refused(part):
     with pytest.raises(ValueError, match=rf"split P = \[{part[0]}, {part[1]}\] is no range within 10 images"):
         split(10, {"P": part}, 0)

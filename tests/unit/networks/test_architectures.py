@@ -41,7 +41,8 @@ def test_logits_are_those_of_the_formula(activation, function):
     images = torch.rand(4, 3, 4, generator=torch.Generator().manual_seed(2))
     values = images.reshape(4, -1).numpy()
     weights = [
-        (layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in architectures.weight_layers(network)
+        (layer.weight.detach().numpy(), layer.bias.detach().numpy())
+        for layer in architectures.weight_layers(network)
     ]
     for number, (weight, bias) in enumerate(weights):
         values = values @ weight.T + bias
@@ -55,7 +56,11 @@ def test_one_entry_in_units_is_the_softmax_classifier():
 
 
 def test_weight_layers_go_from_the_input_upwards():
-    assert [tuple(layer.weight.shape) for layer in architectures.weight_layers(built())] == [(7, 12), (5, 7), (3, 5)]
+    assert [tuple(layer.weight.shape) for layer in architectures.weight_layers(built())] == [
+        (7, 12),
+        (5, 7),
+        (3, 5),
+    ]
     mixed = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
     assert [type(layer) for layer in architectures.weight_layers(mixed)] == [nn.Conv2d, nn.Linear]
 
@@ -87,7 +92,9 @@ def test_a_network_read_from_its_artifact_says_the_same(tmp_path):
     network = built()
     parameters = {f"parameters/{key}": Array(value, "weights") for key, value in network.state_dict().items()}
     settings = {"network": DEFINITION, "seed": 0}
-    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Array([3, 4], "shape")}, {"settings": settings})
+    artifacts.write(
+        tmp_path / "n.h5", parameters | {"image_shape": Array([3, 4], "shape")}, {"settings": settings}
+    )
     again = trained_networks.read(tmp_path / "n.h5")
     images = torch.rand(5, 3, 4)
     assert torch.equal(again(images), network(images))
@@ -98,7 +105,9 @@ def test_a_network_read_from_its_artifact_says_the_same(tmp_path):
 def test_an_artifact_whose_weights_do_not_fit_its_definition_is_refused(tmp_path):
     parameters = {f"parameters/{key}": Array(value, "weights") for key, value in built().state_dict().items()}
     settings = json.dumps({"network": DEFINITION | {"units": [7, 3]}})
-    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Array([3, 4], "shape")}, {"settings": settings})
+    artifacts.write(
+        tmp_path / "n.h5", parameters | {"image_shape": Array([3, 4], "shape")}, {"settings": settings}
+    )
     with pytest.raises(RuntimeError):
         trained_networks.read(tmp_path / "n.h5")
 
@@ -121,18 +130,25 @@ def some_images(count, image_shape):
 def pooled(plane, size):
     """The largest of each whole size x size block; what is left at the end belongs to none."""
     height, width = (length // size for length in plane.shape)
-    blocks = [[plane[size * i : size * (i + 1), size * j : size * (j + 1)] for j in range(width)] for i in range(height)]
+    blocks = [
+        [plane[size * i : size * (i + 1), size * j : size * (j + 1)] for j in range(width)]
+        for i in range(height)
+    ]
     return np.array([[block.max() for block in row] for row in blocks])
 
 
 def by_hand(network, images, pool, function):
     """Logits, with the activation before the pooling as papers have it."""
     convolution, *above = [
-        (layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in architectures.weight_layers(network)
+        (layer.weight.detach().numpy(), layer.bias.detach().numpy())
+        for layer in architectures.weight_layers(network)
     ]
     rows = []
     for image in images.numpy():
-        planes = [correlate2d(image, kernel[0], mode="valid") + bias for kernel, bias in zip(*convolution, strict=True)]
+        planes = [
+            correlate2d(image, kernel[0], mode="valid") + bias
+            for kernel, bias in zip(*convolution, strict=True)
+        ]
         rows.append(np.concatenate([pooled(function(plane), pool).ravel() for plane in planes]))
     values = np.array(rows)
     for number, (weight, bias) in enumerate(above):
@@ -167,7 +183,9 @@ def test_a_convolutional_network_may_have_any_number_of_layers_above(units):
     network = convolutional((7, 10), units=units)
     images = some_images(3, (7, 10))
     assert len(architectures.weight_layers(network)) == 1 + len(units)
-    assert network(images).detach().numpy() == pytest.approx(by_hand(network, images, 2, FUNCTIONS["relu"]), abs=1e-12)
+    assert network(images).detach().numpy() == pytest.approx(
+        by_hand(network, images, 2, FUNCTIONS["relu"]), abs=1e-12
+    )
 
 
 def test_weight_layers_of_a_convolutional_network_begin_with_the_convolution():
@@ -217,7 +235,9 @@ def test_a_convolutional_network_read_from_its_artifact_says_the_same(tmp_path):
     network = convolutional((7, 10), seed=1).float()
     parameters = {f"parameters/{key}": Array(value, "weights") for key, value in network.state_dict().items()}
     settings = {"network": CONVOLUTION, "seed": 0}
-    artifacts.write(tmp_path / "n.h5", parameters | {"image_shape": Array((7, 10), "shape")}, {"settings": settings})
+    artifacts.write(
+        tmp_path / "n.h5", parameters | {"image_shape": Array((7, 10), "shape")}, {"settings": settings}
+    )
     again = trained_networks.read(tmp_path / "n.h5")
     images = some_images(5, (7, 10)).float()
     assert torch.equal(again(images), network(images))

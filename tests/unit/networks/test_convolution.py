@@ -45,7 +45,9 @@ def test_values_and_gradients_are_those_of_torch(dtype, channels, kernel, pool, 
     close = {"rtol": 0, "atol": TOLERANCES[dtype]}
     torch.testing.assert_close(own(images), wanted, **close)
     weights = torch.randn(wanted.shape, dtype=dtype, generator=generator)
-    for found, expected in zip(gradients(own, images, weights), gradients(plain, images, weights), strict=True):
+    for found, expected in zip(
+        gradients(own, images, weights), gradients(plain, images, weights), strict=True
+    ):
         torch.testing.assert_close(found, expected, **close)
 
 
@@ -62,7 +64,9 @@ def test_of_equal_values_the_first_has_the_gradient(pool):
     own, plain = both(2, 2, pool)
     images = torch.ones(1, 1, 7, 8, dtype=torch.float64)
     weights = torch.randn(plain(images).shape, dtype=torch.float64)
-    for found, expected in zip(gradients(own, images, weights), gradients(plain, images, weights), strict=True):
+    for found, expected in zip(
+        gradients(own, images, weights), gradients(plain, images, weights), strict=True
+    ):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
@@ -78,7 +82,11 @@ def test_what_is_no_number_is_not_hidden_by_the_maximum():
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_second_derivative_is_refused(layer):
     own, _ = both(2, 3, 2)
-    x = torch.rand(1, 1, 8, 8, dtype=torch.float64) if layer == 0 else torch.rand(1, 2, 3, 2, 3, 2, dtype=torch.float64)
+    x = (
+        torch.rand(1, 1, 8, 8, dtype=torch.float64)
+        if layer == 0
+        else torch.rand(1, 2, 3, 2, 3, 2, dtype=torch.float64)
+    )
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(own[layer](x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -122,7 +130,9 @@ def test_a_pointwise_convolution_is_a_convolution(memory_format):
 )
 def test_uneven_padding_is_that_of_a_padded_copy(stride, kernel, fewer, size, depthwise):
     torch.manual_seed(0)
-    layer = UnevenlyPadded(4, 4, kernel, stride, padding=(2, 1), fewer=fewer, groups=4 if depthwise else 1).double()
+    layer = UnevenlyPadded(
+        4, 4, kernel, stride, padding=(2, 1), fewer=fewer, groups=4 if depthwise else 1
+    ).double()
     x = torch.randn(2, 4, *size, dtype=torch.float64)
     copy = pad(x, (1 - fewer[1], 1, 2 - fewer[0], 2))
     torch.testing.assert_close(layer(x), conv2d(copy, layer.weight, layer.bias, stride, groups=layer.groups))

@@ -76,7 +76,14 @@ def test_the_bounds_belong_to_the_box_and_may_be_others():
     originals, adversarial = pictures()
     adversarial[0, 1, 0], adversarial[1, 0, 1], adversarial[2, 0, 1] = 0.0, 1.0, 2.0
     ones = torch.ones(6, dtype=torch.long)
-    assert outcome(brightest, originals, adversarial, ones)[0].tolist() == [True, True, False, True, True, True]
+    assert outcome(brightest, originals, adversarial, ones)[0].tolist() == [
+        True,
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
     assert outcome(brightest, originals, adversarial, ones, (0.0, 2.0))[0].all()
     assert not outcome(brightest, originals, adversarial, ones, (0.1, 0.7))[0].any()
 

@@ -48,7 +48,9 @@ def same_masks(monkeypatch):
 def by_torch(network, entering, labels, weight):
     """The gradients of the sum of cross-entropies by the parameters, one vector, and by what enters, (b, n)."""
     entering = {place: values.clone().requires_grad_() for place, values in entering.items()}
-    loss = weight * sum(cross_entropy(above(network, k)(v), labels, reduction="sum") for k, v in entering.items())
+    loss = weight * sum(
+        cross_entropy(above(network, k)(v), labels, reduction="sum") for k, v in entering.items()
+    )
     parameters = [*above(network, min(entering)).parameters()]
     found = torch.autograd.grad(loss, [*parameters, *entering.values()])
     return flat(found[: len(parameters)]), found[len(parameters) :]
@@ -75,7 +77,9 @@ def test_the_slopes_are_those_by_the_outputs_of_each_layer(monkeypatch, dropout)
     torch.testing.assert_close(found.slopes[0].t(), slope)
     for place in (1, 2):
         values = found.passes[place].values.t()
-        torch.testing.assert_close(found.slopes[place].t(), by_torch(network, {place: values}, labels, 0.5)[1][0])
+        torch.testing.assert_close(
+            found.slopes[place].t(), by_torch(network, {place: values}, labels, 0.5)[1][0]
+        )
     assert sorted(backpropagated(layers_of(network), {0: images.t()}, labels, 0.5).slopes) == [1, 2]
 
 
@@ -117,8 +121,12 @@ def test_other_networks_are_not_taken_for_fully_connected_ones(network):
 def test_the_layers_are_those_of_the_network(dropout):
     network = network_of("relu", dropout)
     layers = layers_of(network)
-    assert [layer.linear for layer in layers] == [module for module in network if isinstance(module, nn.Linear)]
-    assert [layer.dropout for layer in layers] == ([m for m in network if isinstance(m, Dropout)] or [None] * 3)
+    assert [layer.linear for layer in layers] == [
+        module for module in network if isinstance(module, nn.Linear)
+    ]
+    assert [layer.dropout for layer in layers] == (
+        [m for m in network if isinstance(m, Dropout)] or [None] * 3
+    )
     assert [layer.activation is None for layer in layers] == [False, False, True]
     assert len(layers_of(network_of(units=(3,)))) == 1
 

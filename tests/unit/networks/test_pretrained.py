@@ -67,7 +67,11 @@ def test_padding_keeps_the_size_and_puts_what_is_odd_below_and_to_the_right():
 def test_a_block_adds_its_input_where_the_shape_stays():
     from blindspots.networks.efficientnet_lite import Block
 
-    same, wider, halved = Block(4, 4, 3, 1, 6, (8, 8)), Block(4, 5, 3, 1, 6, (8, 8)), Block(4, 4, 3, 2, 6, (8, 8))
+    same, wider, halved = (
+        Block(4, 4, 3, 1, 6, (8, 8)),
+        Block(4, 5, 3, 1, 6, (8, 8)),
+        Block(4, 4, 3, 2, 6, (8, 8)),
+    )
     assert [block.skips for block in (same, wider, halved)] == [True, False, False]
     x = torch.rand(2, 4, 8, 8)
     assert torch.equal(same(x), x + same.residual(x))
@@ -96,7 +100,13 @@ def with_batch_norm(seed=0):
 
 
 def without_batch_norm():
-    layers = [nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(4 * 16, 5)]
+    layers = [
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU6(),
+        nn.Conv2d(4, 4, 3, groups=4),
+        nn.Flatten(),
+        nn.Linear(4 * 16, 5),
+    ]
     return nn.Sequential(*layers).eval()
 
 
@@ -110,9 +120,13 @@ def test_weights_are_taken_over_with_the_batch_normalisations_folded_in():
 
 def test_weights_that_do_not_fit_are_refused_with_the_place():
     weights = with_batch_norm().state_dict()
-    with pytest.raises(ValueError, match=r"tensor 1 of 6 has shape \(4, 3, 3, 3\); the network has \(5, 3, 3, 3\) there"):
+    with pytest.raises(
+        ValueError, match=r"tensor 1 of 6 has shape \(4, 3, 3, 3\); the network has \(5, 3, 3, 3\) there"
+    ):
         load_matching_weights(nn.Sequential(nn.Conv2d(3, 5, 3)), weights)
-    with pytest.raises(ValueError, match=r"tensor 3 of 2 has shape none; the network has \(4, 1, 3, 3\) there"):
+    with pytest.raises(
+        ValueError, match=r"tensor 3 of 2 has shape none; the network has \(4, 1, 3, 3\) there"
+    ):
         load_matching_weights(without_batch_norm(), nn.Sequential(nn.Conv2d(3, 4, 3)).state_dict())
 
 
@@ -125,9 +139,20 @@ def saved(network, path):
 
 def loaded(folder, definition, digest, monkeypatch):
     monkeypatch.setattr(load.downloads, "default_cache", lambda: folder / "cache")
-    settings = {"network": definition, "weights": {"name": "w.pth", "sha256": digest}, "image_shape": [3, 64, 64]}
+    settings = {
+        "network": definition,
+        "weights": {"name": "w.pth", "sha256": digest},
+        "image_shape": [3, 64, 64],
+    }
     sources = {"sources": [{"kind": "folder", "path": str(folder)}]}
-    arguments = ["--output", str(folder / "n.h5"), "--settings", json.dumps(settings), "--unrecorded", json.dumps(sources)]
+    arguments = [
+        "--output",
+        str(folder / "n.h5"),
+        "--settings",
+        json.dumps(settings),
+        "--unrecorded",
+        json.dumps(sources),
+    ]
     return load.main(arguments)
 
 

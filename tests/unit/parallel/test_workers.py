@@ -24,7 +24,9 @@ def test_results_come_in_the_order_of_the_items_whatever_the_number_of_threads(t
     with Workers(threads) as workers:
         products = list(workers.map(lambda value: value @ value.T, values))
     with Workers(1) as workers:
-        assert all(torch.equal(a, b) for a, b in zip(products, workers.map(lambda v: v @ v.T, values), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(products, workers.map(lambda v: v @ v.T, values), strict=True)
+        )
 
 
 def test_as_many_pieces_as_there_are_threads_are_computed_at_the_same_time():
@@ -46,7 +48,9 @@ def test_torch_computes_each_piece_with_one_thread_and_has_its_threads_again_aft
 def test_no_library_computes_a_piece_with_more_than_one_thread():
     def threads(_):
         torch.ones(4, 4) @ torch.ones(4, 4)
-        return {library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openmp"}
+        return {
+            library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openmp"
+        }
 
     with Workers(2) as workers:
         assert all(found <= {1} for found in workers.map(threads, range(4)))
@@ -92,7 +96,9 @@ with Workers(2) as workers:
     print("begun", flush=True)
     list(pieces)
 """
-    with subprocess.Popen([sys.executable, "-c", program], cwd=WORKFLOW, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=WORKFLOW, stdout=subprocess.PIPE, text=True
+    ) as run:
         assert run.stdout.readline() == "begun\n"
         run.send_signal(signal.SIGINT)
         begun = time.monotonic()
@@ -111,14 +117,20 @@ class TestProcesses:
     def test_results_come_in_the_order_of_the_items_whatever_the_number_of_processes(self, processes):
         values = [torch.randn(20, 30, generator=torch.Generator().manual_seed(seed)) for seed in range(17)]
         with Processes(processes) as workers:
-            found = list(workers.map(lambda index: Both(values[index] @ values[index].T, torch.tensor(index)), range(17)))
+            found = list(
+                workers.map(
+                    lambda index: Both(values[index] @ values[index].T, torch.tensor(index)), range(17)
+                )
+            )
         assert all(torch.equal(pair.a, value @ value.T) for pair, value in zip(found, values, strict=True))
         assert [pair.b.item() for pair in found] == [*range(17)]
 
     def test_pieces_are_computed_by_other_processes_at_the_same_time(self):
         meeting = multiprocessing.get_context("fork").Barrier(3)
         with Processes(3) as workers:
-            met = workers.map(lambda _: Both(torch.tensor(meeting.wait(10)), torch.tensor(os.getpid())), range(3))
+            met = workers.map(
+                lambda _: Both(torch.tensor(meeting.wait(10)), torch.tensor(os.getpid())), range(3)
+            )
             places, others = zip(*met, strict=True)
         assert sorted(place.item() for place in places) == [0, 1, 2]
         assert len({other.item() for other in others} | {os.getpid()}) == 4
@@ -142,7 +154,9 @@ class TestProcesses:
             "    list(workers.map(lambda _: print(os.getpid(), flush=True) or time.sleep(60), range(2)))\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(WORKFLOW)}
-        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment) as run:
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
+        ) as run:
             copies = [psutil.Process(int(run.stdout.readline())) for _ in range(2)]
             run.kill()
         gone, alive = psutil.wait_procs(copies, timeout=10)

@@ -49,7 +49,11 @@ def cells(**changes):
         values[table, row, "instability"] = 0.4
     errors = {"sigmoid_pools": 1.4, "relu_pools": 1.1, "sigmoid_decay": 1.65, "sigmoid_dropout": 1.32}
     errors |= {"relu_decay": 1.65, "relu_dropout": 1.64}
-    errors |= {f"{units}_{place}": 1.2 if place == "hidden" else 1.4 for units in ("sigmoid", "relu") for place in PLACES}
+    errors |= {
+        f"{units}_{place}": 1.2 if place == "hidden" else 1.4
+        for units in ("sigmoid", "relu")
+        for place in PLACES
+    }
     for name, error in errors.items():
         values["adversarial_training", name, "error_test"] = error
     for key, value in changes.items():
@@ -90,7 +94,10 @@ def of(table, rows, columns, value):
                 for name in names
             },
         ),
-        (claims.for_photographs, {f"figure5__EfficientNetLite{k}__EfficientNetLite{k}": 30.0 for k in (0, 1)}),
+        (
+            claims.for_photographs,
+            {f"figure5__EfficientNetLite{k}__EfficientNetLite{k}": 30.0 for k in (0, 1)},
+        ),
         (claims.without_the_extreme, {"table2__softmax3__softmax3": 40.0}),
         (claims.smaller_than_noise, {"table2__softmax2__distortion": 0.1}),
         (claims.across_models, of("table2", TABLE2, TABLE2, 2.0)),
@@ -101,7 +108,10 @@ def of(table, rows, columns, value):
         (claims.noise_is_harmless, {f"table4__noise_0.06__{name}": 30.0 for name in TABLE4}),
         (claims.most_resilient, of("table2", TABLE2, ["AE400_10"], 20.0)),
         (claims.not_immune, of("table2", TABLE2, ["AE400_10"], 2.0)),
-        (claims.half_under_noise, {"figure7__noise_1.0__softmax1": 85.0, "figure7__noise_1.0__N200_200_10": 5.0}),
+        (
+            claims.half_under_noise,
+            {"figure7__noise_1.0__softmax1": 85.0, "figure7__noise_1.0__N200_200_10": 5.0},
+        ),
         (claims.half_under_noise, {"figure7__softmax1__softmax1": 99.0}),
         (claims.trained_below, {"adversarial_training__relu_pools__error_test": 1.21}),
         (claims.dropout_helps, {"adversarial_training__sigmoid_dropout__error_test": 1.64}),
@@ -119,7 +129,9 @@ def test_a_claim_that_holds_for_most_pairs_is_supported_in_part():
     assert verdict(claims.across_models, cells(table2__softmax1__softmax2=2.0)) == PARTLY
 
 
-@pytest.mark.parametrize(("claim", "how"), [(claims.trained_below, "pools"), (claims.dropout_helps, "dropout")])
+@pytest.mark.parametrize(
+    ("claim", "how"), [(claims.trained_below, "pools"), (claims.dropout_helps, "dropout")]
+)
 def test_either_kind_of_unit_may_be_that_of_the_paper(claim, how):
     names = [f"adversarial_training__{units}_{how}__error_test" for units in ("sigmoid", "relu")]
     frame = cells()
@@ -129,8 +141,12 @@ def test_either_kind_of_unit_may_be_that_of_the_paper(claim, how):
 
 def test_what_training_again_may_undo_is_supported_in_part():
     assert verdict(claims.trained_below, cells(adversarial_training__relu_pools__error_test=1.17)) == PARTLY
-    assert verdict(claims.dropout_helps, cells(adversarial_training__sigmoid_dropout__error_test=1.1)) == PARTLY
-    assert verdict(claims.dropout_helps, cells(adversarial_training__sigmoid_decay__error_test=1.85)) == PARTLY
+    assert (
+        verdict(claims.dropout_helps, cells(adversarial_training__sigmoid_dropout__error_test=1.1)) == PARTLY
+    )
+    assert (
+        verdict(claims.dropout_helps, cells(adversarial_training__sigmoid_decay__error_test=1.85)) == PARTLY
+    )
     assert verdict(claims.higher_layers, cells(adversarial_training__relu_hidden__error_test=1.38)) == REFUTED
 
 
@@ -147,7 +163,9 @@ def test_errors_of_one_training_or_of_missing_networks_are_not_tested(claim):
 def test_trainings_are_compared_by_welchs_test_from_their_means_and_stds():
     rng = np.random.default_rng(0)
     one, other = rng.normal(1.2, 0.1, 5), rng.normal(1.4, 0.2, 4)
-    found = claims.Trainings(one.mean(), one.std(ddof=1), 5).below(claims.Trainings(other.mean(), other.std(ddof=1), 4))
+    found = claims.Trainings(one.mean(), one.std(ddof=1), 5).below(
+        claims.Trainings(other.mean(), other.std(ddof=1), 4)
+    )
     assert found == pytest.approx(stats.ttest_ind(one, other, equal_var=False, alternative="less").pvalue)
     alone = claims.Trainings(one.mean(), one.std(ddof=1), 5).below(1.3)
     assert alone == pytest.approx(stats.ttest_1samp(one, 1.3, alternative="less").pvalue)
@@ -167,7 +185,9 @@ def test_images_without_an_example_count_against_the_first_claim():
 
 def test_rates_of_the_same_images_are_not_counted_as_those_of_several_sets():
     # 28 % of the 1,000 images are surely more than 20 %, 23 % are not, and no more so as five rows of them say it.
-    others = {f"table2__{row}__{column}": 23.0 for row in TABLE2 for column in TABLE2 if row != column != "AE400_10"}
+    others = {
+        f"table2__{row}__{column}": 23.0 for row in TABLE2 for column in TABLE2 if row != column != "AE400_10"
+    }
     resilient = {f"table2__{row}__AE400_10": 20.0 for row in TABLE2 if row != "AE400_10"}
     assert verdict(claims.most_resilient, cells(**(others | resilient))) == REFUTED
     assert verdict(claims.most_resilient, cells(**({name: 28.0 for name in others} | resilient))) == SUPPORTED
@@ -178,7 +198,11 @@ def test_a_claim_without_its_cells_is_not_tested_and_says_which_is_missing():
     found = findings(frame[frame["table"] != "figure7"])
     assert found[claims.half_under_noise.__doc__].verdict == NOT_TESTED
     assert "figure7" in found[claims.half_under_noise.__doc__].test
-    others = [finding.verdict for statement, finding in found.items() if statement != claims.half_under_noise.__doc__]
+    others = [
+        finding.verdict
+        for statement, finding in found.items()
+        if statement != claims.half_under_noise.__doc__
+    ]
     assert set(others) == {SUPPORTED}
 
 
@@ -211,7 +235,9 @@ def test_so_few_units_that_nothing_can_be_told_of_them_are_not_taken_for_alike()
 def test_what_other_networks_leave_untested_is_told(networks):
     frame = cells()
     others = set(TABLE4) - set(networks)
-    frame = frame[~((frame["table"] == "table4") & (frame["row"].isin(others) | frame["column"].isin(others)))]
+    frame = frame[
+        ~((frame["table"] == "table4") & (frame["row"].isin(others) | frame["column"].isin(others)))
+    ]
     untested = findings(frame)[claims.less_across_training_sets.__doc__]
     assert untested.verdict == NOT_TESTED
     assert "no networks to compare" in untested.test

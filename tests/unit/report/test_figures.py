@@ -93,7 +93,9 @@ def curves():
     return figures.training_curves(histories(), 1e-5)
 
 
-@pytest.mark.parametrize("draw", [lambda: pairs(6, 6), curves, lambda: drawn_filters(weights(23)), rows, triples])
+@pytest.mark.parametrize(
+    "draw", [lambda: pairs(6, 6), curves, lambda: drawn_filters(weights(23)), rows, triples]
+)
 def test_the_same_picture_has_the_same_bytes(tmp_path, draw):
     assert saved(draw(), tmp_path / "a.png") == saved(draw(), tmp_path / "b.png")
 
@@ -152,7 +154,9 @@ def test_training_curves_have_every_network_and_the_error_in_percent():
     given = histories()
     figure = figures.training_curves(given, 1e-5)
     lines = {
-        axis.get_title(): {line.get_label(): line.get_ydata() for line in axis.lines if not line.get_label().startswith("_")}
+        axis.get_title(): {
+            line.get_label(): line.get_ydata() for line in axis.lines if not line.get_label().startswith("_")
+        }
         for axis in figure.axes
     }
     figures.plt.close(figure)
@@ -166,7 +170,8 @@ def test_training_curves_have_every_network_and_the_error_in_percent():
 def test_training_curves_of_minibatches_lack_the_gradient_and_keep_the_colours():
     given = histories()
     without = {
-        name: {k: v for k, v in history.items() if name != "M1" or "gradient" not in k} for name, history in given.items()
+        name: {k: v for k, v in history.items() if name != "M1" or "gradient" not in k}
+        for name, history in given.items()
     }
     panels = []
     for histories_drawn in (given, without):
@@ -252,7 +257,10 @@ def test_each_row_has_its_images_in_order_below_its_label(count, columns):
     figures.plt.close(figure)
     assert words(figure) == ["a title", *given]
     wanted = [
-        image for start in range(0, count, columns) for row in list(given.values())[start : start + columns] for image in row
+        image
+        for start in range(0, count, columns)
+        for row in list(given.values())[start : start + columns]
+        for image in row
     ]
     found = shown(figure)
     assert len({top for _, top, _ in found}) == -(-count // columns)
@@ -273,12 +281,15 @@ def test_rows_may_have_different_numbers_of_images():
 
 
 @pytest.mark.parametrize(
-    "draw", [lambda shape: figures.image_rows(unit_rows(3, 4, shape), "rows"), lambda shape: triples(4, shape)]
+    "draw",
+    [lambda shape: figures.image_rows(unit_rows(3, 4, shape), "rows"), lambda shape: triples(4, shape)],
 )
 def test_color_images_are_shown_in_their_colors_and_gray_ones_on_one_scale(draw):
     gray, color = draw((4, 6)), draw((3, 4, 6))
     figures.plt.close("all")
-    assert {(*picture.get_clim(), picture.get_cmap().name) for picture in gray.axes[0].images} == {(0, 1, "gray")}
+    assert {(*picture.get_clim(), picture.get_cmap().name) for picture in gray.axes[0].images} == {
+        (0, 1, "gray")
+    }
     assert {pixels.shape for _, _, pixels in shown(color)} == {(4, 6, 3)}
     assert np.array_equal(shown(color)[0][2], pictures(1, 3, 4, 6)[0].transpose(1, 2, 0))
 
@@ -304,7 +315,9 @@ def test_words_and_pictures_lie_on_the_page_and_never_over_each_other(small, col
     for figure in (
         figures.image_rows({f"{i} {LONG}": pictures(6, *small) for i in range(3)}, LONG, columns),
         figures.image_rows({"one $ and $ more_less": pictures(1, *small)}, LONG, columns),
-        figures.magnified({LONG: (pictures(3, *small), pictures(3, *small), ["a → b", LONG, LONG])}, LONG, 10, columns),
+        figures.magnified(
+            {LONG: (pictures(3, *small), pictures(3, *small), ["a → b", LONG, LONG])}, LONG, 10, columns
+        ),
     ):
         found = boxes(figure)
         figures.plt.close(figure)
@@ -395,7 +408,9 @@ def written_photographs(folder, shards=7, each=10):
             "distortion": np.where(success, 0.1, np.nan),
         }
         for part in range(shards):
-            cut = {name: Array(values[part * each : (part + 1) * each], name) for name, values in whole.items()}
+            cut = {
+                name: Array(values[part * each : (part + 1) * each], name) for name, values in whole.items()
+            }
             paths["shards"].append(folder / f"{network}-{part}.h5")
             artifacts.write(paths["shards"][-1], cut, {})
         paths["gathered"].append(folder / f"{network}.h5")
@@ -408,7 +423,11 @@ def written_photographs(folder, shards=7, each=10):
 def test_photographs_of_all_shards_are_drawn_up_to_as_many_as_the_paper_has(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "magnified", lambda blocks, *_: drawn.append(blocks) or figures.plt.figure())
-    inputs = [word for role, paths in written_photographs(tmp_path).items() for word in (f"--{role}", *map(str, paths))]
+    inputs = [
+        word
+        for role, paths in written_photographs(tmp_path).items()
+        for word in (f"--{role}", *map(str, paths))
+    ]
     networks_rows = [{"name": name, "network": name} for name in "AB"]
     settings = {"table": "figure5", "rows": networks_rows, "columns": ["A", "B"], "images": "pictures"}
     output = tmp_path / "figure5.png"
@@ -428,12 +447,22 @@ def test_photographs_of_all_shards_are_drawn_up_to_as_many_as_the_paper_has(tmp_
 
 def test_a_network_for_which_nothing_was_found_has_no_examples_drawn(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(figures, "image_pairs", lambda blocks, _: drawn.append(blocks) or figures.plt.figure())
-    digits = {"test/images": Array(np.zeros((3, 4, 6), np.uint8), "x"), "test/labels": Array(np.arange(3), "classes")}
+    monkeypatch.setattr(
+        figures, "image_pairs", lambda blocks, _: drawn.append(blocks) or figures.plt.figure()
+    )
+    digits = {
+        "test/images": Array(np.zeros((3, 4, 6), np.uint8), "x"),
+        "test/labels": Array(np.arange(3), "classes"),
+    }
     artifacts.write(tmp_path / "data.h5", digits, {})
     for network, success in {"A": np.zeros(3, bool), "B": np.ones(3, bool)}.items():
         sizes = Array(np.where(success, 0.1, np.nan), "sizes")
-        shard = {"index": np.arange(3), "labels": np.arange(3), "images": np.ones((3, 4, 6), np.float32), "success": success}
+        shard = {
+            "index": np.arange(3),
+            "labels": np.arange(3),
+            "images": np.ones((3, 4, 6), np.float32),
+            "success": success,
+        }
         artifacts.write(tmp_path / f"{network}.h5", {name: Array(v, name) for name, v in shard.items()}, {})
         artifacts.write(tmp_path / f"{network}_gathered.h5", {"distortion": sizes}, {})
     wrong = {f"misclassified/{row}/{row}": Array(np.ones(1), "wrong") for row in "AB"}
@@ -444,7 +473,12 @@ def test_a_network_for_which_nothing_was_found_has_no_examples_drawn(tmp_path, m
     rows = [{"name": name, "network": name} for name in "BA"]
     settings = {"table": "figure7", "rows": rows, "columns": ["A", "B"], "images": "test"}
     with pytest.warns(RuntimeWarning, match="empty slice"):
-        assert plot_adversarial.main([*inputs, "--output", str(tmp_path / "f.png"), "--settings", json.dumps(settings)]) == 0
+        assert (
+            plot_adversarial.main(
+                [*inputs, "--output", str(tmp_path / "f.png"), "--settings", json.dumps(settings)]
+            )
+            == 0
+        )
     assert [len(originals) for originals, _, _ in drawn[0].values()] == [3, 0]
 
 

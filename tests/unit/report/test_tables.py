@@ -74,7 +74,10 @@ def test_cells_are_written_with_exactly_these_columns_and_read_back(tmp_path, so
     cells = cells_of(source)
     path = written(tmp_path, cells, row_labels={"M2": "the second"})[3]
     assert path.read_text().splitlines()[0] == COLUMNS
-    assert {(line["row"], line["row_label"]) for line in lines_of(path)} == {("M1", "M1"), ("M2", "the second")}
+    assert {(line["row"], line["row_label"]) for line in lines_of(path)} == {
+        ("M1", "M1"),
+        ("M2", "the second"),
+    }
     for line, cell in zip(lines_of(path), cells, strict=True):
         for key in ("table", "row", "column", "unit", "verdict", "artifact", "array"):
             assert line[key] == getattr(cell, key)
@@ -114,9 +117,17 @@ def test_every_cell_names_the_dataset_that_it_can_be_recomputed_from(source):
 
 
 def test_verdicts_stand_only_where_the_paper_has_a_number(source):
-    assert [cell.verdict for cell in cells_of(source)] == ["agrees", "agrees", "not comparable", "not comparable"]
+    assert [cell.verdict for cell in cells_of(source)] == [
+        "agrees",
+        "agrees",
+        "not comparable",
+        "not comparable",
+    ]
     other = {("M1", "error"): Number("26.2", 256, None)}
-    assert [cell.verdict for cell in cells_of(source, other)] == ["not comparable"] * 2 + ["differs", "not comparable"]
+    assert [cell.verdict for cell in cells_of(source, other)] == ["not comparable"] * 2 + [
+        "differs",
+        "not comparable",
+    ]
 
 
 def test_a_printed_zero_is_a_number_of_the_paper(source):
@@ -143,13 +154,17 @@ def test_without_any_number_of_the_paper_the_columns_are_the_same(tmp_path, sour
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_mean_of_nothing_agrees_with_nothing(tmp_path):
     artifacts.write(tmp_path / "none.h5", {"size": Array(np.full(3, np.nan), "nothing found")}, {})
-    cell = Table("t", PRINTED, True).mean("M2", "distortion", "rms", [CellArray(tmp_path / "none.h5", "size")])
+    cell = Table("t", PRINTED, True).mean(
+        "M2", "distortion", "rms", [CellArray(tmp_path / "none.h5", "size")]
+    )
     assert cell.n == 0
     assert cell.verdict == "not comparable"
 
 
 def test_replicates_are_averaged_with_their_std_and_every_source_named(tmp_path, source):
-    cell = Table("t", PRINTED, True).rate("M2", "error", [CellArray(source, "wrong"), CellArray(source, "all wrong")])
+    cell = Table("t", PRINTED, True).rate(
+        "M2", "error", [CellArray(source, "wrong"), CellArray(source, "all wrong")]
+    )
     assert (cell.value, cell.n) == (63.0, 200)
     assert cell.std_over_seeds == pytest.approx(np.std([26, 100], ddof=1))
     assert cell.artifact.split(";") == [str(source)] * 2
@@ -218,7 +233,10 @@ def test_the_papers_numbers_are_read_as_printed(tmp_path):
     (tmp_path / "t.csv").write_text(
         "row,column,printed,n,amplified_to,network\nM1,error,2.40,30000,,\nM1,distortion,100,256,0.1,AlexNet\nM1,upper,5e-5,,,\n"
     )
-    wanted = {("M1", "error"): Number("2.40", 30000, None), ("M1", "distortion"): Number("100", 256, 0.1, "AlexNet")}
+    wanted = {
+        ("M1", "error"): Number("2.40", 30000, None),
+        ("M1", "distortion"): Number("100", 256, 0.1, "AlexNet"),
+    }
     wanted["M1", "upper"] = Number("5e-5", None, None)
     assert paper.read_paper([tmp_path / "t.csv"]) == wanted
     assert paper.read_paper([]) == {}
@@ -239,6 +257,12 @@ def test_the_papers_numbers_are_read_as_printed(tmp_path):
 )
 def test_a_note_says_what_misclassified_images_were_led_to(tmp_path, targets, words):
     status = np.zeros(3, np.uint8).astype(h5py.enum_dtype({"converged": 0}, basetype="u1"))
-    arrays = {"predicted": [0, 1, 1], "labels": [0, 0, 1], "target": targets, "success": [True] * 3, "status": status}
+    arrays = {
+        "predicted": [0, 1, 1],
+        "labels": [0, 0, 1],
+        "target": targets,
+        "success": [True] * 3,
+        "status": status,
+    }
     artifacts.write(tmp_path / "a.h5", {name: Array(values, "some") for name, values in arrays.items()}, {})
     assert words in tabulate_baseline._outcome(tmp_path / "a.h5", "random")

@@ -30,11 +30,19 @@ def verdicts(tmp_path):
 
     def call(program, settings, **files):
         files |= {"paper": ["paper.csv"], "output": ["t.csv", "t.md", "t.html", "t.cells.csv"]}
-        words = [word for role, names in files.items() for word in (f"--{role}", *(str(tmp_path / name) for name in names))]
+        words = [
+            word
+            for role, names in files.items()
+            for word in (f"--{role}", *(str(tmp_path / name) for name in names))
+        ]
         common = {"table": "t", "columns": ["M1"], "replicates": 1, "attack": {"target": "random"}}
         assert program.main([*words, "--settings", json.dumps(common | settings)]) == 0
         cells = pd.read_csv(tmp_path / "t.cells.csv", dtype={"paper": str}).set_index(["row", "column"])
-        return {name: (cell["paper"], cell["verdict"]) for name, cell in cells.iterrows() if isinstance(cell["paper"], str)}
+        return {
+            name: (cell["paper"], cell["verdict"])
+            for name, cell in cells.iterrows()
+            if isinstance(cell["paper"], str)
+        }
 
     return call
 
@@ -58,14 +66,24 @@ def transfer(verdicts, folder, missed=0, amplified_to=0.1, comparable=True):
 def baseline(verdicts, folder, missed=0, comparable=True):
     """Of a network that errs in 2 % of the images."""
     success = np.arange(IMAGES) >= missed
-    found = {"success": success, "distortion": np.where(success, SIZES, np.nan), "residual": np.where(success, 0, np.nan)}
+    found = {
+        "success": success,
+        "distortion": np.where(success, SIZES, np.nan),
+        "residual": np.where(success, 0, np.nan),
+    }
     classes = {"predicted": np.zeros(IMAGES), "labels": np.zeros(IMAGES), "target": np.ones(IMAGES)}
     found |= {"status": success.astype(np.uint8).astype(STATUS)} | classes
     artifacts.write(folder / "a.h5", {name: Array(value, "some") for name, value in found.items()}, {})
     artifacts.write(folder / "o.h5", {"misclassified/test/M1": Array(np.arange(IMAGES) < 20, "some")}, {})
     artifacts.write(folder / "n.h5", {"converged": Array(True, "some")}, {})
     settings = {"errors_on": ["test"], "linear": [], "refined_to": {"M1": 1e-3}, "comparable": comparable}
-    files = {"originals": ["o.h5"], "adversarial": ["a.h5"], "refined": ["a.h5"], "exact": [], "networks": ["n.h5"]}
+    files = {
+        "originals": ["o.h5"],
+        "adversarial": ["a.h5"],
+        "refined": ["a.h5"],
+        "exact": [],
+        "networks": ["n.h5"],
+    }
     return verdicts(tabulate_baseline, settings, **files)
 
 
@@ -84,7 +102,9 @@ def test_the_rates_and_sizes_of_examples_are_held_against_the_papers(verdicts, t
 
 @pytest.mark.parametrize("table", [transfer, baseline])
 def test_none_is_where_the_configuration_says_that_they_cannot_be_compared(table, verdicts, tmp_path):
-    assert {verdict for _, verdict in table(verdicts, tmp_path, comparable=False).values()} == {"not comparable"}
+    assert {verdict for _, verdict in table(verdicts, tmp_path, comparable=False).values()} == {
+        "not comparable"
+    }
 
 
 def test_examples_of_which_some_were_not_found_are_not_held_against_all_of_the_papers(verdicts, tmp_path):

@@ -188,7 +188,10 @@ def test_at_kinks_rows_that_lower_their_value_too_little_are_given_up():
         return evaluation(value, slopes * difference.sign(), value, torch.ones(len(rows)).double())
 
     start, ones = torch.zeros(3, 6).double(), torch.full((3,), 0.01).double()
-    found = {least: minimize_in_box(kinked, start, ones, **OPTIONS | {"min_decrease": least}) for least in (-1, 1e-4, 1e-2)}
+    found = {
+        least: minimize_in_box(kinked, start, ones, **OPTIONS | {"min_decrease": least})
+        for least in (-1, 1e-4, 1e-2)
+    }
     assert (found[1e-4].status == NO_DESCENT).all()
     assert (found[1e-4].evaluations % 10 == 0).all()
     assert (found[1e-2].evaluations <= found[1e-4].evaluations).all()

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blindspots.parallel.workers import Workers
-from blindspots.solvers.limited_memory import CONVERGED, NO_DESCENT, NOT_FINITE, OUT_OF_ITERATIONS, Pairs, Point, minimise
+from blindspots.solvers.limited_memory import (
+    CONVERGED,
+    NO_DESCENT,
+    NOT_FINITE,
+    OUT_OF_ITERATIONS,
+    Pairs,
+    Point,
+    minimise,
+)
 
 
 def two_loops(gradient, pairs):
@@ -57,7 +65,9 @@ def test_the_direction_is_that_of_the_two_loop_recursion_over_the_newest_pairs(s
     for _ in range(steps):
         direction = pairs.direction()
         if kept:
-            assert direction.numpy() == pytest.approx(two_loops(gradient, kept[-most:]).numpy(), rel=1e-6, abs=1e-9)
+            assert direction.numpy() == pytest.approx(
+                two_loops(gradient, kept[-most:]).numpy(), rel=1e-6, abs=1e-9
+            )
         length = torch.rand((), generator=generator).item() + 0.01
         before, w = gradient, w + length * direction
         gradient = bowl(w)[1]
@@ -154,7 +164,9 @@ def test_a_gradient_too_small_to_be_squared_is_followed_to_the_end():
     assert found.message in (CONVERGED, NO_DESCENT)
 
 
-@pytest.mark.parametrize("beyond", [(math.nan, math.nan), (math.inf, math.inf), (0.0, math.nan), (-1.0, math.inf)])
+@pytest.mark.parametrize(
+    "beyond", [(math.nan, math.nan), (math.inf, math.inf), (0.0, math.nan), (-1.0, math.inf)]
+)
 def test_a_value_or_gradient_that_is_no_number_further_on_is_too_far(beyond):
     loss, slope = beyond
 
@@ -164,7 +176,9 @@ def test_a_value_or_gradient_that_is_no_number_further_on_is_too_far(beyond):
     start = torch.tensor([-2.0])
     pairs = Pairs(3, start)
     pairs.start(torch.tensor([1.0]))
-    pairs.step(-4.0, pairs.direction(), torch.tensor([2.0]))  # of another function: the first step is too long
+    pairs.step(
+        -4.0, pairs.direction(), torch.tensor([2.0])
+    )  # of another function: the first step is too long
     found = minimise(function, Point.of(function, start), pairs, tolerance=1e-5, max_iterations=50)
     assert found.message == CONVERGED
     assert found.point.values.item() == pytest.approx(1, abs=1e-4)

@@ -55,7 +55,9 @@ def test_the_distance_is_that_of_an_independent_solver(inequalities, kind):
             constraints={"type": "ineq", "fun": lambda u, g=g, b=b: g @ u - b, "jac": lambda u, g=g: g},
             options={"ftol": 1e-14, "maxiter": 500},
         )
-        assert 0.5 * np.sum((result.point[row].numpy() - start) ** 2) == pytest.approx(wanted.fun, rel=1e-6, abs=1e-9)
+        assert 0.5 * np.sum((result.point[row].numpy() - start) ** 2) == pytest.approx(
+            wanted.fun, rel=1e-6, abs=1e-9
+        )
 
 
 def test_a_point_that_satisfies_all_stays():
@@ -69,7 +71,10 @@ def test_what_no_point_of_the_box_satisfies_keeps_its_violation():
     beyond = normals.clamp_min(0).sum(2) + 1  # the most that the box allows, and 1 more
     assert (project(x, normals, beyond, 0, 1).violation >= 1 - 1e-9).all()
     # Also beside others that are satisfied everywhere.
-    normals, beyond = normals.expand(-1, 3, -1).clone(), torch.cat([beyond, beyond - 1e3, beyond - 1e3], dim=1)
+    normals, beyond = (
+        normals.expand(-1, 3, -1).clone(),
+        torch.cat([beyond, beyond - 1e3, beyond - 1e3], dim=1),
+    )
     assert (project(x, normals, beyond, 0, 1).violation >= 1 - 1e-9).all()
 
 
@@ -93,7 +98,9 @@ def alone(row, x, normals, offsets, **options):
 
 
 @settings(max_examples=15)
-@given(seed=st.integers(0, 10**6), size=st.sampled_from([1e-3, 0.1, 1.0, 100.0]), inequalities=st.integers(1, 9))
+@given(
+    seed=st.integers(0, 10**6), size=st.sampled_from([1e-3, 0.1, 1.0, 100.0]), inequalities=st.integers(1, 9)
+)
 @example(seed=3, size=100.0, inequalities=4)
 def test_multipliers_to_begin_with_do_not_change_the_point(seed, size, inequalities):
     # From far away it may need more iterations than usual.
@@ -179,5 +186,7 @@ def test_other_bounds_are_kept(lower, upper):
     result = project(x, normals, offsets, lower, upper)
     assert ((result.point >= lower) & (result.point <= upper)).all()
     assert (result.violation <= 1e-6).all()
-    unit = project((x - lower) / (upper - lower), normals, (offsets - lower * normals.sum(2)) / (upper - lower), 0, 1)
+    unit = project(
+        (x - lower) / (upper - lower), normals, (offsets - lower * normals.sum(2)) / (upper - lower), 0, 1
+    )
     assert result.point.numpy() == pytest.approx(lower + (upper - lower) * unit.point.numpy(), abs=1e-6)

@@ -14,7 +14,9 @@ VALUES = torch.tensor([[3.0, -4.0, 5.0], [-6.0, 7.0, -8.0]], dtype=torch.float64
 @pytest.mark.parametrize("mask", [[True, True], [True, False], [False, False]])
 def test_rows_are_of_the_new_values_where_the_mask_is_true(mask):
     new, old = VALUES.clone(), POINTS.clone()
-    assert torch.equal(where(torch.tensor(mask), new, old), torch.where(torch.tensor(mask)[:, None], VALUES, POINTS))
+    assert torch.equal(
+        where(torch.tensor(mask), new, old), torch.where(torch.tensor(mask)[:, None], VALUES, POINTS)
+    )
     assert torch.equal(new, VALUES)
     assert torch.equal(old, POINTS)
 

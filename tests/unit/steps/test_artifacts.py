@@ -307,7 +307,9 @@ def rename(file):
 def retype(file):
     values = file["images"][()]
     del file["images"]
-    file.create_dataset("images", data=values.astype(np.float64)).attrs["meaning"] = DATASETS["images"].meaning
+    file.create_dataset("images", data=values.astype(np.float64)).attrs["meaning"] = DATASETS[
+        "images"
+    ].meaning
 
 
 def reshape(file):

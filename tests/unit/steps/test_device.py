@@ -70,5 +70,7 @@ def test_a_job_does_not_wait_for_libraries_that_it_does_not_use():
     program += "from blindspots.steps.device import prepare; "
     program += "prepare(SimpleNamespace(), 'cpu'); "
     program += "print({'torchvision', 'torch._dynamo', 'pandas', 'scipy', 'matplotlib'} & sys.modules.keys())"
-    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "workflow", capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT / "workflow", capture_output=True, text=True, check=True
+    )
     assert run.stdout == "set()\n"

@@ -70,17 +70,28 @@ def test_a_removed_docstring_changes_nothing(doc):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("LIMIT = 3", "LIMIT = 4"), ("r**2", "r**3"), ("+ LIMIT", "- LIMIT"), ("no docstring", "other"), ("async def", "def")],
+    [
+        ("LIMIT = 3", "LIMIT = 4"),
+        ("r**2", "r**3"),
+        ("+ LIMIT", "- LIMIT"),
+        ("no docstring", "other"),
+        ("async def", "def"),
+    ],
 )
 def test_a_change_of_what_the_code_does_is_seen(old, new):
     assert old in SOURCE
     assert normalised(SOURCE.replace(old, new)) != normalised(SOURCE)
 
 
-@given(one=st.one_of(st.integers(), st.floats(allow_nan=False), st.text()), other=st.one_of(st.integers(), st.floats()))
+@given(
+    one=st.one_of(st.integers(), st.floats(allow_nan=False), st.text()),
+    other=st.one_of(st.integers(), st.floats()),
+)
 def test_a_changed_constant_is_seen(one, other):
     same = type(one) is type(other) and repr(one) == repr(other)
-    assert (normalised(f"a = {one!r}") == normalised(f"a = {other!r}")) == same or "inf" in repr(one) + repr(other)
+    assert (normalised(f"a = {one!r}") == normalised(f"a = {other!r}")) == same or "inf" in repr(one) + repr(
+        other
+    )
 
 
 def test_normalised_code_is_the_same_in_every_version_of_python():
@@ -124,7 +135,9 @@ def test_training_enters_what_train_imports_and_not_the_attack():
 
 
 def test_indirect_imports_enter():
-    assert "blindspots.solvers.box_lbfgs" in fingerprint("scripts.attack_network").modules  # through blindspots.attack.core
+    assert (
+        "blindspots.solvers.box_lbfgs" in fingerprint("scripts.attack_network").modules
+    )  # through blindspots.attack.core
 
 
 def test_package_files_enter():
@@ -172,7 +185,11 @@ def test_every_third_party_import_has_a_pin_of_its_name():
 # A changed copy of the project
 
 CHANGES = {
-    "comment": ("workflow/blindspots/training/full_batch.py", "import numpy as np\n", "# a comment\nimport numpy as np\n"),
+    "comment": (
+        "workflow/blindspots/training/full_batch.py",
+        "import numpy as np\n",
+        "# a comment\nimport numpy as np\n",
+    ),
     "training": ("workflow/blindspots/training/full_batch.py", '"maxcor": history', '"maxcor": history + 1'),
     "shared": ("workflow/blindspots/steps/artifacts.py", '".tmp"', '".temporary"'),
     "upgrade": ("envs/constraints.txt", "scipy==", "scipy==9"),
@@ -189,7 +206,9 @@ def fingerprints(root):
     code = "import json; from blindspots.steps.fingerprint import fingerprint as f; "
     code += f"print(json.dumps({{name: f(name).sha256 for name in {PROGRAMS!r}}}))"
     environment = os.environ | {"PYTHONPATH": str(root / "workflow"), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True, check=True
+    )
     return json.loads(run.stdout)
 
 

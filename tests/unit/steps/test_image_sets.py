@@ -15,8 +15,15 @@ TRAIN, TEST = (RNG.integers(0, 256, (n, 4, 5), dtype=np.uint8) for n in (12, 7))
 
 @pytest.fixture
 def data(tmp_path):
-    arrays = {"train/images": TRAIN, "test/images": TEST, "train/labels": np.arange(12) % 10, "test/labels": np.arange(7)}
-    artifacts.write(tmp_path / "data.h5", {k: Array(v.astype(np.uint8), "some") for k, v in arrays.items()}, {})
+    arrays = {
+        "train/images": TRAIN,
+        "test/images": TEST,
+        "train/labels": np.arange(12) % 10,
+        "test/labels": np.arange(7),
+    }
+    artifacts.write(
+        tmp_path / "data.h5", {k: Array(v.astype(np.uint8), "some") for k, v in arrays.items()}, {}
+    )
     return tmp_path / "data.h5"
 
 
@@ -47,7 +54,10 @@ def test_photographs_are_read_by_their_indices_and_may_be_none(tmp_path, index):
 def test_a_split_is_read_by_name_and_train_is_all(tmp_path, data):
     artifacts.write(tmp_path / "splits.h5", {"P1": Array(np.array([2, 5]), "indices")}, {})
     assert image_sets.read_split(tmp_path / "splits.h5", "P1").tolist() == [2, 5]
-    assert len(image_sets.read(data, "train", image_sets.read_split(tmp_path / "splits.h5", "train")).labels) == 12
+    assert (
+        len(image_sets.read(data, "train", image_sets.read_split(tmp_path / "splits.h5", "train")).labels)
+        == 12
+    )
 
 
 def test_a_damaged_data_file_is_refused(data):

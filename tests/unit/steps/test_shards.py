@@ -31,6 +31,10 @@ def test_all_shards_of_a_folder_are_one_word_and_a_single_one_keeps_its_name():
 
 
 def test_shards_of_which_one_is_missing_or_twice_there_are_named_one_by_one():
-    for paths in (["1-of-3.h5", "3-of-3.h5"], ["2-of-2.h5", "1-of-2.h5"], ["1-of-2.h5", "1-of-2.h5", "2-of-2.h5"]):
+    for paths in (
+        ["1-of-3.h5", "3-of-3.h5"],
+        ["2-of-2.h5", "1-of-2.h5"],
+        ["1-of-2.h5", "1-of-2.h5", "2-of-2.h5"],
+    ):
         assert list(expanded(collapsed(paths))) == paths
     assert collapsed(["1-of-2.h5", "1-of-2.h5", "2-of-2.h5"]) == ["1-of-2.h5", "*-of-2.h5"]

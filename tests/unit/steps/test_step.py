@@ -25,7 +25,9 @@ def test_code_that_has_changed_since_the_workflow_was_planned_is_not_run(tmp_pat
 
 
 def said(*words, folder=ROOT / "workflow"):
-    return subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a program with the one that started it")
@@ -35,7 +37,10 @@ def test_who_imports_a_program_does_not_end_with_its_parent():
 
 
 def test_the_commit_is_the_projects_and_not_of_a_repository_around_it(tmp_path):
-    for words in (("init", "-q"), ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a")):
+    for words in (
+        ("init", "-q"),
+        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a"),
+    ):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     commit = "from blindspots.steps.step import _git; print(_git('rev-parse', 'HEAD'))"
     folder = copy_code(tmp_path / "project")
@@ -79,7 +84,12 @@ def test_a_run_is_the_same_with_any_number_of_threads_but_not_with_other_setting
     def identity(*arguments):
         found = []
         assert (
-            run(lambda step: found.append(step.identity()), MODULE, (), ["--output", str(tmp_path / "made.h5"), *arguments])
+            run(
+                lambda step: found.append(step.identity()),
+                MODULE,
+                (),
+                ["--output", str(tmp_path / "made.h5"), *arguments],
+            )
             == 0
         )
         return found[0]

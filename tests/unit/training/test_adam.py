@@ -30,7 +30,9 @@ def stepped(network, steps, optimiser=None):
 def test_every_step_is_that_of_torch():
     own, other = layer(), layer()
     optimiser = Adam(list(own.parameters()), RATES, 0.1, STEPS)
-    groups = [{"params": [p], "weight_decay": rate} for p, rate in zip(other.parameters(), RATES, strict=True)]
+    groups = [
+        {"params": [p], "weight_decay": rate} for p, rate in zip(other.parameters(), RATES, strict=True)
+    ]
     reference = torch.optim.Adam(groups, lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(reference, STEPS)
     for step in range(STEPS):

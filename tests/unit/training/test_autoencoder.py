@@ -40,7 +40,9 @@ def pretrain(encoder, seed=7, **changes):
 def intercepted(monkeypatch, encoder, **changes):
     """The objective and the options that `pretrain` gives to its method."""
     calls = []
-    monkeypatch.setitem(autoencoder.METHODS, "kept", lambda objective, **options: calls.append((objective, options)))
+    monkeypatch.setitem(
+        autoencoder.METHODS, "kept", lambda objective, **options: calls.append((objective, options))
+    )
     pretrain(encoder, **changes, method="kept")
     return calls[0]
 
@@ -54,7 +56,11 @@ def by_hand(parameters, sparsity, sparsity_weight, weight_decay):
     active = hidden.mean(0)
     divergence = rel_entr(sparsity, active) + rel_entr(1 - sparsity, 1 - active)
     squares = np.square(w).sum() + np.square(v).sum()
-    loss = 0.5 * np.square(misfit).sum(1).mean() + weight_decay / 2 * squares + sparsity_weight * divergence.sum()
+    loss = (
+        0.5 * np.square(misfit).sum(1).mean()
+        + weight_decay / 2 * squares
+        + sparsity_weight * divergence.sum()
+    )
     return loss, math.sqrt(np.square(misfit).mean())
 
 
@@ -79,9 +85,15 @@ def mean_activations(encoder):
 @pytest.mark.parametrize("part", [1000, 40, 20, 7, 1])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"sparsity": 0.02, "sparsity_weight": 5.0, "weight_decay": 0.0}, {"sparsity_weight": 0.0, "weight_decay": 1.0}],
+    [
+        {},
+        {"sparsity": 0.02, "sparsity_weight": 5.0, "weight_decay": 0.0},
+        {"sparsity_weight": 0.0, "weight_decay": 1.0},
+    ],
 )
-def test_the_loss_and_its_gradient_are_those_of_the_formula_however_the_images_are_split(monkeypatch, part, changes):
+def test_the_loss_and_its_gradient_are_those_of_the_formula_however_the_images_are_split(
+    monkeypatch, part, changes
+):
     monkeypatch.setattr(chunks, "_LARGEST", {"cpu": part})
     monkeypatch.setattr(chunks, "_SMALLEST", 1)
     loss_of, _ = intercepted(monkeypatch, encoder_of(), **changes)
@@ -181,13 +193,17 @@ def test_the_first_iterations_are_on_samples_of_many_images(monkeypatch):
     sizes = []
     of_sample = autoencoder.Reconstruction.of_sample
     monkeypatch.setattr(
-        autoencoder.Reconstruction, "of_sample", lambda loss, rows: sizes.append(len(rows)) or of_sample(loss, rows)
+        autoencoder.Reconstruction,
+        "of_sample",
+        lambda loss, rows: sizes.append(len(rows)) or of_sample(loss, rows),
     )
     result = pretrain(encoder_of(), max_iterations=30)
     assert sizes == [8, 16]
     assert len(result.history) == 30 - 10 + 1
     assert result.history[0].evaluations < 1 + 2 * 5 * (8 + 16) / 40
-    assert result.history[0].loss < pretrain(encoder_of(), max_iterations=2, method="full_batch").history[0].loss
+    assert (
+        result.history[0].loss < pretrain(encoder_of(), max_iterations=2, method="full_batch").history[0].loss
+    )
 
 
 def test_the_encoder_is_trained_in_place():
@@ -246,7 +262,14 @@ def test_the_program_trains_the_layers_above_and_leaves_the_pretrained_one(tmp_p
         "seed": 3,
         "device": "cpu",
     }
-    arguments = ["--data", tmp_path / "data.h5", "--splits", tmp_path / "splits.h5", "--output", tmp_path / "network.h5"]
+    arguments = [
+        "--data",
+        tmp_path / "data.h5",
+        "--splits",
+        tmp_path / "splits.h5",
+        "--output",
+        tmp_path / "network.h5",
+    ]
     assert train.main([*map(str, arguments), "--settings", json.dumps(settings)]) == 0
 
     x, y = pixels[:30].float() / 255, labels[:30].long()

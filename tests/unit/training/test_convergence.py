@@ -52,7 +52,11 @@ def softmax_loss(flat, strength):
 @pytest.mark.parametrize(
     ("convention", "wanted"),
     # Σ w² is 1 + 4 + 9 = 14 in the first layer, of one unit, and 16 + 25 = 41 in the second, of two.
-    [("half", 0.1 * 14 / 2 + 0.01 * 41 / 2), ("per_unit", 0.1 * 14 / 1 + 0.01 * 41 / 2), ("plain", 0.1 * 14 + 0.01 * 41)],
+    [
+        ("half", 0.1 * 14 / 2 + 0.01 * 41 / 2),
+        ("per_unit", 0.1 * 14 / 1 + 0.01 * 41 / 2),
+        ("plain", 0.1 * 14 + 0.01 * 41),
+    ],
 )
 def test_decay_is_the_sum_of_its_convention_without_biases(convention, wanted):
     network = architectures.fully_connected([3], [1, 2], "sigmoid")
@@ -70,7 +74,9 @@ def test_decay_needs_one_weight_for_each_layer(weights):
         decay(network_of([4, 3]), weights, "half")
 
 
-@pytest.mark.parametrize(("convention", "strength"), [("half", DECAY / 2), ("per_unit", DECAY / 3), ("plain", DECAY)])
+@pytest.mark.parametrize(
+    ("convention", "strength"), [("half", DECAY / 2), ("per_unit", DECAY / 3), ("plain", DECAY)]
+)
 def test_a_softmax_classifier_reaches_the_minimum_of_its_convex_loss(convention, strength):
     network = network_of([3])
     result = fit(network, decay_convention=convention)
@@ -95,7 +101,9 @@ def test_the_gradient_is_below_the_tolerance_when_converged():
     loss = torch.nn.functional.cross_entropy(network(IMAGES), LABELS) + decay(network, [DECAY] * 2, "half")
     gradients = torch.autograd.grad(loss, network.parameters())
     assert max(part.abs().max().item() for part in gradients) <= 1e-4
-    assert result.history[-1].gradient_norm == pytest.approx(sum(part.square().sum() for part in gradients).sqrt().item())
+    assert result.history[-1].gradient_norm == pytest.approx(
+        sum(part.square().sum() for part in gradients).sqrt().item()
+    )
 
 
 def test_the_last_state_is_that_of_the_trained_network():
@@ -112,7 +120,9 @@ def test_the_loss_never_rises_and_evaluations_are_counted(dtype, method):
     losses = [state.loss for state in history]
     assert (np.diff(losses) <= 1e-6 * losses[0] * (dtype == torch.float32)).all()
     assert (np.diff([state.evaluations for state in history]) >= 1).all()
-    assert history[0].evaluations == 1 if method == "working_set" else history[0].evaluations >= 2  # which has no start
+    assert (
+        history[0].evaluations == 1 if method == "working_set" else history[0].evaluations >= 2
+    )  # which has no start
 
 
 @pytest.mark.parametrize("limit", [1, 5])
@@ -134,7 +144,13 @@ def test_training_that_rounding_stops_has_not_converged_and_says_why():
 
 @pytest.mark.parametrize(
     ("limit", "value"),
-    [("history", 0), ("history", 1.5), ("max_iterations", 0), ("gradient_tolerance", 0.0), ("method", "adam")],
+    [
+        ("history", 0),
+        ("history", 1.5),
+        ("max_iterations", 0),
+        ("gradient_tolerance", 0.0),
+        ("method", "adam"),
+    ],
 )
 def test_limits_with_which_nothing_is_trained_are_refused(limit, value):
     with pytest.raises(ValueError, match=rf"{limit} is '?{value}'?: (it has to be|use one of)"):

@@ -66,7 +66,9 @@ def test_minibatches_learn_a_separable_problem(rate):
     assert (network(IMAGES).argmax(1) != SEPARABLE).double().mean().item() == pytest.approx(history[-1].error)
 
 
-@pytest.mark.parametrize(("epochs", "recorded"), [(3, [1, 2, 3]), (45, [*range(1, 46, 2)]), (60, [*range(3, 61, 3)])])
+@pytest.mark.parametrize(
+    ("epochs", "recorded"), [(3, [1, 2, 3]), (45, [*range(1, 46, 2)]), (60, [*range(3, 61, 3)])]
+)
 def test_of_many_epochs_some_twenty_are_on_record_the_last_one_among_them(epochs, recorded):
     network = dropping(0.0)
     history = in_minibatches(network, epochs=epochs).history
@@ -170,9 +172,13 @@ def test_the_learning_rate_falls_to_nothing_over_all_epochs():
     network = Watched(network_of([12, 3]))
     in_minibatches(network, size=16, epochs=5, learning_rate=0.01)
     end = network.network[1].weight.detach()
-    steps = [(b - a).abs().max().item() for a, b in zip(network.weights, [*network.weights[1:], end], strict=True)]
+    steps = [
+        (b - a).abs().max().item() for a, b in zip(network.weights, [*network.weights[1:], end], strict=True)
+    ]
     assert len(steps) == 20
-    assert steps[0] == pytest.approx(0.01, rel=0.01)  # Adam's first step is of the learning rate, whatever the gradient
+    assert steps[0] == pytest.approx(
+        0.01, rel=0.01
+    )  # Adam's first step is of the learning rate, whatever the gradient
     half = (1 + math.cos(math.pi * 10 / 20)) / 2
     assert steps[10] == pytest.approx(0.01 * half, rel=0.5)
     assert 0 < steps[-1] < 0.02 * steps[0]
@@ -190,12 +196,17 @@ def test_decay_is_counted_in_minibatches():
     # In the record too.
     pure = torch.nn.functional.cross_entropy(decayed(IMAGES), SEPARABLE).item()
     assert records[0].history[-1].loss == pytest.approx(pure + decayed[1].weight.square().sum().item() / 2)
-    assert records[1].history[-1].loss == pytest.approx(torch.nn.functional.cross_entropy(free(IMAGES), SEPARABLE).item())
+    assert records[1].history[-1].loss == pytest.approx(
+        torch.nn.functional.cross_entropy(free(IMAGES), SEPARABLE).item()
+    )
 
 
 def test_decay_in_minibatches_is_of_its_convention():
     changes = [{"decay_convention": "plain", "weight_decay": [0.1, 0.1]}, {"weight_decay": [0.2, 0.2]}]
-    changes += [{"decay_convention": "per_unit", "weight_decay": [0.1 * 12, 0.1 * 3]}, {"weight_decay": [0.1, 0.1]}]
+    changes += [
+        {"decay_convention": "per_unit", "weight_decay": [0.1 * 12, 0.1 * 3]},
+        {"weight_decay": [0.1, 0.1]},
+    ]
     ends = []
     for change in changes:
         network = network_of([12, 3])
@@ -237,7 +248,9 @@ def pools(network):
 
 
 def noise(network):
-    return perturbed.term({"kind": "noise", "norms": [0.5, 0.5], "weight": 1.0}, network, IMAGES, SEPARABLE, seed=4)
+    return perturbed.term(
+        {"kind": "noise", "norms": [0.5, 0.5], "weight": 1.0}, network, IMAGES, SEPARABLE, seed=4
+    )
 
 
 @pytest.mark.parametrize(("epochs", "after"), [(4, 1), (4, 2), (4, 3), (42, 3)])
@@ -247,7 +260,9 @@ def test_a_killed_training_goes_on_to_the_very_end_that_it_would_have_had(tmp_pa
         network = dropping(0.5 if make_term is None else 0.0)
         term = make_term and make_term(network)
         kept = {"term": term, "checkpoint": checkpoint, "watched": (IMAGES[:30], SEPARABLE[:30])}
-        return minibatches.fit(network, IMAGES, SEPARABLE, **(BATCHES | {"epochs": epochs}), **kept), weights(network)
+        return minibatches.fit(network, IMAGES, SEPARABLE, **(BATCHES | {"epochs": epochs}), **kept), weights(
+            network
+        )
 
     whole, end = trained(None)
     path = tmp_path / "training.checkpoint"
@@ -302,7 +317,9 @@ def test_the_watched_images_change_nothing_and_have_their_error_on_record():
     assert fitted.trained == in_minibatches(other)
     assert torch.equal(weights(one), weights(other))
     assert len(fitted.watched) == BATCHES["epochs"]
-    assert fitted.watched[-1] == pytest.approx((one(IMAGES[:20]).argmax(1) != LABELS[:20]).double().mean().item())
+    assert fitted.watched[-1] == pytest.approx(
+        (one(IMAGES[:20]).argmax(1) != LABELS[:20]).double().mean().item()
+    )
 
 
 @pytest.fixture
@@ -310,7 +327,9 @@ def data(tmp_path):
     """The arguments for a small data set of 40 images, of which 30 are trained on."""
     pixels = torch.randint(0, 256, (40, 6, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     arrays = {"images": pixels, "labels": (pixels[:, 2, 3] > 127).to(torch.uint8)}
-    parts = {f"{part}/{key}": Array(values, "some") for part in ("train", "test") for key, values in arrays.items()}
+    parts = {
+        f"{part}/{key}": Array(values, "some") for part in ("train", "test") for key, values in arrays.items()
+    }
     artifacts.write(tmp_path / "data.h5", parts, {})
     artifacts.write(tmp_path / "splits.h5", {"P1": Array(np.arange(10, 40), "indices")}, {})
     return ["--data", str(tmp_path / "data.h5"), "--splits", str(tmp_path / "splits.h5")]
@@ -333,7 +352,12 @@ CONV = {
     "activation": "relu",
     "dropout": 0.5,
 }
-DROPPING = {"kind": "fully_connected", "units": [5, 4, 3], "activation": "sigmoid", "dropout": [0.1, 0.2, 0.3]}
+DROPPING = {
+    "kind": "fully_connected",
+    "units": [5, 4, 3],
+    "activation": "sigmoid",
+    "dropout": [0.1, 0.2, 0.3],
+}
 PERTURBED = {
     "kind": "pools",
     "norms": [0.5, 0.5, 0.5],
@@ -360,7 +384,9 @@ def test_the_programs_train_a_network_in_minibatches(tmp_path, data, definition,
     pixels, labels = image_sets.read(tmp_path / "data.h5", "train")
     pixels, labels = torch.from_numpy(pixels), torch.from_numpy(labels).long()
     x, y = pixels[10:], labels[10:]
-    options = {"weight_decay": settings["weight_decay"], "decay_convention": "plain", "seed": 3} | settings["minibatches"]
+    options = {"weight_decay": settings["weight_decay"], "decay_convention": "plain", "seed": 3} | settings[
+        "minibatches"
+    ]
     term = perturbed.term(perturbed, wanted, x, y, seed=3) if perturbed else None
     fitted = minibatches.fit(wanted, x, y, **options, term=term, watched=(pixels, labels))
     trained = trained_networks.read(output)
@@ -385,7 +411,9 @@ def test_a_killed_program_goes_on_with_the_same_settings_alone(tmp_path, data, m
         run("killed.h5")
     assert (tmp_path / "killed.checkpoint").exists()
     resumed = []
-    monkeypatch.setattr(train, "Checkpoint", lambda path, identity: resumed.append(Dying(path, identity)) or resumed[-1])
+    monkeypatch.setattr(
+        train, "Checkpoint", lambda path, identity: resumed.append(Dying(path, identity)) or resumed[-1]
+    )
     shutil.copy(tmp_path / "killed.checkpoint", tmp_path / "other.checkpoint")
     assert run("killed.h5") == 0
     assert run("other.h5", seed=4) == 0

@@ -31,7 +31,9 @@ def network_of(activation="sigmoid", dropout=(), seed=0):
 
 
 def term_of(kind, norms, network, weight=1.0, seed=3, labels=LABELS, **options):
-    definition = {"kind": kind, "norms": norms, "weight": weight} | (POOLS | options if kind == "pools" else {})
+    definition = {"kind": kind, "norms": norms, "weight": weight} | (
+        POOLS | options if kind == "pools" else {}
+    )
     return term(definition, network, IMAGES, labels, seed)
 
 
@@ -97,7 +99,9 @@ def test_the_loss_is_the_images_and_that_of_the_layers_above_what_is_perturbed(m
     torch.testing.assert_close(gradient, by_torch(network, expected))
 
 
-def test_the_loss_with_pools_is_the_images_and_as_many_examples_of_each_pool_with_their_own_labels(monkeypatch):
+def test_the_loss_with_pools_is_the_images_and_as_many_examples_of_each_pool_with_their_own_labels(
+    monkeypatch,
+):
     network = network_of().eval()
     labels = network(IMAGES).argmax(1)
     made = term_of("pools", [0.3, 0.0, 0.1], network, weight=0.7, labels=labels)
@@ -119,7 +123,8 @@ def test_a_step_raises_the_loss_more_than_any_noise_of_its_size(monkeypatch):
     for place, cut in enumerate((0, 3, 5)):
         above = network[cut:]
         plain, most, some = (
-            cross_entropy(above(h), LABELS, reduction="none") for h in (outputs(network)[place], steps[place], noise[place])
+            cross_entropy(above(h), LABELS, reduction="none")
+            for h in (outputs(network)[place], steps[place], noise[place])
         )
         free = ((steps[place] > 0) & (steps[place] < 1)).flatten(1).all(1)
         assert free.any()
@@ -178,7 +183,9 @@ def test_amplified_examples_lie_at_the_norm_in_the_directions_of_the_nearest(act
     network = network_of(activation).eval()
     labels = network(IMAGES).argmax(1)
     labels[:8] = (labels[:8] + 1) % 4  # misclassified: a third class is the target
-    near, far = (term_of("pools", [norm] * 3, network, labels=labels, amplified=norm < 1e6) for norm in (1e6, 0.02))
+    near, far = (
+        term_of("pools", [norm] * 3, network, labels=labels, amplified=norm < 1e6) for norm in (1e6, 0.02)
+    )
     for made in (near, far):
         made.gradient(IMAGES, labels)
     inside = []
@@ -243,7 +250,9 @@ def test_a_term_goes_on_from_its_state(kind):
     for _ in range(3):
         one.gradient(IMAGES[:10], LABELS[:10])
     other.load_state_dict(one.state_dict())
-    following = [[made.gradient(IMAGES[:10], LABELS[:10]).tolist() for _ in range(5)] for made in (one, other)]
+    following = [
+        [made.gradient(IMAGES[:10], LABELS[:10]).tolist() for _ in range(5)] for made in (one, other)
+    ]
     assert following[0] == following[1]
 
 

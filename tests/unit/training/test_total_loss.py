@@ -42,7 +42,9 @@ def close(value):
 
 @pytest.mark.parametrize("part", [1000, 60, 59, 7, 1])
 @pytest.mark.parametrize("convention", ["half", "per_unit", "plain"])
-def test_the_total_loss_and_its_gradient_are_those_of_all_images_whatever_the_parts(monkeypatch, part, convention):
+def test_the_total_loss_and_its_gradient_are_those_of_all_images_whatever_the_parts(
+    monkeypatch, part, convention
+):
     monkeypatch.setattr(chunks, "_LARGEST", {"cpu": part})
     monkeypatch.setattr(chunks, "_SMALLEST", 1)
     network = with_biases(network_of([4, 3]))
@@ -93,7 +95,9 @@ def test_dead_units_do_not_make_wrong_answers_right():
     network = network_of([3])
     for parameter in network.parameters():
         nn.init.zeros_(parameter)
-    assert summed(network, IMAGES, LABELS).wrong == (LABELS != 0).sum()  # the first class of equals is the answer
+    assert (
+        summed(network, IMAGES, LABELS).wrong == (LABELS != 0).sum()
+    )  # the first class of equals is the answer
 
 
 def test_a_sample_is_the_loss_of_its_images_and_counts_as_its_share():
@@ -118,12 +122,16 @@ def test_a_working_sets_loss_is_that_of_all_where_it_was_chosen_and_has_the_othe
     assert slope.numpy() == close(here.gradient)
 
     kept = summed(network, IMAGES[others], LABELS[others])
-    there = here.values + 0.3 * torch.randn(len(slope), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    there = here.values + 0.3 * torch.randn(
+        len(slope), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     found, slope = function(there)  # whose parameters the network has now
     own = summed(network, IMAGES[rows], LABELS[rows])
     linear = kept.losses.sum() + kept.gradient @ (there - here.values)
     assert found == close(((own.losses.sum() + linear) / 60 + decay(network, RATES, "half")).item())
-    decayed = flat(torch.autograd.grad(decay(network, RATES, "half"), list(network.parameters()), materialize_grads=True))
+    decayed = flat(
+        torch.autograd.grad(decay(network, RATES, "half"), list(network.parameters()), materialize_grads=True)
+    )
     assert slope.numpy() == close((own.gradient + kept.gradient) / 60 + decayed)
 
 

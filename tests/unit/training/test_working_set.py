@@ -13,7 +13,9 @@ _GENERATOR = torch.Generator().manual_seed(0)
 STROKES = torch.rand(8, 64, generator=_GENERATOR) * (torch.rand(8, 64, generator=_GENERATOR) < 0.3)
 NOISE = 0.8
 LABELS = torch.randint(0, 4, (3000,), generator=_GENERATOR)
-IMAGES = (STROKES[LABELS] + STROKES[LABELS + 4] + NOISE * torch.randn(3000, 64, generator=_GENERATOR)).clamp(0, 1)
+IMAGES = (STROKES[LABELS] + STROKES[LABELS + 4] + NOISE * torch.randn(3000, 64, generator=_GENERATOR)).clamp(
+    0, 1
+)
 FRESH = torch.randint(0, 4, (2000,), generator=_GENERATOR)
 TEST = (STROKES[FRESH] + STROKES[FRESH + 4] + NOISE * torch.randn(2000, 64, generator=_GENERATOR)).clamp(0, 1)
 TOLERANCE = 1e-5
@@ -26,7 +28,9 @@ def small_sets(monkeypatch):
     monkeypatch.setattr(working_set, "_SMALLEST", 100)
 
 
-def trained(method="working_set", units=(12, 4), activation="sigmoid", seed=1, images=IMAGES, labels=LABELS, **changes):
+def trained(
+    method="working_set", units=(12, 4), activation="sigmoid", seed=1, images=IMAGES, labels=LABELS, **changes
+):
     network = architectures.fully_connected([64], units, activation)
     architectures.initialise(network, torch.Generator().manual_seed(seed))
     options = {"weight_decay": [1e-5] * len(units), "gradient_tolerance": TOLERANCE} | changes
@@ -37,7 +41,9 @@ def loss_and_gradient(network, rate=1e-5):
     """Of all images, in double precision."""
     network = network.double()
     loss = torch.nn.functional.cross_entropy(network(IMAGES.double()), LABELS)
-    loss = loss + sum(rate / 2 * layer.weight.square().sum() for layer in architectures.weight_layers(network))
+    loss = loss + sum(
+        rate / 2 * layer.weight.square().sum() for layer in architectures.weight_layers(network)
+    )
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
     return loss.item(), gradient
 
@@ -46,7 +52,9 @@ def error(network, images, labels):
     return (network(images).argmax(1) != labels).double().mean().item()
 
 
-@pytest.mark.parametrize(("units", "activation"), [([12, 4], "sigmoid"), ([10, 8, 4], "tanh"), ([4], "sigmoid")])
+@pytest.mark.parametrize(
+    ("units", "activation"), [([12, 4], "sigmoid"), ([10, 8, 4], "tanh"), ([4], "sigmoid")]
+)
 def test_it_ends_at_the_same_kind_of_point_as_the_full_batch(units, activation):
     ends = {"working_set": [], "full_batch": []}
     for method, found in ends.items():
@@ -116,7 +124,9 @@ def test_a_working_set_that_leads_up_is_given_up_for_a_larger_one(monkeypatch):
 
     def misled(doubt, least):
         smallest.append(least)
-        return torch.arange(2) if least <= 400 else hardest(doubt, least)  # two images, with no bound on their loss
+        return (
+            torch.arange(2) if least <= 400 else hardest(doubt, least)
+        )  # two images, with no bound on their loss
 
     monkeypatch.setattr(working_set, "_hardest", misled)
     _, result = trained()
@@ -139,7 +149,9 @@ def test_there_are_no_more_iterations_than_are_allowed(monkeypatch, limit):
     made = []
     for module in (working_set, samples):
         minimise = module.minimise
-        monkeypatch.setattr(module, "minimise", lambda *a, f=minimise, **k: made.append(f(*a, **k)) or made[-1])
+        monkeypatch.setattr(
+            module, "minimise", lambda *a, f=minimise, **k: made.append(f(*a, **k)) or made[-1]
+        )
     _, result = trained(max_iterations=limit, gradient_tolerance=1e-8)
     assert sum(found.iterations for found in made) == limit
     assert (result.converged, result.message) == (False, OUT_OF_ITERATIONS)

@@ -120,7 +120,9 @@ def _average_pool(pool: nn.AvgPool2d, before: torch.Size, after: torch.Size) -> 
         raise ValueError("average pooling with a divisor of its own has no rule")
 
     def along(axis: int) -> Callable[[Tensor], Tensor]:
-        size, step, margin = (v if isinstance(v, int) else v[axis] for v in (pool.kernel_size, pool.stride, pool.padding))
+        size, step, margin = (
+            v if isinstance(v, int) else v[axis] for v in (pool.kernel_size, pool.stride, pool.padding)
+        )
         return lambda x: F.avg_pool1d(x, size, step, margin, pool.ceil_mode, pool.count_include_pad)
 
     return _separable(along, before)
@@ -132,7 +134,9 @@ def _adaptive_average_pool(pool: nn.AdaptiveAvgPool2d, before: torch.Size, after
 
 def _separable(along: Callable[[int], Callable[[Tensor], Tensor]], before: torch.Size) -> float:
     """The norm of a map that is the product of one along each axis: the product of theirs."""
-    matrices = (along(axis)(torch.eye(before[axis - 2], dtype=torch.float64)[:, None])[:, 0] for axis in (0, 1))
+    matrices = (
+        along(axis)(torch.eye(before[axis - 2], dtype=torch.float64)[:, None])[:, 0] for axis in (0, 1)
+    )
     rows, columns = (spectra.fully_connected(matrix).upper for matrix in matrices)
     return rows * columns
 
@@ -168,7 +172,11 @@ _SUMS = (operator.add, operator.iadd, torch.add)
 
 def _kind(module: nn.Module) -> type[nn.Module] | None:
     """The type among those with a rule whose forward the module has."""
-    kinds = (kind for kind in (*_MODULES, *_LINEAR) if isinstance(module, kind) and type(module).forward is kind.forward)
+    kinds = (
+        kind
+        for kind in (*_MODULES, *_LINEAR)
+        if isinstance(module, kind) and type(module).forward is kind.forward
+    )
     return next(kinds, None)
 
 
@@ -176,7 +184,11 @@ class _Tracer(fx.Tracer):
     """Takes as a whole what there is a rule for."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return hasattr(m, "lipschitz") or _kind(m) is not None or super().is_leaf_module(m, module_qualified_name)
+        return (
+            hasattr(m, "lipschitz")
+            or _kind(m) is not None
+            or super().is_leaf_module(m, module_qualified_name)
+        )
 
 
 class LipschitzInterpreter(fx.Interpreter):
@@ -234,7 +246,9 @@ class LipschitzInterpreter(fx.Interpreter):
             raise ValueError(f"{node.target}: {error}") from error
         raise _unknown(node, type(module).__name__)
 
-    def _linear(self, name: str, layer: nn.Module, before: torch.Size, after: torch.Size, constant: float) -> LinearMap:
+    def _linear(
+        self, name: str, layer: nn.Module, before: torch.Size, after: torch.Size, constant: float
+    ) -> LinearMap:
         if any(earlier.name == name for earlier in self.maps):
             raise ValueError("the layer is used twice, and has no one constant from the input")
         if isinstance(layer, nn.Linear):
@@ -258,9 +272,13 @@ def _grid(layer: nn.Conv2d, before: torch.Size, after: torch.Size) -> Sequence[i
     if layer.padding_mode == "zeros":
         return spectra.padded_grid(layer, before[1:])
     if layer.padding_mode != "circular":
-        raise ValueError(f"padding_mode '{layer.padding_mode}' has no bound: only 'zeros' and 'circular' have")
+        raise ValueError(
+            f"padding_mode '{layer.padding_mode}' has no bound: only 'zeros' and 'circular' have"
+        )
     if any(step * out > side for step, out, side in zip(layer.stride, after[2:], before[2:], strict=True)):
-        raise ValueError("its circular padding is so wide that outputs repeat, and the convolution's norm is no bound")
+        raise ValueError(
+            "its circular padding is so wide that outputs repeat, and the convolution's norm is no bound"
+        )
     return before[2:]
 
 

@@ -15,7 +15,9 @@ from scipy.sparse.linalg import LinearOperator, svds
 from torch import Tensor, nn
 from torch.func import functional_call
 
-_CHUNK = 2**21  # complex numbers in the matrices A(ω) that are made at once: 32 MiB, and a few times that with copies
+_CHUNK = (
+    2**21
+)  # complex numbers in the matrices A(ω) that are made at once: 32 MiB, and a few times that with copies
 _TOLERANCE = 1e-3  # of svds, which hands its square to ARPACK: the residual of λ₊², as a share of it
 
 
@@ -56,9 +58,13 @@ def convolution(
     channels have an A(ω) each. Raises ValueError unless the grid's sides are multiples of the stride.
     """
     if any(side % step for side, step in zip(grid, stride, strict=True)):
-        raise ValueError(f"a circular convolution with stride {tuple(stride)} needs a grid of multiples, not {tuple(grid)}")
+        raise ValueError(
+            f"a circular convolution with stride {tuple(stride)} needs a grid of multiples, not {tuple(grid)}"
+        )
     filters, channels, *taps = weight.shape
-    kernel = weight.double().reshape(groups, filters // groups * channels, math.prod(taps)).mT.to(torch.complex128)
+    kernel = (
+        weight.double().reshape(groups, filters // groups * channels, math.prod(taps)).mT.to(torch.complex128)
+    )
     lower, upper = math.inf, 0.0
     for phases in _phases(taps, grid, stride, dilation, most=_CHUNK // (filters * channels)):
         transform = phases.flatten(0, 1) @ kernel  # (groups, frequencies · aliases, F/groups · C/groups)
@@ -89,7 +95,10 @@ def _phases(
         along_axes.append(torch.polar(torch.ones_like(turns), -2 * torch.pi * turns))
     rows, columns = along_axes
     columns = columns[: len(columns) // 2 + 1]
-    i, j = (index.flatten() for index in torch.meshgrid(torch.arange(len(rows)), torch.arange(len(columns)), indexing="ij"))
+    i, j = (
+        index.flatten()
+        for index in torch.meshgrid(torch.arange(len(rows)), torch.arange(len(columns)), indexing="ij")
+    )
     for chunk in torch.arange(len(i)).split(max(1, most // math.prod(stride))):
         both = rows[i[chunk], :, None, :, None] * columns[j[chunk], None, :, None, :]
         yield both.flatten(3).flatten(1, 2)
@@ -125,12 +134,17 @@ def zero_padded(layer: nn.Conv2d, image_shape: Sequence[int], seed: int) -> Norm
     Lanczos' iteration on the map and its adjoint, from a random vector, in float32 for the convolutions to be quick; value
     and residual are taken from its last vector in float64.
     """
-    single, double = _operator(layer, image_shape, torch.float32), _operator(layer, image_shape, torch.float64)
+    single, double = (
+        _operator(layer, image_shape, torch.float32),
+        _operator(layer, image_shape, torch.float64),
+    )
     start = torch.randn(single.shape[1], generator=torch.Generator().manual_seed(seed)).numpy()
     image = single.matvec(start)
     if not image.any():
         return Norm(0.0, 0.0)
-    if min(single.shape) == 1:  # ARPACK needs two; of rank one, the map and its adjoint lead to the only singular vector
+    if (
+        min(single.shape) == 1
+    ):  # ARPACK needs two; of rank one, the map and its adjoint lead to the only singular vector
         vector = single.rmatvec(image)
     else:
         start = start if single.shape[1] <= single.shape[0] else image

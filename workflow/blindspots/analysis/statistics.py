@@ -121,7 +121,9 @@ def _verdict(difference: float, means: Sequence[float], sampling: float) -> str:
     training, freedom = 0.0, np.inf
     if len(means) > 1:
         training = np.var(means, ddof=1) * (1 + 1 / len(means))
-        freedom = (len(means) - 1) * ((training + sampling) / training) ** 2 if training else np.inf  # Welch-Satterthwaite
+        freedom = (
+            (len(means) - 1) * ((training + sampling) / training) ** 2 if training else np.inf
+        )  # Welch-Satterthwaite
     error = np.sqrt(training + sampling)
     if difference == 0 or error == 0:
         return AGREES if difference == 0 else DIFFERS
@@ -166,7 +168,9 @@ def probability_larger(one: np.ndarray, other: np.ndarray) -> Effect:
         trials = probability * (1 - probability) / variance
     z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
     centre = (probability + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * np.sqrt(probability * (1 - probability) / trials + (z / (2 * trials)) ** 2)
+    half = (
+        z / (1 + z**2 / trials) * np.sqrt(probability * (1 - probability) / trials + (z / (2 * trials)) ** 2)
+    )
     p = float(stats.mannwhitneyu(one, other).pvalue)
     return Effect(probability, max(0.0, float(centre - half)), min(1.0, float(centre + half)), p)
 

@@ -53,7 +53,9 @@ def features(network: nn.Module, images: Tensor, layer: str = LAST_HIDDEN, batch
 
 def random_directions(d: int, count: int, seed: int) -> np.ndarray:
     """Unit vectors v, uniform over the sphere: (d, count) float64, a column each."""
-    gaussian = np.random.default_rng(seed).standard_normal((count, d)).T  # more of them begin with the same ones
+    gaussian = (
+        np.random.default_rng(seed).standard_normal((count, d)).T
+    )  # more of them begin with the same ones
     return gaussian / np.linalg.norm(gaussian, axis=0)
 
 
@@ -116,7 +118,9 @@ def spread(vectors: np.ndarray, rows: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def _mean_distance(vectors: np.ndarray) -> float:
     """The mean Euclidean distance over all pairs of (n, p) vectors, from their products, which is a fast way."""
-    vectors = vectors.astype(np.float64) - vectors[0]  # the products of a common offset would drown the differences
+    vectors = (
+        vectors.astype(np.float64) - vectors[0]
+    )  # the products of a common offset would drown the differences
     squares = np.square(vectors).sum(axis=1)
     total = 0.0
     for start in range(0, len(vectors), _BLOCK):

@@ -26,13 +26,19 @@ class _Function(nn.Module):
 
 def as_module(model: Any) -> nn.Module:
     """A model that may be a plain function of images. Raises ValueError if it cannot be called."""
-    model = getattr(model, "_orig_mod", model)  # as it was before torch.compile, which cannot keep a graph for two gradients
+    model = getattr(
+        model, "_orig_mod", model
+    )  # as it was before torch.compile, which cannot keep a graph for two gradients
     model = getattr(model, "_torchdynamo_orig_callable", model)
-    exported = isinstance(model, nn.Module) and "eval" in vars(model)  # its own refuses, and there is only one mode
+    exported = isinstance(model, nn.Module) and "eval" in vars(
+        model
+    )  # its own refuses, and there is only one mode
     if isinstance(model, nn.Module) and not exported:
         return model
     if not callable(model):
-        raise ValueError(f"the model is {type(model).__name__}: give a module, or a function of images that returns logits")
+        raise ValueError(
+            f"the model is {type(model).__name__}: give a module, or a function of images that returns logits"
+        )
     return _Function(lambda images: model(images)).eval()
 
 
@@ -56,7 +62,9 @@ def without_rounding(images: Any, bounds: tuple[float, float]) -> Any:
     return inside if beyond.any() and math.isfinite(width) and (beyond <= _ROUNDING * width).all() else images
 
 
-def check_inputs(model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None) -> int:
+def check_inputs(
+    model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None
+) -> int:
     """The number of classes. Raises ValueError where no attack can be made.
 
     For the arguments see `blindspots.attack.core.minimum_distortion`.
@@ -78,7 +86,9 @@ def check_inputs(model: nn.Module, images: Tensor, bounds: tuple[float, float], 
     if torch.is_inference_mode_enabled():
         raise ValueError("torch.inference_mode() has no gradients: attack outside of it")
     if any(values.is_inference() for values in (*model.parameters(), *model.buffers())):
-        raise ValueError("the model was made in torch.inference_mode(), which has no gradients: make it outside of that")
+        raise ValueError(
+            "the model was made in torch.inference_mode(), which has no gradients: make it outside of that"
+        )
     for name, values in model.named_parameters():
         if not values.isfinite().all():
             raise ValueError(f"the model's {name} has a value that is NaN or infinite")
@@ -88,7 +98,9 @@ def check_inputs(model: nn.Module, images: Tensor, bounds: tuple[float, float], 
     if not isinstance(images, Tensor):
         raise ValueError(f"the images are {type(images).__name__}: give a tensor")
     if images.ndim < 2:
-        raise ValueError(f"the images are of shape {tuple(images.shape)}: give (b, ...), b images of one shape")
+        raise ValueError(
+            f"the images are of shape {tuple(images.shape)}: give (b, ...), b images of one shape"
+        )
     if not len(images):
         raise ValueError("there are no images to attack")
     if images.dtype not in (torch.float32, torch.float64):
@@ -107,20 +119,30 @@ def check_inputs(model: nn.Module, images: Tensor, bounds: tuple[float, float], 
             said = model(shown)
         except Exception as error:  # whatever a model asserts
             shape = tuple(images.shape[1:])
-            raise ValueError(f"the model does not take {images.dtype} images {shape}: {_first_line(error)}") from error
+            raise ValueError(
+                f"the model does not take {images.dtype} images {shape}: {_first_line(error)}"
+            ) from error
     if not isinstance(said, Tensor) or said.ndim != 2 or len(said) != len(few) or said.shape[1] < 2:
         shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
-        raise ValueError(f"the model returns {shape} for {len(few)} images: it has to return (b, k) logits, k ≥ 2")
+        raise ValueError(
+            f"the model returns {shape} for {len(few)} images: it has to return (b, k) logits, k ≥ 2"
+        )
     if said.dtype != images.dtype:
-        raise ValueError(f"the model returns {said.dtype} for {images.dtype} images: it has to compute in their precision")
+        raise ValueError(
+            f"the model returns {said.dtype} for {images.dtype} images: it has to compute in their precision"
+        )
     if not torch.equal(shown, few):
-        raise ValueError("the model changes the images that it is given: leave out its operations in place on them")
+        raise ValueError(
+            "the model changes the images that it is given: leave out its operations in place on them"
+        )
     if not said.isfinite().all():
         raise ValueError(
             "the model returns NaN or infinite logits: no attack can be made on it; mask a class by a finite number, as -1e4"
         )
     if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
-        raise ValueError("the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits")
+        raise ValueError(
+            "the model returns probabilities, which sum to 1: leave out its softmax, the attack needs logits"
+        )
     if ((said >= 0) & (said <= 1)).all() and said.shape[1] * len(said) >= _MANY:
         raise ValueError(
             "all that the model returns lies between 0 and 1, as probabilities do: leave out its sigmoids, the attack needs "
@@ -149,7 +171,9 @@ def _check_answers(model: nn.Module, images: Tensor, margin: float) -> None:
             return model(images.clone())
         except Exception as error:  # whatever a model asserts
             count = "one image" if len(images) == 1 else f"{len(images)} images"
-            raise ValueError(f"the model does not take {count}: {_first_line(error)}; let it take any number") from error
+            raise ValueError(
+                f"the model does not take {count}: {_first_line(error)}; let it take any number"
+            ) from error
 
     said = asked(images)
     eps, scale = torch.finfo(said.dtype).eps, said.abs().max().clamp_min(1.0).item()
@@ -166,7 +190,10 @@ def _check_answers(model: nn.Module, images: Tensor, margin: float) -> None:
             "the batch's axis, such as squeeze()"
         )
     last, turned = asked(images[-1:]), asked(images.flip(0)).flip(0)
-    if any(((one - other).abs() > rounding).any() for one, other in ((alone, said[:1]), (last, said[-1:]), (turned, said))):
+    if any(
+        ((one - other).abs() > rounding).any()
+        for one, other in ((alone, said[:1]), (last, said[-1:]), (turned, said))
+    ):
         raise ValueError(
             "the model returns other logits for an image when others are beside it, or in another order: leave out what "
             "mixes them or depends on their places, such as "
@@ -198,9 +225,13 @@ def _gradient(model: nn.Module, images: Tensor) -> Tensor:
         images = images.clone().requires_grad_()
         try:
             answer = model(images).amax(1).sum()  # not of all logits, whose sum may be the same everywhere
-            gradient = torch.autograd.grad(answer, images, allow_unused=True)[0] if answer.requires_grad else None
+            gradient = (
+                torch.autograd.grad(answer, images, allow_unused=True)[0] if answer.requires_grad else None
+            )
         except RuntimeError as error:
-            raise ValueError(f"the model has no gradient with respect to its images: {_first_line(error)}") from error
+            raise ValueError(
+                f"the model has no gradient with respect to its images: {_first_line(error)}"
+            ) from error
     if gradient is None:
         raise ValueError("the model has no gradient with respect to its images: the attack needs it")
     return gradient
@@ -229,10 +260,18 @@ def check_count(what: str, count: Any) -> None:
 def check_classes(what: str, classes: Tensor, images: Tensor, k: int) -> None:
     """Raises ValueError if these are not one of k classes for each of the images."""
     if not isinstance(classes, Tensor) or classes.dtype not in _INTEGERS or classes.shape != images.shape[:1]:
-        given = f"{classes.dtype} {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
-        raise ValueError(f"the {what}s are {given}: give one class for each of {len(images)} images, as integers")
+        given = (
+            f"{classes.dtype} {tuple(classes.shape)}"
+            if isinstance(classes, Tensor)
+            else type(classes).__name__
+        )
+        raise ValueError(
+            f"the {what}s are {given}: give one class for each of {len(images)} images, as integers"
+        )
     if classes.device != images.device:
-        raise ValueError(f"the {what}s are on {classes.device}, the images on {images.device}: move them together")
+        raise ValueError(
+            f"the {what}s are on {classes.device}, the images on {images.device}: move them together"
+        )
     wrong = (classes < 0) | (classes >= k)
     if wrong.any():
         raise ValueError(f"{what} {int(classes[wrong][0])} is none of the model's {k} classes, 0 to {k - 1}")

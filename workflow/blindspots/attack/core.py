@@ -41,7 +41,9 @@ STATUS = {
 METHODS = {"sqp": SQP(), "lbfgs": LBFGS()}
 POLICIES = ("random", "second", "nearest")
 
-_VECTORS = 40  # of an image's size, for each one in work, by either method as they are; longer histories take more
+_VECTORS = (
+    40  # of an image's size, for each one in work, by either method as they are; longer histories take more
+)
 _NEAR_THE_CACHE = 64 * 2**20  # bytes: on a CPU, more at once are no faster,
 _AT_LEAST = 32  # but fewer images than this are slower
 
@@ -130,7 +132,9 @@ def minimum_distortion(
         return _nearest_of(_joined(every), allowed[part])
 
     if allowed is None:
-        return _in_parts(lambda part: attacked(images[part], targets[part]), len(images), parts, processes, report)
+        return _in_parts(
+            lambda part: attacked(images[part], targets[part]), len(images), parts, processes, report
+        )
     smaller = parts._replace(size=max(1, parts.size // (classes - 1)))
     return _in_parts(nearest, len(images), smaller, processes, report)
 
@@ -162,8 +166,14 @@ def refine(
     classes = check_inputs(model, images, bounds, margin, batch)
     check_count("threads", threads)
     check_classes("target", targets, images, classes)
-    if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape or adversarial.dtype != images.dtype:
-        raise ValueError(f"the adversarial images are not {images.dtype} {tuple(images.shape)}, as the originals are")
+    if (
+        not isinstance(adversarial, Tensor)
+        or adversarial.shape != images.shape
+        or adversarial.dtype != images.dtype
+    ):
+        raise ValueError(
+            f"the adversarial images are not {images.dtype} {tuple(images.shape)}, as the originals are"
+        )
     adversarial = without_rounding(adversarial, bounds)
     check_bounds("an adversarial image", adversarial, bounds)
 
@@ -192,7 +202,9 @@ def _options(method: str | SQP | LBFGS) -> SQP | LBFGS:
 def _vectors(options: SQP | LBFGS, classes: int) -> int:
     """Vectors of an image's size that a method works with for each image."""
     if isinstance(options, LBFGS):
-        of_method = 2 * (2 * options.history + 1)  # pairs and a step, and once more while images are taken out
+        of_method = 2 * (
+            2 * options.history + 1
+        )  # pairs and a step, and once more while images are taken out
     else:
         competitors = min(options.competitors_after(options.max_rounds - 1), classes - 1)
         of_method = 3 * competitors  # their gradients, with what a projection makes of them
@@ -230,12 +242,16 @@ class _Parts(NamedTuple):
     threads: int
 
     @classmethod
-    def of(cls, model: nn.Module, images: Tensor, batch: int | None, threads: int, vectors: int = _VECTORS) -> "_Parts":
+    def of(
+        cls, model: nn.Module, images: Tensor, batch: int | None, threads: int, vectors: int = _VECTORS
+    ) -> "_Parts":
         """The size, if it is not given, is as many as half of the free memory holds, and on a CPU no more than is fastest; a
         power of two, so that the parting, which changes the rounding, hardly depends on what else is running. It never
         depends on the threads, of which there are so many that their parts fit."""
         an_image = _bytes_in_work(model, images, vectors)
-        free = torch.cuda.mem_get_info(images.device)[0] if images.is_cuda else psutil.virtual_memory().available
+        free = (
+            torch.cuda.mem_get_info(images.device)[0] if images.is_cuda else psutil.virtual_memory().available
+        )
         most = math.inf if images.is_cuda else max(_NEAR_THE_CACHE, an_image * _AT_LEAST)
         size = batch or 2 ** max(0, math.floor(math.log2(min(free / 2, most) / an_image)))
         fitting = 1 if images.is_cuda else max(1, math.floor(free / 2 / (an_image * min(size, len(images)))))
@@ -251,7 +267,9 @@ def _in_parts(
         for result in workers.map(torch.no_grad()(attacked), slices):
             done.append(result)
             distortions = torch.cat([part.distortion for part in done])
-            report("%d of %d images, mean distortion %.4f", len(distortions), total, distortions.nanmean().item())
+            report(
+                "%d of %d images, mean distortion %.4f", len(distortions), total, distortions.nanmean().item()
+            )
     return _joined(done)
 
 
@@ -271,7 +289,12 @@ def _result(
     if len(rows):
         rest = problem.subset(rows)
         found = search(rest, rows)
-        points[rows], c[rows], residual[rows], status[rows] = found.points, found.c, found.residual, found.status
+        points[rows], c[rows], residual[rows], status[rows] = (
+            found.points,
+            found.c,
+            found.residual,
+            found.status,
+        )
         problem.gradient_evaluations[rows] += rest.gradient_evaluations
         if len(failed := rows[~found.reached]):
             _, gradients = problem.smallest_lead(problem.x[failed], failed)
@@ -300,7 +323,9 @@ def _nearest_of(every: Adversarial, allowed: Tensor) -> Adversarial:
     sizes = size.new_full(allowed.shape, torch.inf).masked_scatter(allowed, size)
     first = allowed & (sizes == sizes.amin(1, keepdim=True))
     nearest = (first & (first.cumsum(1) == 1))[allowed]
-    evaluations = torch.zeros_like(allowed, dtype=torch.long).masked_scatter(allowed, every.gradient_evaluations).sum(1)
+    evaluations = (
+        torch.zeros_like(allowed, dtype=torch.long).masked_scatter(allowed, every.gradient_evaluations).sum(1)
+    )
     return Adversarial(*(values[nearest] for values in every))._replace(gradient_evaluations=evaluations)
 
 
@@ -308,7 +333,10 @@ def _bytes_in_work(model: nn.Module, images: Tensor, vectors: int = _VECTORS) ->
     """What an image in work takes of memory, with what the network keeps for its gradient."""
     kept = []
     own = {parameter.data_ptr() for parameter in model.parameters()}
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    with (
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t),
+    ):
         model(images[:1].detach().clone().requires_grad_())
     activations = sum(tensor.nbytes for tensor in kept if tensor.data_ptr() not in own)
     return vectors * images[0].nbytes + 2 * activations

@@ -52,13 +52,19 @@ def exact_linear(
         check_classes("target", targets, images, classes)
     layers = weight_layers(model)
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
-        raise ValueError(f"the model has {len(layers)} layers with weights: an exact minimum needs a single linear one")
+        raise ValueError(
+            f"the model has {len(layers)} layers with weights: an exact minimum needs a single linear one"
+        )
     weight = layers[0].weight.double()
     bias = weight.new_zeros(len(weight)) if layers[0].bias is None else layers[0].bias.double()
     few = images[:100]
     said, linear = model(few).double(), few.flatten(1).double() @ weight.mT + bias
-    if said.shape != linear.shape or not torch.allclose(said, linear, rtol=1e-4, atol=1e-4 * linear.abs().max().item()):
-        raise ValueError("the model is more than its linear layer on the pixels: there is no exact minimum for it")
+    if said.shape != linear.shape or not torch.allclose(
+        said, linear, rtol=1e-4, atol=1e-4 * linear.abs().max().item()
+    ):
+        raise ValueError(
+            "the model is more than its linear layer on the pixels: there is no exact minimum for it"
+        )
     parts = []
     for start in range(0, len(images), batch):
         x = images[start : start + batch].flatten(1).double()
@@ -70,7 +76,9 @@ def exact_linear(
     return Exact(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def _nearest_of_class(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, bounds, margin: float) -> Exact:
+def _nearest_of_class(
+    x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, bounds, margin: float
+) -> Exact:
     others = torch.arange(len(weight), device=x.device).expand(len(x), -1)
     others = others[others != targets[:, None]].view(len(x), -1)
     normals = weight[targets][:, None] - weight[others]
@@ -96,12 +104,17 @@ def _nearest_of_any(x: Tensor, weight: Tensor, bias: Tensor, bounds, margin: flo
     best = None
     for target in range(len(weight)):
         part = _nearest_of_class(x, weight, bias, torch.full_like(now, target), bounds, margin)
-        part = part._replace(distortion=torch.where(now == target, torch.inf, part.distortion.nan_to_num(torch.inf)))
+        part = part._replace(
+            distortion=torch.where(now == target, torch.inf, part.distortion.nan_to_num(torch.inf))
+        )
         if best is None:
             best = part
         nearer = part.distortion < best.distortion
         best = Exact(
-            *(torch.where(nearer.view(-1, *[1] * (new.ndim - 1)), new, old) for new, old in zip(part, best, strict=True))
+            *(
+                torch.where(nearer.view(-1, *[1] * (new.ndim - 1)), new, old)
+                for new, old in zip(part, best, strict=True)
+            )
         )
     success = best.distortion.isfinite()
     return best._replace(

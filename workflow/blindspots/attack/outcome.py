@@ -8,7 +8,11 @@ from blindspots.networks.evaluation import logits
 
 
 def outcome(
-    network: nn.Module, originals: Tensor, adversarial: Tensor, targets: Tensor, bounds: tuple[float, float] = (0.0, 1.0)
+    network: nn.Module,
+    originals: Tensor,
+    adversarial: Tensor,
+    targets: Tensor,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[Tensor, Tensor]:
     """What an attack came to, measured on its (n, ...) images alone.
 

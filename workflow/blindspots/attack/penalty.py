@@ -69,7 +69,9 @@ class LBFGS:
 
 def search(problem: Problem, options: LBFGS) -> Found:
     """The line search over c, for every image: move c until it is bracketed, then close in on where it fails."""
-    penalty = _Penalty(options.norm == "l2", problem.lower, problem.upper, SINGLE if options.rounded else AS_THEY_ARE)
+    penalty = _Penalty(
+        options.norm == "l2", problem.lower, problem.upper, SINGLE if options.rounded else AS_THEY_ARE
+    )
     in_work = len(problem.x) if problem.x.is_cuda else min(IN_WORK, len(problem.x))
     best = _Best.at_the_images(problem, penalty, in_work)
     slope = _positive(penalty.sums.norm(best.loss.gradients))
@@ -85,9 +87,13 @@ def search(problem: Problem, options: LBFGS) -> Found:
     while True:
         work.turn()
         work.advance(lambda points: penalty.of(problem.loss(points, rows), points, points - origin, c))  # noqa: B023
-        problem.gradient_evaluations[rows[~going]] -= 1  # places that have no image any more are computed, but cost none
+        problem.gradient_evaluations[rows[~going]] -= (
+            1  # places that have no image any more are computed, but cost none
+        )
         slack = bracket.slack(rows)
-        end = work.end(options.tolerance * slack, options.min_decrease * slack, options.window, options.max_evaluations)
+        end = work.end(
+            options.tolerance * slack, options.min_decrease * slack, options.window, options.max_evaluations
+        )
         ended = (end.reached & going).nonzero().squeeze(1)
         if not len(ended):
             continue
@@ -127,7 +133,9 @@ class _Penalty:
     def of(self, loss: Loss, points: Tensor, r: Tensor, c: Tensor) -> Evaluation:
         """c|r| + loss at (r, n) points x + r, and its gradient, in place of the loss's; it is measured by c|r| and the norm
         of that one's gradient."""
-        loss = Loss(self.sums.rounded(loss.values), self.sums.round_(loss.gradients), self.sums.rounded(loss.leads))
+        loss = Loss(
+            self.sums.rounded(loss.values), self.sums.round_(loss.gradients), self.sums.rounded(loss.leads)
+        )
         size = self.sums.norm(r)
         pull = self._pull(size, c)
         if self.l2:
@@ -136,12 +144,16 @@ class _Penalty:
                 loss.gradients[kink] = self._smallest_subgradient(points[kink], loss.gradients[kink], c[kink])
         else:
             penalty, scale = c * size**2, _positive(2 * c * size)
-        return Evaluation(loss.values + penalty, loss.gradients.addcmul_(pull[:, None], r), penalty, scale, loss.leads)
+        return Evaluation(
+            loss.values + penalty, loss.gradients.addcmul_(pull[:, None], r), penalty, scale, loss.leads
+        )
 
     def loss(self, at: Evaluation, r: Tensor, c: Tensor) -> Loss:
         """What of an evaluation at r (r, n) other than 0 is the loss."""
         pull = self._pull(self.sums.norm(r), c)
-        return Loss(*map(self.sums.rounded, (at.value - at.value_scale, at.gradient - pull[:, None] * r, at.aside)))
+        return Loss(
+            *map(self.sums.rounded, (at.value - at.value_scale, at.gradient - pull[:, None] * r, at.aside))
+        )
 
     def _pull(self, size: Tensor, c: Tensor) -> Tensor:
         """What r is multiplied by in the gradient, which is 0 at the kink."""
@@ -188,7 +200,11 @@ class _Best(NamedTuple):
         places, r = ended[nearer], r[nearer]
         these = rows[places]
         self.points[these], self.distance[these], self.reached[these] = work.x[places], far[nearer], True
-        self.c[these], self.residual[these], self.status[these] = c[places], end.residual[places], end.status[places]
+        self.c[these], self.residual[these], self.status[these] = (
+            c[places],
+            end.residual[places],
+            end.status[places],
+        )
         at = _rows(work.at, places)
         for whole, part in zip(self.loss, penalty.loss(at, r, c[places]), strict=True):
             whole[these] = part
@@ -226,7 +242,12 @@ class _Bracket:
         low, high = torch.where(succeeds, tried, low), torch.where(succeeds, high, tried)
         low_lead = torch.where(succeeds, lead, self._low_lead[rows])
         high_lead = torch.where(succeeds, self._high_lead[rows], lead)
-        self._low[rows], self._high[rows], self._low_lead[rows], self._high_lead[rows] = low, high, low_lead, high_lead
+        self._low[rows], self._high[rows], self._low_lead[rows], self._high_lead[rows] = (
+            low,
+            high,
+            low_lead,
+            high_lead,
+        )
 
         middle = (low + high) / 2
         crossing = low + (high - low) * low_lead / (low_lead - high_lead) - 0.45 * self._tolerance
@@ -235,7 +256,9 @@ class _Bracket:
         halved = (high - low <= width / 2) & (high - low > 2 * inner)
         bracketed = torch.where(halved, guess, middle)
         growth = tries * self._growth
-        self.log_c[rows] = torch.where(high.isinf(), low + growth, torch.where(low.isinf(), high - growth, bracketed))
+        self.log_c[rows] = torch.where(
+            high.isinf(), low + growth, torch.where(low.isinf(), high - growth, bracketed)
+        )
         return (high - low > self._tolerance) & (tries < self._max_searches)
 
 

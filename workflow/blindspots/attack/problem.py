@@ -57,7 +57,9 @@ class Problem:
     not undo a success; for each image (b,) what its logits' rounding may come to is added.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, targets: Tensor, bounds: tuple[float, float], margin: float):
+    def __init__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, bounds: tuple[float, float], margin: float
+    ):
         self.model, self.targets = model, targets
         self.bounds, self.shape = bounds, images.shape[1:]
         lower, upper = bounds
@@ -86,7 +88,9 @@ class Problem:
     def points(self, images: Tensor) -> Tensor:
         """(r, ...) images as points (r, n)."""
         flat = images.flatten(1)
-        return flat if self.width == 1 and self.origin == 0 else ((flat - self.origin) / self.width).clamp(0, 1)
+        return (
+            flat if self.width == 1 and self.origin == 0 else ((flat - self.origin) / self.width).clamp(0, 1)
+        )
 
     def images(self, points: Tensor) -> Tensor:
         """(r, n) points as images (r, ...), which by rounding may lie a little outside of their box."""

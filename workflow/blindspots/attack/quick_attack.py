@@ -15,7 +15,9 @@ _AIM = 10 * _MARGIN  # a step aims farther, to fall short less often
 
 
 @torch.no_grad()
-def near_examples(layers: Sequence[Layer], x: Tensor, targets: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def near_examples(
+    layers: Sequence[Layer], x: Tensor, targets: Tensor, bounds: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     """Points (b, n) of the targets' classes (b,) near x, (b, n), within their bounds; and where any was found, (b,).
 
     layers: of the classes' logits of such points, none of whose targets are the classes of x. What is not found is x.

@@ -27,7 +27,10 @@ _OVERSHOOT = 1.05  # of steps towards the target's class, which the curvature te
 _REACHING_ROUNDS = 10
 _ROUGH, _EXACT = 1e-2, 0.02  # tolerances of the projections, the latter relative to that of the whole
 
-SHARE = (0.6, 0.06)  # of the way back to x that a step of the exploration goes: the first one, and the one after the last
+SHARE = (
+    0.6,
+    0.06,
+)  # of the way back to x that a step of the exploration goes: the first one, and the one after the last
 
 _LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100, rounded=True)
 
@@ -160,7 +163,9 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         around = points
         if options.noise:
             noise = torch.randn(pixels, **drawn).to(points.device) / pixels**0.5
-            around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(problem.lower, problem.upper)
+            around = (points + (options.noise * cooled * away)[:, None] * noise).clamp_(
+                problem.lower, problem.upper
+            )
         lead, gradient = problem.smallest_lead(around, rows, options.smoothing * cooled**2)
         keep(points, away, lead if exact else None)
         if average is not None and options.momentum:
@@ -177,7 +182,10 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
 def onto_half_space(goal: Tensor, normal: Tensor, offset: Tensor, lower: float, upper: float) -> Tensor:
     """As `project` for a single inequality, by two steps of Newton's method: near enough on a path of many points."""
     multiplier, point = torch.zeros_like(offset), goal
-    moved, product = torch.empty_like(goal), torch.empty_like(goal)  # new memory at every turn would take most of the time
+    moved, product = (
+        torch.empty_like(goal),
+        torch.empty_like(goal),
+    )  # new memory at every turn would take most of the time
     for _ in range(2):
         slope = only_inside(normal, point, lower, upper, out=product).norm(dim=1).square_()
         newton = (multiplier + (offset - torch.mul(normal, point, out=product).sum(1)) / slope).clamp_min(0)
@@ -201,7 +209,9 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     residual, damping = torch.full_like(distance, torch.nan), torch.ones_like(distance)
     status = torch.full_like(rows, OUT_OF_EVALUATIONS)
     classes = problem.leads(points[:1], rows[:1]).shape[1]
-    multipliers = points.new_zeros(len(points), classes)  # of every class: the competitors of the next round may be others
+    multipliers = points.new_zeros(
+        len(points), classes
+    )  # of every class: the competitors of the next round may be others
 
     rows = rows[reached]
     for completed in range(options.max_rounds):
@@ -257,7 +267,10 @@ def _as_far_as_it_holds(problem: Problem, rows: Tensor, here: Tensor, lead: Tens
         found = problem.leads(start + tried[:, None] * step, rows).amin(1) - margin
         holds = found >= 0
         # Illinois: the end that stays counts less, so that it moves the next time.
-        low_lead, high_lead = torch.where(holds, found, low_lead / 2), torch.where(holds, high_lead / 2, found)
+        low_lead, high_lead = (
+            torch.where(holds, found, low_lead / 2),
+            torch.where(holds, high_lead / 2, found),
+        )
         low, high = torch.where(holds, tried, low), torch.where(holds, high, tried)
     there = there.clone()
     there[cut] = (start + low[:, None] * step).clamp_(problem.lower, problem.upper)

@@ -38,15 +38,25 @@ NOT_OURS = ("README.md", "report.html")  # the folder's own, and Snakemake's
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m blindspots.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m blindspots.audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("cell", nargs="*", metavar="TABLE ROW COLUMN", help="one cell; without it, everything")
-    parser.add_argument("--recompute", action="store_true", help="compute the cell again from its parents, and compare")
-    parser.add_argument("--deep", action="store_true", help="all the way from the raw bytes (with --recompute)")
+    parser.add_argument(
+        "cell", nargs="*", metavar="TABLE ROW COLUMN", help="one cell; without it, everything"
+    )
+    parser.add_argument(
+        "--recompute", action="store_true", help="compute the cell again from its parents, and compare"
+    )
+    parser.add_argument(
+        "--deep", action="store_true", help="all the way from the raw bytes (with --recompute)"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--directory", type=Path, default=Path(), help="of the run (default: here)")
     parser.add_argument(
-        "--results", default="results", help="their folder in the run's, for a module with a prefix (default: results)"
+        "--results",
+        default="results",
+        help="their folder in the run's, for a module with a prefix (default: results)",
     )
     parser.add_argument(
         "--config",
@@ -59,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(options.cell) not in (0, 3):
         parser.error("a cell is a table, a row and a column, for instance: table4 M1 M2")
     if (options.recompute and not options.cell) or (options.deep and not options.recompute):
-        parser.error("what is computed again is one cell: table4 M1 M2 --recompute, and all of its chain with --deep")
+        parser.error(
+            "what is computed again is one cell: table4 M1 M2 --recompute, and all of its chain with --deep"
+        )
     run = Run(options.directory.resolve(), os.path.normpath(options.results))
     try:
         if not options.cell:
@@ -79,12 +91,16 @@ def _configuration(text: str) -> dict[str, Any]:
         return _sections(text, yaml.safe_load(written))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise argparse.ArgumentTypeError(f"{text} is neither JSON nor a readable file of it: {reason}") from None
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither JSON nor a readable file of it: {reason}"
+        ) from None
 
 
 def _sections(text: str, written: Any) -> dict[str, Any]:
     if not isinstance(written, dict):
-        raise argparse.ArgumentTypeError(f"{text} has no keys of a configuration: give such as {{attack: {{seed: 1}}}}")
+        raise argparse.ArgumentTypeError(
+            f"{text} has no keys of a configuration: give such as {{attack: {{seed: 1}}}}"
+        )
     return written
 
 
@@ -97,11 +113,18 @@ def _cell(run: Run, options: argparse.Namespace) -> int:
 def _recomputed(run: Run, options: argparse.Namespace) -> int:
     cell = run.cell(*options.cell)
     jobs = plan([run.cells_file(options.cell[0])], run.folder, options.config, run.results)
-    found = recompute(run, jobs, *options.cell, deep=options.deep, report=lambda line: print(line, file=sys.stderr))
+    found = recompute(
+        run, jobs, *options.cell, deep=options.deep, report=lambda line: print(line, file=sys.stderr)
+    )
     if options.json:
         print(
             json.dumps(
-                {"cell": cell, **found._asdict(), "files": [file._asdict() for file in found.files], "holds": found.holds},
+                {
+                    "cell": cell,
+                    **found._asdict(),
+                    "files": [file._asdict() for file in found.files],
+                    "holds": found.holds,
+                },
                 indent=2,
             )
         )
@@ -112,7 +135,9 @@ def _recomputed(run: Run, options: argparse.Namespace) -> int:
 
 def _everything(run: Run, options: argparse.Namespace) -> int:
     results = run.folder / run.results
-    there = {path for pattern in FINISHED for path in results.glob(pattern)} - {results / name for name in NOT_OURS}
+    there = {path for pattern in FINISHED for path in results.glob(pattern)} - {
+        results / name for name in NOT_OURS
+    }
     made = sorted(path.relative_to(run.folder).as_posix() for path in there)
     if not made:
         print(f"Error: there is no finished table in {results}", file=sys.stderr)
@@ -165,7 +190,9 @@ def _planned(made: Sequence[str], run: Run, config: Mapping[str, Any] | None) ->
 
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads no further, as `head`, ends it without a word
+        signal.signal(
+            signal.SIGPIPE, signal.SIG_DFL
+        )  # whoever reads no further, as `head`, ends it without a word
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a terminal that has no λ
     raise SystemExit(main())

@@ -19,8 +19,15 @@ def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
     for source in origin["sources"]:
         for path, inputs in run.chain(source["artifact"], source["array"]).items():
             link = links.setdefault(path, {"inputs": [], **_described(run, path)})
-            link["inputs"] += [name for name in inputs if name not in link["inputs"]]  # of a cell's other array in it
-    return {"cell": cell, "broken": list(_contradicted(run, cell, origin["sources"])), **origin, "files": links}
+            link["inputs"] += [
+                name for name in inputs if name not in link["inputs"]
+            ]  # of a cell's other array in it
+    return {
+        "cell": cell,
+        "broken": list(_contradicted(run, cell, origin["sources"])),
+        **origin,
+        "files": links,
+    }
 
 
 def _contradicted(run: Run, cell: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -47,14 +54,20 @@ def _described(run: Run, path: str) -> dict[str, Any]:
     if artifact.content != record["content_sha256"]:
         problems.append("has arrays or a record that are not those that it was written with")
     recorded = {name: identity for paths in record["inputs"].values() for name, identity in paths.items()}
-    problems += [f"was made from another {name} than is there" for name in recorded if recorded[name] != run.identity(name)]
+    problems += [
+        f"was made from another {name} than is there"
+        for name in recorded
+        if recorded[name] != run.identity(name)
+    ]
     return {"record": record, "broken": problems}
 
 
 def format_answer(found: Mapping[str, Any]) -> str:
     """An answer as a tree, for people."""
     cell = found["cell"]
-    interval = "" if cell["ci_low"] is None else f", 95 % interval {cell['ci_low']:.4g} to {cell['ci_high']:.4g}"
+    interval = (
+        "" if cell["ci_low"] is None else f", 95 % interval {cell['ci_low']:.4g} to {cell['ci_high']:.4g}"
+    )
     suffix = KINDS[cell["unit"]].suffix
     lines = [
         f"{cell['table']}, {cell['row']} × {cell['column']}: {_number(stated_value(cell))}{suffix} "
@@ -79,7 +92,9 @@ def format_answer(found: Mapping[str, Any]) -> str:
         lines.append(f"  {source['array']}: {source['meaning']}")
         lines.append(f"    shape {source['shape']}, SHA-256 {source['sha256']}")
         follow(source["artifact"], 1)
-    lines.append("(The value was held against its arrays; the audit of everything does so with the rest of the line.)")
+    lines.append(
+        "(The value was held against its arrays; the audit of everything does so with the rest of the line.)"
+    )
     return "\n".join(lines)
 
 

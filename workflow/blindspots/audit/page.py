@@ -15,7 +15,9 @@ import h5py
 import jinja2
 import numpy as np
 
-os.environ["MPLBACKEND"] = "Agg"  # before the import, which fails for a backend of a notebook that it cannot find
+os.environ["MPLBACKEND"] = (
+    "Agg"  # before the import, which fails for a backend of a notebook that it cannot find
+)
 import matplotlib.image
 
 from blindspots.audit.records import Run
@@ -41,7 +43,11 @@ class Examples(NamedTuple):
 def render(template: str, exported: dict[str, Any], modules: dict[str, Any]) -> str:
     """The page: of the tables' cells with their pictures, the files behind them, and the modules of code."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     return environment.from_string(template).render(**exported, modules=modules)
@@ -81,7 +87,12 @@ def picture(run: Run, cell: dict[str, Any], data: Mapping[str, Path], splits: Pa
     alt = f"{caption}. Their classes are {', '.join(map(str, found.labels))}."
     notes = [f"{label} → {target}" for label, target in zip(found.labels, found.targets, strict=False)]
     caption += f". Beneath, the true class{' → the target of the attack' if notes else ''}."
-    return {"png": _png(found.rows), "alt": alt, "caption": caption, "notes": notes or list(map(str, found.labels))}
+    return {
+        "png": _png(found.rows),
+        "alt": alt,
+        "caption": caption,
+        "notes": notes or list(map(str, found.labels)),
+    }
 
 
 def examples(run: Run, source: dict[str, Any], data: Mapping[str, Path], splits: Path) -> Examples:
@@ -92,7 +103,11 @@ def examples(run: Run, source: dict[str, Any], data: Mapping[str, Path], splits:
     row = source["array"].split("/")[-2] if "/" in source["array"] else None
     with artifacts.read(run.folder / source["artifact"]) as file:
         places = _places(file, source["array"], row, splits)
-    part = run.artifact(shards[0]).record["settings"]["images"] if shards else ("test" if row == "test" else "train")
+    part = (
+        run.artifact(shards[0]).record["settings"]["images"]
+        if shards
+        else ("test" if row == "test" else "train")
+    )
     first = np.sort(places[:SHOWN])
     with artifacts.read(data[part]) as file:
         originals, labels = file[f"{part}/images"][first], file[f"{part}/labels"][first].tolist()
@@ -127,7 +142,8 @@ def _png(rows: Sequence[np.ndarray]) -> str:
     step = -(-rows[0].shape[-1] // THUMBNAIL)
     coloured = [images if images.ndim == 4 else np.repeat(images[:, None], 3, axis=1) for images in rows]
     small = [
-        np.pad(images[..., ::step, ::step], ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=GAP) for images in coloured
+        np.pad(images[..., ::step, ::step], ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=GAP)
+        for images in coloured
     ]
     rgb = np.concatenate([np.concatenate(images, axis=2) for images in small], axis=1)
     rgb = np.ascontiguousarray(rgb.transpose(1, 2, 0))

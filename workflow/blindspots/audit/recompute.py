@@ -78,7 +78,14 @@ class Recomputation(NamedTuple):
 
 
 def recompute(
-    run: Run, jobs: Sequence[Job], table: str, row: str, column: str, *, deep: bool, report: Callable[[str], None]
+    run: Run,
+    jobs: Sequence[Job],
+    table: str,
+    row: str,
+    column: str,
+    *,
+    deep: bool,
+    report: Callable[[str], None],
 ) -> Recomputation:
     """Compute a cell of a run again, whose plan `jobs` makes the cell's table. Raises CellError, RecomputationError."""
     cell = run.cell(table, row, column)
@@ -121,10 +128,14 @@ def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) 
     graph: dict[str, list[str]] = {}
     for path, array in zip(cell["artifact"].split(";"), cell["array"].split(";"), strict=True):
         if path not in maker:
-            raise RecomputationError(f"the workflow does not make {path}, which {cell['table']} says the cell is from")
+            raise RecomputationError(
+                f"the workflow does not make {path}, which {cell['table']} says the cell is from"
+            )
         chain = run.chain(path, array)
         if not deep:
-            copied = chain[path] if maker[path].program == "scripts.gather_shards" else []  # copying is no computing
+            copied = (
+                chain[path] if maker[path].program == "scripts.gather_shards" else []
+            )  # copying is no computing
             chain = {name: chain[name] for name in (path, *copied)}
         graph |= {name: inputs for name, inputs in chain.items() if name in maker}
     order = [path for path in TopologicalSorter(graph).static_order() if path in graph]
@@ -161,7 +172,15 @@ def _sources(run: Run, job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _run(job: Job, folder: Path, unrecorded: Mapping[str, Any]) -> None:
-    command = [sys.executable, "-P", "-m", job.program, *job.arguments(job.outputs), "--unrecorded", json.dumps(unrecorded)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        job.program,
+        *job.arguments(job.outputs),
+        "--unrecorded",
+        json.dumps(unrecorded),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(WORKFLOW)}
     finished = subprocess.run(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     if finished.returncode:
@@ -171,7 +190,9 @@ def _run(job: Job, folder: Path, unrecorded: Mapping[str, Any]) -> None:
 
 def _compared(then: Artifact, now: Artifact) -> Remade:
     same = then.content == now.content
-    return Remade(then.path, [] if same else list(_differences(then, now)), list(_environment(then.record, now.record)))
+    return Remade(
+        then.path, [] if same else list(_differences(then, now)), list(_environment(then.record, now.record))
+    )
 
 
 def _differences(then: Artifact, now: Artifact) -> Iterator[str]:

@@ -45,7 +45,9 @@ class Artifact:
         """All of its values, by name."""
         found: dict[str, np.ndarray] = {}
         with artifacts.read(self.folder / self.path) as file:
-            file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+            file.visititems(
+                lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
         return {name: np.asarray(values) for name, values in found.items()}
 
     def inputs(self, array: str | None = None) -> list[str]:
@@ -56,7 +58,10 @@ class Artifact:
             networks = [path for path in recorded["networks"] if Path(path).stem == column]
             if "distorted" in recorded:
                 files = iter(recorded["distorted"])
-                shards = {each["name"]: list(islice(files, each["shards"])) for each in self.record["settings"]["rows"]}
+                shards = {
+                    each["name"]: list(islice(files, each["shards"]))
+                    for each in self.record["settings"]["rows"]
+                }
                 images = shards[row]
             else:
                 images = [*recorded["data"], *(recorded["splits"] if row not in ("train", "test") else [])]
@@ -74,7 +79,9 @@ def code_changes(record: Mapping[str, Any]) -> Iterator[str]:
     if record["code"] == now.sha256:
         return
     then = record["code_modules"]
-    changed = sorted(name for name in now.modules.keys() | then.keys() if now.modules.get(name) != then.get(name))
+    changed = sorted(
+        name for name in now.modules.keys() | then.keys() if now.modules.get(name) != then.get(name)
+    )
     yield f"was made by other code: {', '.join(changed) or 'other pinned versions of its packages'}"
 
 
@@ -136,7 +143,9 @@ class Run:
         found = cells[(cells["row"] == row) & (cells["column"] == column)]
         if len(found) != 1:
             rows, columns = (", ".join(cells[key].unique()) for key in ("row", "column"))
-            raise CellError(f"{table} has no cell {row} × {column}; its rows are {rows}; its columns {columns}")
+            raise CellError(
+                f"{table} has no cell {row} × {column}; its rows are {rows}; its columns {columns}"
+            )
         return _plain(found.iloc[0].to_dict())
 
     def origin(self, cell: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +204,9 @@ def stated_value(cell: Mapping[str, Any]) -> float:
 
 def same_value(one: float, other: float, rel_tol: float = 0.0, abs_tol: float = 0.0) -> bool:
     """Whether two values of a cell are the same, NaN and NaN included."""
-    return math.isclose(one, other, rel_tol=rel_tol, abs_tol=abs_tol) or (math.isnan(one) and math.isnan(other))
+    return math.isclose(one, other, rel_tol=rel_tol, abs_tol=abs_tol) or (
+        math.isnan(one) and math.isnan(other)
+    )
 
 
 def export(run: Run, tables: Sequence[str]) -> dict[str, Any]:
@@ -210,13 +221,19 @@ def export(run: Run, tables: Sequence[str]) -> dict[str, Any]:
         for cell in described[table]["cells"]:
             for source in cell["sources"]:
                 files |= run.chain(source["artifact"])
-    return {"tables": described, "files": {path: _file(run, path, inputs) for path, inputs in sorted(files.items())}}
+    return {
+        "tables": described,
+        "files": {path: _file(run, path, inputs) for path, inputs in sorted(files.items())},
+    }
 
 
 def _words(markdown: Path) -> dict[str, Any]:
     """A table's title and notes, as its page for people has them."""
     lines = markdown.read_text(encoding="utf-8").splitlines()
-    return {"title": lines[0].removeprefix("# "), "notes": [line[2:] for line in lines if line.startswith("- ")]}
+    return {
+        "title": lines[0].removeprefix("# "),
+        "notes": [line[2:] for line in lines if line.startswith("- ")],
+    }
 
 
 def _file(run: Run, path: str, inputs: list[str]) -> dict[str, Any]:

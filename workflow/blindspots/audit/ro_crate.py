@@ -30,7 +30,10 @@ PROFILES = {
 }
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 # Beyond the context of RO-Crate 1.1: one of the profiles' terms, and one of a later version's.
-TERMS = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256", "localPath": "https://w3id.org/ro/terms#localPath"}
+TERMS = {
+    "sha256": "https://w3id.org/ro/terms/workflow-run#sha256",
+    "localPath": "https://w3id.org/ro/terms#localPath",
+}
 BINARY = "application/octet-stream"
 FORMATS = {
     ".csv": "text/csv",
@@ -70,7 +73,9 @@ class _Crate(ROCrate):
         self.records = {path: file["record"] for path, file in self.known.items() if "record" in file}
         self.project = tomllib.loads(files["pyproject.toml"].decode())["project"]
         self.authors = self.entity("#authors", "Organization", name=self.project["authors"][0]["name"])
-        self.paper = self.entity(self.project["urls"]["Paper"], "ScholarlyArticle", name="The paper that is reproduced")
+        self.paper = self.entity(
+            self.project["urls"]["Paper"], "ScholarlyArticle", name="The paper that is reproduced"
+        )
         # What stood for each formal parameter of the workflow and its programs: (whose, name) -> entities.
         self.arguments: defaultdict[tuple[Entity, str], dict[Entity, None]] = defaultdict(dict)
 
@@ -98,7 +103,9 @@ class _Crate(ROCrate):
         digest, kind = hashlib.sha256(content).hexdigest(), FORMATS.get(Path(path).suffix, "text/plain")
         if path not in self:
             self.add_file(dest_path=path)
-        self.entity(path, "File", name=path, encodingFormat=kind, contentSize=str(len(content)), sha256=digest)
+        self.entity(
+            path, "File", name=path, encodingFormat=kind, contentSize=str(len(content)), sha256=digest
+        )
 
     def artifact(self, path: str) -> Entity:
         """A file of the run that is too large for the archive.
@@ -110,7 +117,9 @@ class _Crate(ROCrate):
         record = self.records.get(path)
         identifier = f"content:{record['content_sha256']}" if record else self.known[path]["identity"]
         kind = FORMATS.get(Path(path).suffix, BINARY)
-        return self.entity(f"#{path}", "File", name=path, localPath=path, encodingFormat=kind, identifier=identifier)
+        return self.entity(
+            f"#{path}", "File", name=path, localPath=path, encodingFormat=kind, identifier=identifier
+        )
 
     def raw_data(self, record: Mapping[str, Any]) -> list[Entity]:
         """The files that were there before the run: of the data set, pictures, or a network's weights."""
@@ -222,8 +231,14 @@ class _Crate(ROCrate):
             rule = program.removeprefix("scripts.")
             tool = self.tool(program, files[_path(program)])
             step = self.entity(f"#step/{rule}", "HowToStep", name=rule, position=position, workExample=tool)
-            made = [self.job(tool, path, record) for path, record in self.records.items() if record["program"] == program]
-            control = self.entity(f"#control/{rule}", "ControlAction", name=f"Rule {rule}", instrument=step, object=made)
+            made = [
+                self.job(tool, path, record)
+                for path, record in self.records.items()
+                if record["program"] == program
+            ]
+            control = self.entity(
+                f"#control/{rule}", "ControlAction", name=f"Rule {rule}", instrument=step, object=made
+            )
             for of_all, one in ((tools, tool), (steps, step), (controls, control)):
                 of_all.append(one)
             jobs += made
@@ -255,11 +270,24 @@ class _Crate(ROCrate):
             **known,
         )
         engine = self.software("snakemake", version)
-        orchestration = {"name": "Orchestration of the run", "instrument": engine, "object": controls, "result": run}
-        return [run, self.entity("#orchestration", "OrganizeAction", **orchestration, **known), *controls, *jobs]
+        orchestration = {
+            "name": "Orchestration of the run",
+            "instrument": engine,
+            "object": controls,
+            "result": run,
+        }
+        return [
+            run,
+            self.entity("#orchestration", "OrganizeAction", **orchestration, **known),
+            *controls,
+            *jobs,
+        ]
 
     def root(self, title: str, mentioned: list[Entity]) -> None:
-        profiles = [self.entity(uri, "CreativeWork", name=name, version=Path(uri).name) for uri, name in PROFILES.items()]
+        profiles = [
+            self.entity(uri, "CreativeWork", name=name, version=Path(uri).name)
+            for uri, name in PROFILES.items()
+        ]
         licence = self.project["license"]
         root = self.entity(
             self.root_dataset.id,

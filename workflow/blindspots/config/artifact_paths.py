@@ -78,7 +78,9 @@ class ArtifactPaths:
         return f"results/amplified/{kind}/{image_set}/{self.variant_folder(variant, dependencies)}{network}_{stddev}.h5"
 
     def noise(self, image_set: str, variant: str, stddev: float) -> str:
-        folder = self.variant_folder(variant, lambda config: [*image_dependencies(config, image_set), config.noise])
+        folder = self.variant_folder(
+            variant, lambda config: [*image_dependencies(config, image_set), config.noise]
+        )
         return f"results/noise/{image_set}/{folder}{stddev}.h5"
 
     def row(self, table: TransferTable, variant: str, row: Row) -> str:
@@ -90,7 +92,9 @@ class ArtifactPaths:
         return self.amplified(table.examples, table.image_set, variant, row.network, row.stddev)
 
     def spectra(self, table: SpectralTable, variant: str, network: str) -> str:
-        return self.examples(table.examples, table.image_set, variant, network).replace("results/", "results/spectra/", 1)
+        return self.examples(table.examples, table.image_set, variant, network).replace(
+            "results/", "results/spectra/", 1
+        )
 
     def evaluation(self, variant: str, table: str) -> str:
         return f"results/evaluation/{variant}{table}.h5"

@@ -87,7 +87,9 @@ class PyPI(Section):
     """The folder of the files in the package."""
 
 
-Sources = Annotated[list[Annotated[Folder | Mirror | Npm | PyPI, Field(discriminator="kind")]], Field(min_length=1)]
+Sources = Annotated[
+    list[Annotated[Folder | Mirror | Npm | PyPI, Field(discriminator="kind")]], Field(min_length=1)
+]
 
 
 class Data(Section):
@@ -141,9 +143,13 @@ class Pictures(Section):
         except re.error as error:
             raise ValueError(f"label: {self.label} is no regular expression: {error}") from error
         if groups != 1:
-            raise ValueError(f"label: {self.label} has {groups} groups: give it one, which is what tells the class")
+            raise ValueError(
+                f"label: {self.label} has {groups} groups: give it one, which is what tells the class"
+            )
         if self.size > self.resize:
-            raise ValueError(f"size: {self.size} pixels cannot be cut out of {self.resize}: make resize as large at least")
+            raise ValueError(
+                f"size: {self.size} pixels cannot be cut out of {self.resize}: make resize as large at least"
+            )
         if not (self.folder or self.files):
             raise ValueError("give files, or a folder")
         return self

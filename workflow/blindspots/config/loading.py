@@ -15,9 +15,20 @@ from blindspots.config.networks import Network, Pretrained
 from blindspots.config.schema import Config
 
 # Keys whose value may be null; a test holds them to the schema.
-MAY_BE_NULL = {"amplified_to", "folder", "given_targets", "minibatches", "path", "perturbed", "pretraining", "variable"}
+MAY_BE_NULL = {
+    "amplified_to",
+    "folder",
+    "given_targets",
+    "minibatches",
+    "path",
+    "perturbed",
+    "pretraining",
+    "variable",
+}
 _INTEGER = "tag:yaml.org,2002:int"
-_OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9]+)+")  # numbers that YAML 1.1 has to the base of 8 and of 60
+_OTHER_BASE = re.compile(
+    r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9]+)+"
+)  # numbers that YAML 1.1 has to the base of 8 and of 60
 
 
 def check_written(path: Path) -> None:
@@ -39,7 +50,9 @@ def _check_node(node: yaml.Node | None, path: Path) -> None:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         for key in keys:
             if keys.count(key) > 1:
-                raise ConfigError(f"{line}: {key} stands there more than once, and the last alone would count: join them")
+                raise ConfigError(
+                    f"{line}: {key} stands there more than once, and the last alone would count: join them"
+                )
         for key, value in node.value:
             _check_node(key, path)
             _check_node(value, path)
@@ -48,7 +61,9 @@ def _check_node(node: yaml.Node | None, path: Path) -> None:
             _check_node(value, path)
     elif isinstance(node, yaml.ScalarNode) and node.tag == _INTEGER and _OTHER_BASE.fullmatch(node.value):
         number = yaml.safe_load(node.value)
-        raise ConfigError(f"{line}: {node.value} is {number} in YAML: write that, or the number without zeros before it")
+        raise ConfigError(
+            f"{line}: {node.value} is {number} in YAML: write that, or the number without zeros before it"
+        )
 
 
 def validated(raw: Mapping[str, Any]) -> Config:
@@ -70,14 +85,19 @@ def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
         f"{ABLATIONS}/{name}": _with_images_enough(config, merged(every, choices.get(name, {})))
         for name in config.ablations.names()
     }
-    return {name: _variant(name, merged(raw, change), config) for name, change in (config.replicated() | ablated).items()}
+    return {
+        name: _variant(name, merged(raw, change), config)
+        for name, change in (config.replicated() | ablated).items()
+    }
 
 
 def _with_images_enough(config: Config, change: Mapping[str, Any]) -> dict[str, Any]:
     """What an ablation changes, its sample no larger than the smaller set of images is."""
     sample = _sample(change)
     smaller = min(config.data.train_size, config.data.test_size)
-    return merged(change, {"attack": {"sample": smaller}} if isinstance(sample, int) and sample > smaller else {})
+    return merged(
+        change, {"attack": {"sample": smaller}} if isinstance(sample, int) and sample > smaller else {}
+    )
 
 
 def _sample(change: Mapping[str, Any]) -> Any:
@@ -95,7 +115,9 @@ def _variant(name: str, raw: Mapping[str, Any], base: Config) -> Config:
                     "make it a network of its own"
                 )
     except ConfigError as error:
-        place = "ablations.every" if name.endswith(REFERENCE) else f"ablations.choices.{name.rpartition('/')[2]}"
+        place = (
+            "ablations.every" if name.endswith(REFERENCE) else f"ablations.choices.{name.rpartition('/')[2]}"
+        )
         raise ConfigError(f"{place}: {error}") from None
     return variant
 
@@ -114,7 +136,10 @@ def _with_classes(raw: Mapping[str, Any]) -> dict[str, Any]:
     def counted(network: Any) -> Any:
         if not isinstance(network, Mapping) or not isinstance(network.get("units"), list):
             return network
-        return {**network, "units": [data.get("classes") if unit == "classes" else unit for unit in network["units"]]}
+        return {
+            **network,
+            "units": [data.get("classes") if unit == "classes" else unit for unit in network["units"]],
+        }
 
     return {**raw, "networks": {name: counted(network) for name, network in networks.items()}}
 
@@ -122,5 +147,8 @@ def _with_classes(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _with_nulls(value: Any) -> Any:
     """What follows --config on the command line comes with its nulls as text. Elsewhere "null" is a name like others."""
     if isinstance(value, Mapping):
-        return {key: None if key in MAY_BE_NULL and item == "null" else _with_nulls(item) for key, item in value.items()}
+        return {
+            key: None if key in MAY_BE_NULL and item == "null" else _with_nulls(item)
+            for key, item in value.items()
+        }
     return [_with_nulls(item) for item in value] if isinstance(value, list) else value

@@ -11,7 +11,11 @@ from blindspots.config.data import File, Sources
 from blindspots.config.types import PICTURES, Count, NonNegative, Positive, Section, Seed
 
 # As they are written; `loading` puts the number of classes in the place of the word.
-_UNITS = {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "classes"}]}}
+_UNITS = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "classes"}]},
+}
 
 
 class Network(Section):
@@ -49,7 +53,15 @@ class Trained(Network):
     attack: dict[Literal["lbfgs", "sqp"], dict[str, Any]] = Field(default_factory=dict)
     """The keys of `attack.lbfgs` and `attack.sqp` that differ for this network."""
 
-    _NOT_BUILT: ClassVar = ("trained_on", "weight_decay", "seed", "pretraining", "minibatches", "perturbed", "attack")
+    _NOT_BUILT: ClassVar = (
+        "trained_on",
+        "weight_decay",
+        "seed",
+        "pretraining",
+        "minibatches",
+        "perturbed",
+        "attack",
+    )
 
     @property
     def classes(self) -> int:
@@ -65,7 +77,9 @@ class Trained(Network):
 
     def _one_decay_each(self, layers: int) -> None:
         if len(self.weight_decay) != layers:
-            raise ValueError(f"weight_decay has {len(self.weight_decay)} values for {layers} trained layers: give one each")
+            raise ValueError(
+                f"weight_decay has {len(self.weight_decay)} values for {layers} trained layers: give one each"
+            )
 
 
 class Pretrained(Network):
@@ -192,18 +206,28 @@ class FullyConnected(Trained):
     def multiplications(self, image_shape: Sequence[int]) -> int:
         """For one image, in the weights."""
         inputs = [math.prod(image_shape), *self.units]
-        return sum(map(operator.mul, inputs, self.units)) + (self.pretraining is not None) * inputs[0] * inputs[1]
+        return (
+            sum(map(operator.mul, inputs, self.units))
+            + (self.pretraining is not None) * inputs[0] * inputs[1]
+        )
 
     @model_validator(mode="after")
     def _consistent(self):
         self._one_decay_each(len(self.units) - (self.pretraining is not None))
         if self.pretraining and (len(self.units) < 2 or self.activation != "sigmoid"):
-            raise ValueError("pretraining is of a sigmoid layer with others above: give two units at least, and sigmoid")
+            raise ValueError(
+                "pretraining is of a sigmoid layer with others above: give two units at least, and sigmoid"
+            )
         if self.pretraining and self.minibatches:
-            raise ValueError("what is pretrained is trained to convergence: leave out pretraining, or minibatches")
+            raise ValueError(
+                "what is pretrained is trained to convergence: leave out pretraining, or minibatches"
+            )
         if (self.dropout or self.perturbed) and not self.minibatches:
             raise ValueError("dropout and perturbed are of training in minibatches: give minibatches")
-        for key, values in {"dropout": self.dropout, "perturbed.norms": getattr(self.perturbed, "norms", [])}.items():
+        for key, values in {
+            "dropout": self.dropout,
+            "perturbed.norms": getattr(self.perturbed, "norms", []),
+        }.items():
             if values and len(values) != len(self.units):
                 raise ValueError(
                     f"{key}: {len(values)} values for the input and {len(self.units) - 1} hidden layers: one each"

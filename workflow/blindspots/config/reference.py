@@ -67,7 +67,11 @@ def _keys(prefix: str, part: Schema, schema: Schema, shown: set[str]) -> Iterato
             meaning = " ".join(value.get("description", "").split()).replace("|", "\\|")
             yield f"{place}{key}", _values(value, schema), meaning
             yield from _keys(f"{place}{key}.", value, schema, shown)
-        for value in (one.get("additionalProperties"), *one.get("patternProperties", {}).values(), one.get("items")):
+        for value in (
+            one.get("additionalProperties"),
+            *one.get("patternProperties", {}).values(),
+            one.get("items"),
+        ):
             if isinstance(value, Mapping):
                 yield from _keys(f"{prefix}*.", value, schema, shown)
 

@@ -29,7 +29,12 @@ class Config(Section):
     splits: Splits
     """Parts of the training images."""
     networks: Annotated[
-        dict[Name, Annotated[FullyConnected | Convolutional | AlexNet | EfficientNetLite, Field(discriminator="kind")]],
+        dict[
+            Name,
+            Annotated[
+                FullyConnected | Convolutional | AlexNet | EfficientNetLite, Field(discriminator="kind")
+            ],
+        ],
         Field(min_length=1),
     ]
     """The networks by name."""
@@ -60,8 +65,13 @@ class Config(Section):
     def check_network(self, name: str) -> None:
         """Raises ConfigError if a network does not fit its images. It is asked for the networks that targets need alone."""
         network = self.networks[name]
-        if isinstance(network, Convolutional) and min(self.data.image_shape) < network.kernel + network.pool - 1:
-            raise ConfigError(f"networks.{name}: its kernel and pool are larger than an image, {self.data.image_shape}")
+        if (
+            isinstance(network, Convolutional)
+            and min(self.data.image_shape) < network.kernel + network.pool - 1
+        ):
+            raise ConfigError(
+                f"networks.{name}: its kernel and pool are larger than an image, {self.data.image_shape}"
+            )
         classes = getattr(self, network.images).classes
         if network.classes != classes:
             raise ConfigError(
@@ -88,7 +98,9 @@ class Config(Section):
 
     def replicated(self) -> dict[str, dict[str, Any]]:
         """The replicates beside the experiment itself, by name: the same with other seeds for all networks."""
-        seeds = {name: network.seed for name, network in self.networks.items() if isinstance(network, Trained)}
+        seeds = {
+            name: network.seed for name, network in self.networks.items() if isinstance(network, Trained)
+        }
         return {
             f"seeds{k}": {"networks": {name: {"seed": seed + 1000 * (k - 1)} for name, seed in seeds.items()}}
             for k in range(2, max(map(self.trainings, self.tables.values())) + 1)
@@ -100,7 +112,11 @@ class Config(Section):
 
     @cached_property
     def _attacks(self) -> dict[str, Attack]:
-        return {"train": self.attack, "test": self.attack, PICTURES: Attack.model_validate(self._attack_on_pictures())}
+        return {
+            "train": self.attack,
+            "test": self.attack,
+            PICTURES: Attack.model_validate(self._attack_on_pictures()),
+        }
 
     def _attack_on_pictures(self) -> dict[str, Any]:
         return merged(self.attack.model_dump(), self.pictures.attack)
@@ -117,7 +133,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _the_target_is_a_class(self):
         if isinstance(self.attack.target, int) and self.attack.target >= self.data.classes:
-            raise ValueError(f"attack.target: {self.attack.target} is no class of {self.data.classes} from 0 on")
+            raise ValueError(
+                f"attack.target: {self.attack.target} is no class of {self.data.classes} from 0 on"
+            )
         return self
 
     @model_validator(mode="after")
@@ -128,9 +146,13 @@ class Config(Section):
             lines = (error_line(problem, self._attack_on_pictures()) for problem in error.errors())
             raise ValueError("; ".join(f"pictures.attack.{line}" for line in lines)) from None
         if not math.isfinite(self.size(PICTURES)):
-            raise ValueError("pictures.attack.sample: give a number, as the folder may have any number of pictures")
+            raise ValueError(
+                "pictures.attack.sample: give a number, as the folder may have any number of pictures"
+            )
         if isinstance(attack.target, int) and attack.target >= self.pictures.classes:
-            raise ValueError(f"pictures.attack.target: {attack.target} is no class of {self.pictures.classes} from 0 on")
+            raise ValueError(
+                f"pictures.attack.target: {attack.target} is no class of {self.pictures.classes} from 0 on"
+            )
         return self
 
     @model_validator(mode="after")
@@ -143,7 +165,9 @@ class Config(Section):
             try:
                 self.attack_against(name, "test")
             except ValidationError as error:
-                lines = (error_line(problem, self._attack_against(name, "test")) for problem in error.errors())
+                lines = (
+                    error_line(problem, self._attack_against(name, "test")) for problem in error.errors()
+                )
                 raise ValueError("; ".join(f"networks.{name}.attack.{line}" for line in lines)) from None
         return self
 
@@ -158,7 +182,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _splits_are_disjoint_ranges(self):
         for name in {"train", "test"} & set(self.splits.parts):
-            raise ValueError(f"splits.parts.{name}: this name stands for all of the {name} images; choose another")
+            raise ValueError(
+                f"splits.parts.{name}: this name stands for all of the {name} images; choose another"
+            )
         try:
             split(self.data.train_size, self.splits.parts, self.splits.seed)
         except ValueError as error:
@@ -208,7 +234,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _ablations_are_of_tables(self):
         if REFERENCE in self.ablations.choices:
-            raise ValueError(f"ablations.choices.{REFERENCE}: this name stands for the experiment as it is; choose another")
+            raise ValueError(
+                f"ablations.choices.{REFERENCE}: this name stands for the experiment as it is; choose another"
+            )
         for table in self.ablations.tables:
             check_known("ablations.tables", table, self.tables)
         return self
@@ -216,13 +244,17 @@ class Config(Section):
     def _has_images_enough(self, image_set: str) -> None:
         sample = self.attack.sample
         if image_set != PICTURES and sample != "all" and sample > self._whole(image_set):
-            raise ValueError(f"attack.sample: {sample} images, but the {image_set} set has {self._whole(image_set)}")
+            raise ValueError(
+                f"attack.sample: {sample} images, but the {image_set} set has {self._whole(image_set)}"
+            )
 
     def _record_test_errors(self, key: str, networks: Sequence[str]) -> None:
         """What is trained to convergence has no epochs, after each of which a figure could draw the test error."""
         for network in networks:
             if not self.networks[network].in_minibatches:
-                raise ValueError(f"{key}: {network} is not trained by epochs: give it minibatches, or leave it out")
+                raise ValueError(
+                    f"{key}: {network} is not trained by epochs: give it minibatches, or leave it out"
+                )
 
     def _classifies(self, key: str, network: str, images: str) -> None:
         check_known(key, network, self.networks)

@@ -40,7 +40,11 @@ class BaselineTable(Section):
         return {
             "originals": [paths.evaluation(replicate, name) for replicate in replicates],
             **{
-                kind: [paths.examples(kind, self.image_set, replicate, one) for replicate in replicates for one in networks]
+                kind: [
+                    paths.examples(kind, self.image_set, replicate, one)
+                    for replicate in replicates
+                    for one in networks
+                ]
                 for kind, networks in kinds.items()
             },
             "networks": [paths.network(replicate, one) for replicate in replicates for one in self.networks],
@@ -48,7 +52,11 @@ class BaselineTable(Section):
 
     def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
         kinds = {"adversarial": self.networks, "refined": self.networks, "exact": paths.linear(self.networks)}
-        artifacts = [paths.examples(kind, self.image_set, variant, one) for kind, names in kinds.items() for one in names]
+        artifacts = [
+            paths.examples(kind, self.image_set, variant, one)
+            for kind, names in kinds.items()
+            for one in names
+        ]
         return {artifact: paths.shards(artifact, variant, self.image_set) for artifact in artifacts}
 
 
@@ -111,7 +119,9 @@ class TransferTable(Section):
         replicates = paths.replicates(variant, self)
         return {
             "evaluation": [paths.evaluation(replicate, name) for replicate in replicates],
-            "distorted": [paths.row(self, replicate, row) for replicate in replicates for row in self.measured_rows()],
+            "distorted": [
+                paths.row(self, replicate, row) for replicate in replicates for row in self.measured_rows()
+            ],
             "refined": [
                 paths.examples("refined", self.image_set, replicate, one)
                 for replicate in replicates
@@ -120,7 +130,10 @@ class TransferTable(Section):
         }
 
     def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
-        return {row.name: paths.shards(paths.row(self, variant, row), variant, self.image_set) for row in self.rows()}
+        return {
+            row.name: paths.shards(paths.row(self, variant, row), variant, self.image_set)
+            for row in self.rows()
+        }
 
 
 class SpectralTable(Section):

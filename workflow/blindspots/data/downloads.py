@@ -48,7 +48,10 @@ def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path
         if not missing:
             break
         label = " ".join(
-            [source["kind"], *(str(value) for key, value in source.items() if value and key not in ("kind", "suffix"))]
+            [
+                source["kind"],
+                *(str(value) for key, value in source.items() if value and key not in ("kind", "suffix")),
+            ]
         )
         problems = []
         try:
@@ -80,7 +83,9 @@ def from_folder(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, by
     """Files in a local folder, plain or gzipped: `path`, or else the environment variable `variable`."""
     path = source.get("path") or os.environ.get(source.get("variable") or "")
     if not path:
-        raise DownloadError(f"not set (neither its path nor the environment variable {source.get('variable')})")
+        raise DownloadError(
+            f"not set (neither its path nor the environment variable {source.get('variable')})"
+        )
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DownloadError(f"{folder} is not a folder, seen from {Path.cwd()}")
@@ -134,13 +139,19 @@ def from_pypi(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, byte
 
 @contextmanager
 def _packed(
-    what: str, specification: str, command: Sequence[str], pattern: str, reason: Callable[[subprocess.CompletedProcess], str]
+    what: str,
+    specification: str,
+    command: Sequence[str],
+    pattern: str,
+    reason: Callable[[subprocess.CompletedProcess], str],
 ) -> Iterator[Path]:
     """The one archive that a package manager puts into a folder, whose path is added to its command."""
     log.info("%s %s", what, specification)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            run = subprocess.run([*command, scratch], capture_output=True, text=True, timeout=10 * TIMEOUT, cwd=scratch)
+            run = subprocess.run(
+                [*command, scratch], capture_output=True, text=True, timeout=10 * TIMEOUT, cwd=scratch
+            )
         except FileNotFoundError as error:
             raise DownloadError(f"the {command[0]} client is not installed") from error
         except subprocess.TimeoutExpired as error:

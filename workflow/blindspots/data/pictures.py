@@ -10,7 +10,22 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-KINDS = (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif")
+KINDS = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tga",
+    ".tif",
+)
 KINDS += (".tiff", ".webp")
 _OF_8_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _PHOTOMETRIC = 262  # the tag of a TIFF file that says which of black and white is 0
@@ -46,7 +61,9 @@ def _in_8_bits(picture: Image.Image, negative: bool) -> Image.Image:
         values = np.round(np.asarray(picture) / 257).astype(np.uint8)
         picture = Image.fromarray(255 - values if negative else values)
     if picture.mode not in _OF_8_BITS:
-        raise ValueError(f"its pixels are of Pillow's mode {picture.mode}, whose white is not known: save it as 8-bit RGB")
+        raise ValueError(
+            f"its pixels are of Pillow's mode {picture.mode}, whose white is not known: save it as 8-bit RGB"
+        )
     return picture.convert("RGB")
 
 
@@ -66,13 +83,19 @@ def classes(names: Sequence[str], pattern: str, count: int) -> list[int]:
     found = [re.search(pattern, name) for name in names]
     words = [match and match[1] for match in found]
     if None in words:  # also of a group that may be left out
-        raise ValueError(f"{names[words.index(None)]} does not tell its class: nothing in it matches the group of {pattern}")
+        raise ValueError(
+            f"{names[words.index(None)]} does not tell its class: nothing in it matches the group of {pattern}"
+        )
     if all(word.isdecimal() for word in words):
         numbers = list(map(int, words))
         if max(numbers) >= count:
-            raise ValueError(f"{names[np.argmax(numbers)]} is of class {max(numbers)}, of {count} classes from 0 on")
+            raise ValueError(
+                f"{names[np.argmax(numbers)]} is of class {max(numbers)}, of {count} classes from 0 on"
+            )
         return numbers
     order = {word: place for place, word in enumerate(sorted(set(words)))}
     if len(order) != count:
-        raise ValueError(f"{pattern} finds {len(order)} classes in the names, which have to be {count}: {names[0]}, …")
+        raise ValueError(
+            f"{pattern} finds {len(order)} classes in the names, which have to be {count}: {names[0]}, …"
+        )
     return [order[word] for word in words]

@@ -68,7 +68,9 @@ class Normalise(nn.Module):
         return 1 / self.std.min().item()
 
 
-def alexnet(image_shape: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Sequential:
+def alexnet(
+    image_shape: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float]
+) -> nn.Sequential:
     """Krizhevsky's network in the variant of one column that torchvision has. Input (b, 3, height, width)."""
     from torchvision import models  # here, because it doubles the seconds in which a job starts
 
@@ -76,7 +78,12 @@ def alexnet(image_shape: Sequence[int], classes: int, mean: Sequence[float], std
 
 
 def normalised_efficientnet_lite(
-    image_shape: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float], width: float, depth: float
+    image_shape: Sequence[int],
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    width: float,
+    depth: float,
 ) -> nn.Sequential:
     """EfficientNet-Lite for pixels in [0, 1]. Input (b, 3, height, width)."""
     return _for_photographs(mean, std, efficientnet_lite(image_shape, classes, width, depth))
@@ -123,10 +130,13 @@ def load_matching_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> 
     shapes, found = ([tuple(value.shape) for value in tensors] for tensors in (own.values(), values))
     if shapes != found:
         place = next(
-            (i for i, (a, b) in enumerate(zip(shapes, found, strict=False)) if a != b), min(len(shapes), len(found))
+            (i for i, (a, b) in enumerate(zip(shapes, found, strict=False)) if a != b),
+            min(len(shapes), len(found)),
         )
         there, wanted = ([*map(str, sizes), "none"][min(place, len(sizes))] for sizes in (found, shapes))
-        raise ValueError(f"its tensor {place + 1} of {len(found)} has shape {there}; the network has {wanted} there")
+        raise ValueError(
+            f"its tensor {place + 1} of {len(found)} has shape {there}; the network has {wanted} there"
+        )
     network.load_state_dict(dict(zip(own, values, strict=True)))
 
 

@@ -113,7 +113,9 @@ class _Patches(torch.autograd.Function):
 def _shifted(images: Tensor, shape: Sequence[int], step: int) -> Tensor:
     """A view (i, j, rows, columns, b) of (height, width, b) images: pixel (i, j) of the patches that begin at every step."""
     height, width, last = images.stride()
-    return images.as_strided(shape, (height, width, step * height, step * width, last), images.storage_offset())
+    return images.as_strided(
+        shape, (height, width, step * height, step * width, last), images.storage_offset()
+    )
 
 
 class _Maximum(torch.autograd.Function):

@@ -33,7 +33,9 @@ class Backpropagated(NamedTuple):
 
     gradient: Tensor  # flat, by the parameters of the layers passed
     passes: list[Pass]
-    slopes: dict[int, Tensor]  # by the values that came to a layer from the one below, or, if asked for, to the first
+    slopes: dict[
+        int, Tensor
+    ]  # by the values that came to a layer from the one below, or, if asked for, to the first
 
 
 def summed(network: nn.Module, images: Tensor, labels: Tensor, each: Callable = map) -> Summed:
@@ -64,7 +66,11 @@ def evaluated(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluated:
 
 @torch.no_grad()
 def backpropagated(
-    layers: Sequence[Layer], entering: Mapping[int, Tensor], labels: Tensor, weight: float, to_first: bool = False
+    layers: Sequence[Layer],
+    entering: Mapping[int, Tensor],
+    labels: Tensor,
+    weight: float,
+    to_first: bool = False,
 ) -> Backpropagated:
     """The gradient of the sum of the cross-entropies, times a weight, of what enters layers with these labels (b,).
 

@@ -22,7 +22,9 @@ class Dropout(nn.Dropout):
         if not self.training or not self.p:
             return None
         dropped = round(self.p * 2**_BITS)
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)  # all 64 bits
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(
+            -(2**63), None
+        )  # all 64 bits
         numbers = words.view(torch.int16)[: x.numel()]
         # A mask of bool would take thrice as long, and one with the strides of a transposed x ten times.
         mask = torch.ge(numbers, dropped - 2 ** (_BITS - 1), out=x.new_empty(x.numel()))

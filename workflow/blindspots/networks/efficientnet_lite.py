@@ -26,7 +26,9 @@ _STAGES = (
 class Block(nn.Module):
     """An inverted residual: expansion, depthwise convolution, projection; the input is added where the shape allows."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, size: Sequence[int]):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, size: Sequence[int]
+    ):
         super().__init__()
         hidden = inputs * expansion
         expand = [Pointwise(inputs, hidden), nn.ReLU6()] if expansion > 1 else []
@@ -53,7 +55,13 @@ def efficientnet_lite(image_shape: Sequence[int], classes: int, width: float, de
         for first in [True] + [False] * (repeats - 1):
             layers.append(Block(channels, outputs, kernel, stride if first else 1, expansion, size))
             channels, size = outputs, _halved(size, stride if first else 1)
-    layers += [Pointwise(channels, _HEAD), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(_HEAD, classes)]
+    layers += [
+        Pointwise(channels, _HEAD),
+        nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(_HEAD, classes),
+    ]
     return nn.Sequential(*layers)
 
 

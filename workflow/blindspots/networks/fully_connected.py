@@ -19,7 +19,9 @@ from blindspots.networks.flattening import flat
 
 class Activation(NamedTuple):
     apply: Callable[[Tensor], Tensor]  # in place
-    slope: Callable[[Tensor, Tensor], Tensor]  # of a loss by what enters, from that by what leaves and what leaves
+    slope: Callable[
+        [Tensor, Tensor], Tensor
+    ]  # of a loss by what enters, from that by what leaves and what leaves
     range: tuple[float, float]
 
 
@@ -89,7 +91,9 @@ def forward(layers: Sequence[Layer], entering: Mapping[int, Tensor]) -> tuple[li
 
 
 @torch.no_grad()
-def backward(passes: Sequence[Pass], slope: Tensor, to_first: bool = False) -> tuple[list[Tensor], dict[int, Tensor]]:
+def backward(
+    passes: Sequence[Pass], slope: Tensor, to_first: bool = False
+) -> tuple[list[Tensor], dict[int, Tensor]]:
     """The slopes of a loss by what leaves each linear map, (units, b), and by the values from below, (n, b), by pass.
 
     slope:    that by the logits, (k, b).
@@ -100,7 +104,9 @@ def backward(passes: Sequence[Pass], slope: Tensor, to_first: bool = False) -> t
         layer, values, below, mask, _ = passes[place]
         if place:
             values, slope = values[:, :below], slope[:, :below]
-        slope = torch.mm(layer.linear.weight.t(), slope, out=torch.empty_like(values))  # in their order of memory
+        slope = torch.mm(
+            layer.linear.weight.t(), slope, out=torch.empty_like(values)
+        )  # in their order of memory
         if mask is not None:
             slope.mul_(mask[:, : slope.shape[1]])
         of_values[place] = slope

@@ -38,7 +38,9 @@ class Workers:
         self._before = torch.get_num_threads()
         torch.set_num_threads(1)
         # In each thread too, since MKL keeps its own number for every one, by itself that of the environment.
-        self._pool = ThreadPoolExecutor(self._threads, "", torch.set_num_threads, (1,)) if self._threads > 1 else None
+        self._pool = (
+            ThreadPoolExecutor(self._threads, "", torch.set_num_threads, (1,)) if self._threads > 1 else None
+        )
         return self
 
     def __exit__(self, *error) -> None:
@@ -81,7 +83,9 @@ class Processes:
         Raises MemoryError if a process is killed, as it is for want of memory.
         """
         copies = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(min(self._processes, len(items)), copies, _begin, (function, os.getpid())) as pool:
+        with ProcessPoolExecutor(
+            min(self._processes, len(items)), copies, _begin, (function, os.getpid())
+        ) as pool:
             try:
                 for kind, arrays in pool.map(_compute, items):
                     yield kind(*map(torch.from_numpy, arrays))

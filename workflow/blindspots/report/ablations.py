@@ -28,7 +28,18 @@ def compare_choices(cells: Mapping[str, pd.DataFrame], reference: str) -> pd.Dat
     comparable = frame["verdict"] != NOT_COMPARABLE
     nearest = [_nearest(*pair) for pair in zip(frame["value"], frame["paper"], strict=True)]
     frame["deviation"] = ((frame["value"] - nearest) / error).where(comparable)
-    columns = ["choice", *_KEY, "value", "unit", "n", "as_configured", "moved", "paper", "deviation", "verdict"]
+    columns = [
+        "choice",
+        *_KEY,
+        "value",
+        "unit",
+        "n",
+        "as_configured",
+        "moved",
+        "paper",
+        "deviation",
+        "verdict",
+    ]
     return frame[columns]
 
 
@@ -41,6 +52,8 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """For each choice (index) and table: the median deviation from the paper, and how many of its cells agree."""
     judged = frame.dropna(subset="deviation")
     size = judged.assign(deviation=judged["deviation"].abs(), agree=judged["verdict"] == AGREES)
-    tables = size.groupby(["choice", "table"], sort=False).agg(deviation=("deviation", "median"), agree=("agree", "sum"))
+    tables = size.groupby(["choice", "table"], sort=False).agg(
+        deviation=("deviation", "median"), agree=("agree", "sum")
+    )
     cells = size.groupby(["choice", "table"], sort=False).size().rename("cells")
     return tables.join(cells).reset_index()

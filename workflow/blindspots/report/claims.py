@@ -124,7 +124,9 @@ def no_distinction(cells: Cells) -> Finding:
     """Images that have most of a random direction are as alike as those that have most of a single unit (3)."""
     effects = cells.rows("units", r"\w+_trained_units_against_directions")
     alike = (effects["ci_low"] <= 0.5) & (effects["ci_high"] >= 0.5)
-    alike &= (effects["ci_low"] >= 1 / 3) & (effects["ci_high"] <= 2 / 3)  # from too few rows an interval holds everything
+    alike &= (effects["ci_low"] >= 1 / 3) & (
+        effects["ci_high"] <= 2 / 3
+    )  # from too few rows an interval holds everything
     numbers = ", ".join(
         f"{row.removesuffix('_trained_units_against_directions')} {column} {cell['value']:.2f}"
         for (row, column), cell in effects.iterrows()
@@ -166,22 +168,32 @@ def from_the_first_layer(cells: Cells) -> Finding:
 
 def for_every_image(cells: Cells) -> Finding:
     """Every image has an adversarial example, for every network (4.1, observation 1)."""
-    tried = {"table2": cells.rate("table2", "noise_0.1", "softmax1").n, "table4": cells.rate("table4", "noise_0.06", "M1").n}
+    tried = {
+        "table2": cells.rate("table2", "noise_0.1", "softmax1").n,
+        "table4": cells.rate("table4", "noise_0.06", "M1").n,
+    }
     own = [(table, cells.rate(table, name, name)) for table in tried for name in cells.columns(table)]
     found = sum(rate.counts[0] for _, rate in own)
     n = sum(tried[table] for table, _ in own)
     images = sum(tried.values())  # of each network the same, so that these are what is drawn
-    bound = float(stats.beta.ppf(1 - SIGNIFICANCE, n - found + 1, images - (n - found))) if n - found < images else 1.0
-    numbers = (
-        f"for {found} of {n} images an example is misclassified by the network that it was made for ({len(own)} networks)"
+    bound = (
+        float(stats.beta.ppf(1 - SIGNIFICANCE, n - found + 1, images - (n - found)))
+        if n - found < images
+        else 1.0
     )
-    return Finding(numbers, f"at the 1 % level fewer than {100 * bound:.3f} % of images have none", _verdict(found, n))
+    numbers = f"for {found} of {n} images an example is misclassified by the network that it was made for ({len(own)} networks)"
+    return Finding(
+        numbers, f"at the 1 % level fewer than {100 * bound:.3f} % of images have none", _verdict(found, n)
+    )
 
 
 def trained_below(cells: Cells) -> Finding:
     """Trained with adversarial examples of each layer, a 100-100-10 network gets a test error below 1.2 % (4.2)."""
     # The paper does not say of which units: one such network is what it claims.
-    pools = {units: cells.trainings("adversarial_training", f"{units}_pools", "error_test") for units in ("sigmoid", "relu")}
+    pools = {
+        units: cells.trainings("adversarial_training", f"{units}_pools", "error_test")
+        for units in ("sigmoid", "relu")
+    }
     below = {units: errors.below(1.2) for units, errors in pools.items()}
     surely = min(below.values()) < SIGNIFICANCE / len(below)
     return Finding(
@@ -197,11 +209,15 @@ def dropout_helps(cells: Cells) -> Finding:
     lower = {units: dropout.below(decay) for units, (decay, dropout) in pairs.items()}
     helped = {units for units, p in lower.items() if p < SIGNIFICANCE / len(lower)}
     near = {
-        units for units, (decay, dropout) in pairs.items() if abs(decay.mean - 1.6) < 0.15 and abs(dropout.mean - 1.3) < 0.15
+        units
+        for units, (decay, dropout) in pairs.items()
+        if abs(decay.mean - 1.6) < 0.15 and abs(dropout.mean - 1.3) < 0.15
     }
     tests = ", ".join(f"{units} p = {p:.2g}" for units, p in lower.items())
     return Finding(
-        "; ".join(f"{units}: weight decay {decay}, dropout {dropout}" for units, (decay, dropout) in pairs.items()),
+        "; ".join(
+            f"{units}: weight decay {decay}, dropout {dropout}" for units, (decay, dropout) in pairs.items()
+        ),
         f"lower by dropout (Welch, one-sided): {tests}; both to 0.15 the paper's: {', '.join(sorted(near)) or 'none'}",
         SUPPORTED if helped & near else PARTLY if helped else REFUTED,
     )
@@ -212,9 +228,15 @@ def higher_layers(cells: Cells) -> Finding:
     pairs = _trained_both_ways(cells, "hidden", "input")
     lower = {units: hidden.below(given) for units, (hidden, given) in pairs.items()}
     held = sum(p < SIGNIFICANCE / len(lower) for p in lower.values())
-    numbers = "; ".join(f"{units}: hidden layers {hidden}, input {given}" for units, (hidden, given) in pairs.items())
+    numbers = "; ".join(
+        f"{units}: hidden layers {hidden}, input {given}" for units, (hidden, given) in pairs.items()
+    )
     tests = ", ".join(f"{units} p = {p:.2g}" for units, p in lower.items())
-    return Finding(numbers, f"lower by those of the hidden layers (Welch, one-sided): {tests}", _verdict(held, len(lower)))
+    return Finding(
+        numbers,
+        f"lower by those of the hidden layers (Welch, one-sided): {tests}",
+        _verdict(held, len(lower)),
+    )
 
 
 def without_the_extreme(cells: Cells) -> Finding:
@@ -229,10 +251,16 @@ def without_the_extreme(cells: Cells) -> Finding:
 
 def smaller_than_noise(cells: Cells) -> Finding:
     """The distortions are smaller than noise of stddev 0.1 for all but one of the networks (4.2, on Table 2)."""
-    sizes = {name: cells.value("table2", name, "distortion") for name in cells.columns("table2") if name in PAPERS_NETWORKS}
+    sizes = {
+        name: cells.value("table2", name, "distortion")
+        for name in cells.columns("table2")
+        if name in PAPERS_NETWORKS
+    }
     above = [name for name, size in sizes.items() if size >= 0.1]
     numbers = ", ".join(f"{name} {size:.3f}" for name, size in sizes.items())
-    return Finding(numbers, f"at 0.1 or above: {', '.join(above) or 'none'}", SUPPORTED if len(above) <= 1 else REFUTED)
+    return Finding(
+        numbers, f"at 0.1 or above: {', '.join(above) or 'none'}", SUPPORTED if len(above) <= 1 else REFUTED
+    )
 
 
 def across_models(cells: Cells) -> Finding:
@@ -308,7 +336,10 @@ def noise_is_harmless(cells: Cells) -> Finding:
 def most_resilient(cells: Cells) -> Finding:
     """The network with the autoencoder is the most resilient to the examples of others (4.2, on Table 2)."""
     networks = [name for name in cells.columns("table2") if name in PAPERS_NETWORKS]
-    foreign = {column: [cells.rate("table2", row, column) for row in networks if row != column] for column in networks}
+    foreign = {
+        column: [cells.rate("table2", row, column) for row in networks if row != column]
+        for column in networks
+    }
     # The rows are of the same images, so that all of them tell no more than one of independent errors would.
     pooled = {
         name: Rate(sum(r.value * r.n for r in rates) / sum(r.n for r in rates), min(r.n for r in rates))
@@ -413,7 +444,9 @@ def _first_layers(cells: Cells, table: str) -> pd.DataFrame:
     """The cells of each network's first map; in a network with convolutions that is one of them."""
     frame = cells.rows(table, r"\w+_(conv|fc)_1")
     convolutional = {row.removesuffix("_conv_1") for row, _ in frame.index if row.endswith("_conv_1")}
-    return frame[[not (row.endswith("_fc_1") and row.removesuffix("_fc_1") in convolutional) for row, _ in frame.index]]
+    return frame[
+        [not (row.endswith("_fc_1") and row.removesuffix("_fc_1") in convolutional) for row, _ in frame.index]
+    ]
 
 
 def _within_training_set(cells: Cells) -> list[tuple[str, str]]:

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ["MPLBACKEND"] = "Agg"  # before the import, which fails for a backend of a notebook that it cannot find
+os.environ["MPLBACKEND"] = (
+    "Agg"  # before the import, which fails for a backend of a notebook that it cannot find
+)
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -19,7 +21,9 @@ DPI = 200
 TITLE, LABEL, NOTE = 11, 9, 7  # sizes of type, in points
 
 
-Examples = tuple[np.ndarray, np.ndarray, Sequence[str]]  # originals, what was made of them, what is written under each
+Examples = tuple[
+    np.ndarray, np.ndarray, Sequence[str]
+]  # originals, what was made of them, what is written under each
 
 
 def image_pairs(blocks: Mapping[str, Examples], title: str, columns: int = 6) -> Figure:
@@ -27,7 +31,9 @@ def image_pairs(blocks: Mapping[str, Examples], title: str, columns: int = 6) ->
 
     blocks: caption -> examples, (n, height, width) pixels in [0, 1], one size for all.
     """
-    pairs = {caption: ((originals, distorted), notes) for caption, (originals, distorted, notes) in blocks.items()}
+    pairs = {
+        caption: ((originals, distorted), notes) for caption, (originals, distorted, notes) in blocks.items()
+    }
     return _groups(pairs, ("original", "distorted"), title, columns, small=0.75)
 
 
@@ -102,7 +108,11 @@ def _groups(
     for caption, (images, notes) in blocks.items():
         bands.append([_Text(0, max(width, _NARROWEST), caption, LABEL, "left")])
         bands.append(
-            [_Text(left + k * (cell[0] + _GAP), cell[0], word, NOTE) for left in lefts for k, word in enumerate(words)]
+            [
+                _Text(left + k * (cell[0] + _GAP), cell[0], word, NOTE)
+                for left in lefts
+                for k, word in enumerate(words)
+            ]
         )
         examples = list(zip(zip(*images, strict=True), notes, strict=True))
         for start in range(0, len(examples), columns):
@@ -152,8 +162,12 @@ class _Text(NamedTuple):
         lines = [""]
         for word in self.words.split():
             longer = f"{lines[-1]} {word}".strip()
-            points, _, _ = text_to_path.get_text_width_height_descent(longer, FontProperties(size=self.size), ismath=False)
-            fits = points <= 0.96 * 72 * self.width  # as drawn, letters on whole pixels come out a little wider
+            points, _, _ = text_to_path.get_text_width_height_descent(
+                longer, FontProperties(size=self.size), ismath=False
+            )
+            fits = (
+                points <= 0.96 * 72 * self.width
+            )  # as drawn, letters on whole pixels come out a little wider
             lines[-1:] = [longer] if fits or not lines[-1] else [lines[-1], word]
         return lines
 
@@ -197,7 +211,14 @@ def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]
                 anchor = left + (item.width / 2 if item.align == "center" else 0)
                 for number, line in enumerate(item.lines):
                     baseline = top - (1 + number * _LINE) * item.size / 72
-                    figure.text(anchor / across, baseline / down, line, fontsize=item.size, ha=item.align, parse_math=False)
+                    figure.text(
+                        anchor / across,
+                        baseline / down,
+                        line,
+                        fontsize=item.size,
+                        ha=item.align,
+                        parse_math=False,
+                    )
         top -= height
     return figure
 
@@ -208,7 +229,11 @@ def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance
 
     Networks trained in minibatches have no gradient on record.
     """
-    panels = {"loss": "loss with decay", "gradient_max": "largest gradient component", "error": "training error (%)"}
+    panels = {
+        "loss": "loss with decay",
+        "gradient_max": "largest gradient component",
+        "error": "training error (%)",
+    }
     figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.6), layout="constrained")
     for axis, (key, label) in zip(axes, panels.items(), strict=True):
         for number, (name, history) in enumerate(histories.items()):
@@ -231,7 +256,9 @@ class Errors(NamedTuple):
     values: np.ndarray  # (seeds, points), as fractions
 
 
-def errors_by_epoch(panels: Mapping[str, Mapping[str, Errors]], printed: Mapping[str, str], title: str) -> Figure:
+def errors_by_epoch(
+    panels: Mapping[str, Mapping[str, Errors]], printed: Mapping[str, str], title: str
+) -> Figure:
     """Test errors by epoch, the mean over the seeds within their range; at the right each seed's last one.
 
     panels:  a panel's name -> each network's errors.
@@ -251,16 +278,32 @@ def errors_by_epoch(panels: Mapping[str, Mapping[str, Errors]], printed: Mapping
         for place, (name, (epochs, values)) in enumerate(errors.items()):
             look = {"color": f"C{place}", "marker": "osv^DPX*"[place % 8], "markersize": 4}
             percent = 100 * values
-            curves.fill_between(epochs, percent.min(0), percent.max(0), color=look["color"], alpha=0.15, linewidth=0)
+            curves.fill_between(
+                epochs, percent.min(0), percent.max(0), color=look["color"], alpha=0.15, linewidth=0
+            )
             every = max(1, len(epochs) // 8)
             style = ("-", "--", "-.")[place % 3]
-            curves.plot(epochs, percent.mean(0), style, label=name, linewidth=1.2, markevery=(place % every, every), **look)
+            curves.plot(
+                epochs,
+                percent.mean(0),
+                style,
+                label=name,
+                linewidth=1.2,
+                markevery=(place % every, every),
+                **look,
+            )
             ends.plot(percent[:, -1], np.full(len(percent), place), linestyle="", alpha=0.6, **look)
             ends.plot(percent[:, -1].mean(), place, "|", markersize=14, markeredgewidth=2, color="black")
             if name in printed:
                 number = float(printed[name].removeprefix("<"))
                 ends.axvline(number, color="gray", linestyle=":")
-                ends.annotate(f"paper: {printed[name]}", (number, place), (3, -9), textcoords="offset points", fontsize=NOTE)
+                ends.annotate(
+                    f"paper: {printed[name]}",
+                    (number, place),
+                    (3, -9),
+                    textcoords="offset points",
+                    fontsize=NOTE,
+                )
         curves.set_yscale("log")
         curves.yaxis.set_major_formatter("{x:g}")
         curves.yaxis.set_minor_formatter("{x:g}")
@@ -293,7 +336,9 @@ def deviations(frame: pd.DataFrame, choices: Sequence[str], tables: Sequence[str
     )
     for axis, table in zip(axes[0], tables, strict=True):
         for place, choice in enumerate(choices):
-            values = frame.loc[(frame["table"] == table) & (frame["choice"] == choice), "deviation"].dropna().abs()
+            values = (
+                frame.loc[(frame["table"] == table) & (frame["choice"] == choice), "deviation"].dropna().abs()
+            )
             axis.plot(values, np.full(len(values), place), "o", alpha=0.35, markersize=4, color="C0")
             if len(values):
                 axis.plot(values.median(), place, "|", markersize=16, markeredgewidth=2.5, color="C3")

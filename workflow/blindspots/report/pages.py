@@ -40,7 +40,10 @@ def write(
     _write(text, described)
     _write(
         page,
-        PAGE.format(title=title, body=markdown.markdown(described, extensions=["tables"]).replace(" · p ", "<br>paper ")),
+        PAGE.format(
+            title=title,
+            body=markdown.markdown(described, extensions=["tables"]).replace(" · p ", "<br>paper "),
+        ),
     )
 
 

@@ -29,5 +29,7 @@ def read_paper(paths: Sequence[Path]) -> Paper:
     return {
         (row, column): Number(printed, *(None if pd.isna(value) else value for value in rest))
         for frame in frames
-        for row, column, printed, *rest in frame[["row", "column", *Number._fields]].itertuples(index=False, name=None)
+        for row, column, printed, *rest in frame[["row", "column", *Number._fields]].itertuples(
+            index=False, name=None
+        )
     }

@@ -34,7 +34,18 @@ class Cell:
     array: str
 
 
-_WORDS = ("table", "row", "column", "unit", "paper", "verdict", "artifact", "array", "row_label", "column_label")
+_WORDS = (
+    "table",
+    "row",
+    "column",
+    "unit",
+    "paper",
+    "verdict",
+    "artifact",
+    "array",
+    "row_label",
+    "column_label",
+)
 
 
 class CellArray(NamedTuple):
@@ -70,17 +81,25 @@ class Table:
         percent = Estimate(100 * value, n, *(100 * number for number in rest))
         return self._cell(row, column, "%", percent, events, statistics.compare_rate, sources, comparable)
 
-    def mean(self, row: str, column: str, unit: str, sources: Sequence[CellArray], comparable: bool = True) -> Cell:
+    def mean(
+        self, row: str, column: str, unit: str, sources: Sequence[CellArray], comparable: bool = True
+    ) -> Cell:
         """The mean of the values; a source for each replicate."""
         values = [source.values() for source in sources]
-        return self._cell(row, column, unit, statistics.mean(values), values, statistics.compare_mean, sources, comparable)
+        return self._cell(
+            row, column, unit, statistics.mean(values), values, statistics.compare_mean, sources, comparable
+        )
 
     def average(self, row: str, column: str, sources: Sequence[CellArray]) -> Cell:
         """The mean of what is neither a rate of images nor a distortion."""
         values = [source.values() for source in sources]
-        return self._cell(row, column, "share", statistics.mean(values), values, None, sources, comparable=False)
+        return self._cell(
+            row, column, "share", statistics.mean(values), values, None, sources, comparable=False
+        )
 
-    def difference(self, row: str, column: str, ones: Sequence[CellArray], others: Sequence[CellArray]) -> Cell:
+    def difference(
+        self, row: str, column: str, ones: Sequence[CellArray], others: Sequence[CellArray]
+    ) -> Cell:
         """How much larger one network's rate is than another's, in points of a percent; sources for each replicate of both.
 
         Its sample are the replicates, so that its interval is that of training again, on the same images.
@@ -93,7 +112,9 @@ class Table:
     def number(self, row: str, column: str, source: CellArray) -> Cell:
         """A number that is a array. No sample is behind it, so that no test compares it with the paper's."""
         (value,) = source.values()
-        return self._cell(row, column, "norm", statistics.without_interval(value, 1), [], None, [source], comparable=False)
+        return self._cell(
+            row, column, "norm", statistics.without_interval(value, 1), [], None, [source], comparable=False
+        )
 
     def largest(self, row: str, column: str, source: CellArray) -> Cell:
         """The largest of the values, which no test compares either."""

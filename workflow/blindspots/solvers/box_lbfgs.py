@@ -20,10 +20,14 @@ from blindspots.solvers.reproducible_sums import Sums
 
 CONVERGED, OUT_OF_EVALUATIONS, NO_DESCENT = 0, 1, 2
 
-DROP_BELOW = 0.8  # copy the unfinished rows together when fewer than this share of those in work is unfinished
+DROP_BELOW = (
+    0.8  # copy the unfinished rows together when fewer than this share of those in work is unfinished
+)
 _SUFFICIENT_DECREASE = 1e-4
 _SMALLEST_STEP = 1e-8
-_LEAST_CURVATURE = 1e-8  # of a pair that is kept: the slope along the step has changed by this fraction of itself
+_LEAST_CURVATURE = (
+    1e-8  # of a pair that is kept: the slope along the step has changed by this fraction of itself
+)
 
 
 class Evaluation(NamedTuple):
@@ -71,11 +75,17 @@ class Minimisation:
         self._products = start.new_zeros(2 * history + 1, 2 * history + 1, b)
         self._rho = start.new_zeros(history, b)
         self._newest = 0
-        self._inverse_curvature, self._step, self._cut, self._reference = (start.new_ones(b) for _ in range(4))
+        self._inverse_curvature, self._step, self._cut, self._reference = (
+            start.new_ones(b) for _ in range(4)
+        )
         self._slope = start.new_zeros(b)
-        self._accepted, self._turns, self._begun = (torch.zeros(b, dtype=torch.bool, device=start.device) for _ in range(3))
+        self._accepted, self._turns, self._begun = (
+            torch.zeros(b, dtype=torch.bool, device=start.device) for _ in range(3)
+        )
 
-    def begin(self, rows: Tensor, x: Tensor, at: Evaluation, inverse_curvature: Tensor, forget: Tensor) -> None:
+    def begin(
+        self, rows: Tensor, x: Tensor, at: Evaluation, inverse_curvature: Tensor, forget: Tensor
+    ) -> None:
         """Start these rows (r,) at x (r, n), of which the evaluation is known.
 
         inverse_curvature: (r,) the length of the first step for a gradient of norm 1, but for what the pairs say.
@@ -88,7 +98,10 @@ class Minimisation:
         self._step[rows], self._turns[rows], self._reference[rows] = 1, True, at.value
         self._inverse_curvature[rows], self._begun[rows] = inverse_curvature, True
         others = rows[forget]
-        self._vectors[others], self._products[..., others] = 0, 0  # lest one that is no number stays one, times 0
+        self._vectors[others], self._products[..., others] = (
+            0,
+            0,
+        )  # lest one that is no number stays one, times 0
         self._rho[:, others] = 0
         self._accepted[others] = False
         projected = torch.empty_like(x)
@@ -127,7 +140,9 @@ class Minimisation:
         m, sums, x, at = self._history, self._sums, self.x, self.at
         s, y = self._vectors[:, self._newest], self._vectors[:, m + self._newest]
         stride = (self._step * self._cut)[:, None]
-        trial = sums.round_(torch.addcmul(x, stride, self._direction, value=-1)).clamp_(self._lower, self._upper)
+        trial = sums.round_(torch.addcmul(x, stride, self._direction, value=-1)).clamp_(
+            self._lower, self._upper
+        )
         new = objective(trial)
         self.evaluations += 1
         torch.sub(trial, x, out=s)
@@ -191,7 +206,9 @@ class Minimisation:
         shorter steps end in one corner: where the objective is nearly linear, its inverse curvature is boundless."""
         # Not aminmax, which takes eight times as long along rows.
         largest, smallest = direction.amax(1), direction.amin(1)
-        length = torch.maximum(largest, -smallest).clamp_min(torch.finfo(direction.dtype).tiny)  # -0 would give -inf
+        length = torch.maximum(largest, -smallest).clamp_min(
+            torch.finfo(direction.dtype).tiny
+        )  # -0 would give -inf
         return ((self._upper - self._lower) / length).clamp_max(1)
 
 
@@ -205,7 +222,9 @@ def _interpolated(predicted: Tensor, change: Tensor) -> Tensor:
     return (-0.5 * predicted / (change - predicted)).nan_to_num(0.5).clamp(0.1, 0.5)
 
 
-def _two_loops(sums: Sums, products: Tensor, rho: Tensor, inverse_curvature: Tensor, newest_first: list[int]) -> Tensor:
+def _two_loops(
+    sums: Sums, products: Tensor, rho: Tensor, inverse_curvature: Tensor, newest_first: list[int]
+) -> Tensor:
     """The coefficients (2m + 1, b) of all s, all y and the gradient in the inverse Hessian times the gradient (Nocedal and
     Wright, Algorithm 7.4), from the inner products (2m + 1, 2m + 1, b) of these and each pair's 1 / sᵀy (m, b)."""
     m = len(rho)

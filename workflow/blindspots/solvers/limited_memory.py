@@ -169,7 +169,9 @@ def _searched(function: Function, point: Point, pairs: Pairs) -> Point | None:
     return None
 
 
-def _line_search(function: Function, start: Point, slope: float, direction: Tensor) -> tuple[float, Point] | None:
+def _line_search(
+    function: Function, start: Point, slope: float, direction: Tensor
+) -> tuple[float, Point] | None:
     """A length that satisfies the weak Wolfe conditions, with the point there; or None.
 
     Between a length that is too short and one that is too long, the next is where a parabola has its minimum.

@@ -50,7 +50,9 @@ def project(
                rounding leaves of each inequality.
     """
     rows = torch.arange(len(x), device=x.device)
-    result = Projection(x.clone(), torch.zeros_like(offsets), torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0]))
+    result = Projection(
+        x.clone(), torch.zeros_like(offsets), torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0])
+    )
     identity = torch.eye(offsets.shape[1], dtype=x.dtype, device=x.device)
     multipliers = torch.zeros_like(offsets) if start is None else start
     point, value, ascent = _inner(x, normals, offsets, multipliers, lower, upper)
@@ -85,7 +87,9 @@ def project(
         damping = ridge + caution[:, None] * steepest
         both = moving[:, :, None] & moving[:, None, :]
         system = torch.where(both, curvature + damping[:, :, None] * identity, identity)
-        step = torch.linalg.solve_ex(system, ascent * moving).result  # not finite, and so not taken, where it is singular
+        step = torch.linalg.solve_ex(
+            system, ascent * moving
+        ).result  # not finite, and so not taken, where it is singular
 
         last = caution > _MOST_CAUTION
         if last.any():
@@ -94,14 +98,19 @@ def project(
         trial_point, trial_value, trial_ascent = _inner(x, normals, offsets, trial, lower, upper)
         # Near the maximum the value no longer tells points apart in this precision, but its gradient does.
         noise = 8 * torch.finfo(x.dtype).eps * value.abs()
-        flatter = (trial_value >= value - noise) & (_residual(trial, trial_ascent) < _residual(multipliers, ascent) / 2)
+        flatter = (trial_value >= value - noise) & (
+            _residual(trial, trial_ascent) < _residual(multipliers, ascent) / 2
+        )
         better = (trial_value > value + noise) | flatter
         multipliers, point, ascent = (
-            where(better, new, old) for new, old in ((trial, multipliers), (trial_point, point), (trial_ascent, ascent))
+            where(better, new, old)
+            for new, old in ((trial, multipliers), (trial_point, point), (trial_ascent, ascent))
         )
         value = torch.where(better, trial_value, value)
         stuck = last & ~better  # by rounding
-        caution = torch.where(better, torch.where(caution > _LEAST_CAUTION, caution / 10, 0), 10 * caution + _LEAST_CAUTION)
+        caution = torch.where(
+            better, torch.where(caution > _LEAST_CAUTION, caution / 10, 0), 10 * caution + _LEAST_CAUTION
+        )
     return result
 
 

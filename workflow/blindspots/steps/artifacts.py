@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-VOLATILE = frozenset({"git_commit", "git_dirty", "packages", "device", "cpu", "threads", "host", "started", "wall_seconds"})
+VOLATILE = frozenset(
+    {"git_commit", "git_dirty", "packages", "device", "cpu", "threads", "host", "started", "wall_seconds"}
+)
 _IDENTITY = "content_sha256"
 _BLOCK = 512  # bytes of the user block, the smallest that HDF5 knows
 
@@ -60,7 +62,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         if temporary:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise ArtifactError(f"{path} cannot be written ({error.strerror or error}): run again when it can") from error
+            raise ArtifactError(
+                f"{path} cannot be written ({error.strerror or error}): run again when it can"
+            ) from error
         raise
 
 
@@ -90,7 +94,9 @@ def write(path: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any]
 def _check_text(path: Path, what: str, value: Any) -> None:
     """Raises ArtifactError for a text that HDF5 cannot have."""
     if isinstance(value, str) and "\0" in value:
-        raise ArtifactError(f"{path} cannot be written: its {what} has a NUL, which a text in HDF5 cannot have")
+        raise ArtifactError(
+            f"{path} cannot be written: its {what} has a NUL, which a text in HDF5 cannot have"
+        )
     if isinstance(value, str) and not value.isascii() and value.encode(errors="replace").decode() != value:
         raise ArtifactError(f"{path} cannot be written: its {what} is no text in UTF-8: {value!r}")
 
@@ -105,7 +111,9 @@ def read(path: Path) -> Iterator[h5py.File]:
         raise ArtifactError(f"{path} cannot be read ({error}): delete it and run again") from error
     if not whole:
         raise ArtifactError(f"{path} is damaged, or not written by this workflow: delete it and run again")
-    with h5py.File(path, "r", locking=False) as file:  # it never changes, and some shared file systems have no locks
+    with h5py.File(
+        path, "r", locking=False
+    ) as file:  # it never changes, and some shared file systems have no locks
         yield file
 
 
@@ -146,7 +154,10 @@ def _seal(digest: "hashlib._Hash") -> bytes:
 
 
 def _plain(attributes: h5py.AttributeManager) -> dict:
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in sorted(attributes.items())}
+    return {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in sorted(attributes.items())
+    }
 
 
 def _flush_to_disk(path) -> None:

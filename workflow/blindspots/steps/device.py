@@ -24,10 +24,16 @@ def prepare(step: Step, name: str) -> torch.device:
     torch.set_num_threads(1)
     threadpool_limits(1)  # of NumPy's and SciPy's BLAS
     _keep_freed_memory()
-    torch.set_flush_denormal(True)  # weights of dark pixels decay to these, which some CPUs multiply 10 times slower
-    torch.set_deterministic_debug_mode("error")  # for use_deterministic_algorithms imports a compiler, for over a second
+    torch.set_flush_denormal(
+        True
+    )  # weights of dark pixels decay to these, which some CPUs multiply 10 times slower
+    torch.set_deterministic_debug_mode(
+        "error"
+    )  # for use_deterministic_algorithms imports a compiler, for over a second
     torch.utils.deterministic.fill_uninitialized_memory = False  # which would fill every new tensor once more
-    torch.backends.cudnn.allow_tf32 = False  # its rounding is larger than the margin of an adversarial example
+    torch.backends.cudnn.allow_tf32 = (
+        False  # its rounding is larger than the margin of an adversarial example
+    )
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise StepError("device: cuda is asked for, but torch finds no CUDA device here: use auto or cpu")

@@ -42,12 +42,18 @@ def example_arrays(
         "labels": Array(originals.labels, "(n,) classes"),
         "predicted": Array(predicted.astype(np.uint16), "(n,) what the network says of the original"),
         "target": Array(_numpy(result.targets, np.uint16), "(n,) the target class l"),
-        "images": Array(images.cpu(), "(n, ...) pixels of x + r in [0, 1], the original where none was found"),
+        "images": Array(
+            images.cpu(), "(n, ...) pixels of x + r in [0, 1], the original where none was found"
+        ),
         "success": Array(success, "(n,) the network calls x + r the target"),
         "distortion": Array(size, "(n,) root mean square of r, NaN where none was found"),
-        "residual": Array(result.residual.cpu(), "(n,) how far from optimal, 0 at a minimum (see the settings' method)"),
+        "residual": Array(
+            result.residual.cpu(), "(n,) how far from optimal, 0 at a minimum (see the settings' method)"
+        ),
         "gradient_evaluations": Array(result.gradient_evaluations.cpu(), "(n,)"),
-        "status": Array(_numpy(result.status, np.uint8).astype(_STATUSES), "(n,) how the search ended, an enumeration"),
+        "status": Array(
+            _numpy(result.status, np.uint8).astype(_STATUSES), "(n,) how the search ended, an enumeration"
+        ),
     }
 
 

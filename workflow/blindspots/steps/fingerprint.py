@@ -46,7 +46,9 @@ def normalised(source: str) -> str:
     """The source's syntax tree as text, without comments, formatting and docstrings, the same in every Python version."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
+        if isinstance(
+            node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        ) and ast.get_docstring(node):
             node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
     return json.dumps(_plain(tree))
 
@@ -54,9 +56,15 @@ def normalised(source: str) -> str:
 def _plain(node: Any) -> Any:
     """A syntax tree as lists. Empty fields are left out: newer versions of Python have more of them."""
     if isinstance(node, ast.JoinedStr):  # some versions have empty texts between its values
-        node = ast.JoinedStr([part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")])
+        node = ast.JoinedStr(
+            [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+        )
     if isinstance(node, ast.AST):
-        fields = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value is not None and value != []]
+        fields = [
+            [name, _plain(value)]
+            for name, value in ast.iter_fields(node)
+            if value is not None and value != []
+        ]
         return [type(node).__name__, *fields]
     return [_plain(item) for item in node] if isinstance(node, list) else repr(node)
 
@@ -82,10 +90,15 @@ def _source_hash(module: str) -> str:
 
 def _pinned(imports: set[str]) -> dict[str, str]:
     pins, names = _pins(), {DISTRIBUTIONS.get(name, name) for name in imports}
-    return {name: pins[name] for name in sorted(names - {"grimp"}) if name in pins}  # grimp only finds the imports
+    return {
+        name: pins[name] for name in sorted(names - {"grimp"}) if name in pins
+    }  # grimp only finds the imports
 
 
 @cache
 def _pins() -> dict[str, str]:
     lines = (line.partition("#")[0].strip() for line in LOCK.read_text(encoding="utf-8").splitlines())
-    return {requirement.name.lower(): str(requirement.specifier) for requirement in map(Requirement, filter(None, lines))}
+    return {
+        requirement.name.lower(): str(requirement.specifier)
+        for requirement in map(Requirement, filter(None, lines))
+    }

@@ -18,7 +18,9 @@ def read(path: Path, part: str, indices: np.ndarray | slice = slice(None)) -> Im
     """Images of a part of a data artifact, all or those of the given indices."""
     with artifacts.read(path) as file:
         stored, labels = file[f"{part}/images"], file[f"{part}/labels"][()]
-        if stored.ndim == 4 and not isinstance(indices, slice):  # photographs are too large to read all for a few
+        if stored.ndim == 4 and not isinstance(
+            indices, slice
+        ):  # photographs are too large to read all for a few
             pixels = np.empty((len(indices), *stored.shape[1:]), stored.dtype)
             for place, index in enumerate(indices):
                 pixels[place] = stored[index]
@@ -57,5 +59,7 @@ def shard(values: np.ndarray, name: str) -> np.ndarray:
     """
     number, total = map(int, name.split("-of-"))
     if len(values) < total:
-        raise StepError(f"{len(values)} images do not make {total} shards: raise attack.images_per_job, or have more images")
+        raise StepError(
+            f"{len(values)} images do not make {total} shards: raise attack.images_per_job, or have more images"
+        )
     return np.array_split(values, total)[number - 1]

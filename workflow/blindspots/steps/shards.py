@@ -30,7 +30,9 @@ def expanded(words: Iterable[str]) -> Iterator[str]:
         shard = _SHARD.fullmatch(word)
         if shard and shard["number"] == "*":
             count = shard["count"]
-            yield from (f"{shard['folder'] or ''}{number}-of-{count}.h5" for number in range(1, int(count) + 1))
+            yield from (
+                f"{shard['folder'] or ''}{number}-of-{count}.h5" for number in range(1, int(count) + 1)
+            )
         else:
             yield word
 

@@ -68,7 +68,10 @@ class Step:
 
     def record(self) -> dict[str, Any]:
         made_by = fingerprint(self.program)
-        inputs = {role: {str(path): artifacts.identity(path) for path in paths} for role, paths in self.inputs.items()}
+        inputs = {
+            role: {str(path): artifacts.identity(path) for path in paths}
+            for role, paths in self.inputs.items()
+        }
         return {
             "program": self.program,
             "settings": self.settings,
@@ -93,13 +96,21 @@ def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: S
     roles: the names of the inputs; each becomes an option that takes one or more paths, for instance `--networks A B`, or
     `--shards 'folder/*-of-60.h5'` for sixty of them.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=sys.modules[body.__module__].__doc__)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=sys.modules[body.__module__].__doc__
+    )
     for role in roles:
         parser.add_argument(f"--{role}", nargs="*", required=True, metavar="FILE")
     parser.add_argument("--output", nargs="+", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="the step's named parameters")
-    parser.add_argument("--unrecorded", type=json.loads, default={}, metavar="JSON", help="what cannot change the result")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="compute on so many cores, if there are")
+    parser.add_argument(
+        "--settings", type=json.loads, default={}, metavar="JSON", help="the step's named parameters"
+    )
+    parser.add_argument(
+        "--unrecorded", type=json.loads, default={}, metavar="JSON", help="what cannot change the result"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="compute on so many cores, if there are"
+    )
     parser.add_argument("--log", type=Path, metavar="FILE", help="also write the log to this file")
     arguments = parser.parse_args(argv)
     made = arguments.output[0]
@@ -109,14 +120,18 @@ def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: S
         _start_log(arguments.log, label)
         step = Step(module, arguments, roles)
         if step.code not in (None, fingerprint(module).sha256):
-            raise StepError(f"the code of {module} has changed since the workflow started: run the command again")
+            raise StepError(
+                f"the code of {module} has changed since the workflow started: run the command again"
+            )
         body(step)
         _date(step)
     except (StepError, artifacts.ArtifactError, OSError) as error:
         log.error("%s", error)
     except Exception as error:
         if _is_out_of_memory(error):
-            log.error("out of memory (%s): give the job more, or choose a smaller attack.images_per_job", error)
+            log.error(
+                "out of memory (%s): give the job more, or choose a smaller attack.images_per_job", error
+            )
         else:
             log.exception("unexpected error")
     else:

@@ -13,6 +13,10 @@ from blindspots.steps import artifacts
 def read(path: Path) -> nn.Module:
     """The trained network of an artifact, frozen."""
     with artifacts.read(path) as file:
-        network = architectures.build(json.loads(file.attrs["settings"])["network"], file["image_shape"][()].tolist())
-        network.load_state_dict({name: torch.from_numpy(values[()]) for name, values in file["parameters"].items()})
+        network = architectures.build(
+            json.loads(file.attrs["settings"])["network"], file["image_shape"][()].tolist()
+        )
+        network.load_state_dict(
+            {name: torch.from_numpy(values[()]) for name, values in file["parameters"].items()}
+        )
     return architectures.frozen(network)

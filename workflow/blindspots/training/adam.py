@@ -21,7 +21,9 @@ class Adam:
     learning_rate: of the first step; it falls along half a cosine, to 0 after `steps` of them.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: Sequence[float], learning_rate: float, steps: int):
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], decay: Sequence[float], learning_rate: float, steps: int
+    ):
         self.learning_rate, self.steps, self.done = learning_rate, steps, 0
         with torch.no_grad():
             self.values = torch.cat([parameter.flatten() for parameter in parameters])
@@ -29,7 +31,9 @@ class Adam:
             [torch.full_like(p.detach().flatten(), rate) for p, rate in zip(parameters, decay, strict=True)]
         )
         self.mean, self.square = torch.zeros_like(self.values), torch.zeros_like(self.values)
-        for parameter, part in zip(parameters, self.values.split([p.numel() for p in parameters]), strict=True):
+        for parameter, part in zip(
+            parameters, self.values.split([p.numel() for p in parameters]), strict=True
+        ):
             parameter.data = part.view_as(parameter)
 
     @torch.no_grad()

@@ -55,7 +55,11 @@ def pretrain(
     decoder.to(linear.weight)
     with Workers(threads) as workers:
         loss = Reconstruction(linear, decoder, images, sparsity, sparsity_weight, weight_decay, workers.map)
-        limits = {"gradient_tolerance": gradient_tolerance, "max_iterations": max_iterations, "history": history}
+        limits = {
+            "gradient_tolerance": gradient_tolerance,
+            "max_iterations": max_iterations,
+            "history": history,
+        }
         return METHODS[method](loss, **limits, error="rms of x̂ - x", report=report)
 
 

@@ -49,5 +49,9 @@ def fit(
         raise ValueError(f"gradient_tolerance is {gradient_tolerance}: it has to be larger than 0")
     with Workers(threads) as workers:
         loss = TotalLoss(network, images, labels, weight_decay, decay_convention, workers.map)
-        limits = {"gradient_tolerance": gradient_tolerance, "max_iterations": max_iterations, "history": history}
+        limits = {
+            "gradient_tolerance": gradient_tolerance,
+            "max_iterations": max_iterations,
+            "history": history,
+        }
         return METHODS[method](loss, **limits, report=report)

@@ -53,4 +53,6 @@ def fit(
     converged = bool(np.abs(gradient).max() <= gradient_tolerance)
     message = str(result.message)
     # Though its tolerance is 0, SciPy takes a loss that single precision cannot lower any more for convergence.
-    return Trained(states, converged, message if converged or "RELATIVE REDUCTION" not in message else NO_DESCENT)
+    return Trained(
+        states, converged, message if converged or "RELATIVE REDUCTION" not in message else NO_DESCENT
+    )

@@ -46,7 +46,9 @@ class Ordinary:
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
         if self.layers:
             return backpropagated(self.layers, {0: images.flatten(1).t()}, labels, 1 / len(labels)).gradient
-        return flat(torch.autograd.grad(cross_entropy(self.network(images), labels), list(self.network.parameters())))
+        return flat(
+            torch.autograd.grad(cross_entropy(self.network(images), labels), list(self.network.parameters()))
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {}

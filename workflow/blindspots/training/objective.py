@@ -30,7 +30,9 @@ class Objective(ABC):
     @torch.no_grad()
     def assign(self, values: Tensor) -> None:
         """Give the parameters these values."""
-        for parameter, part in zip(self.parameters, values.split([p.numel() for p in self.parameters]), strict=True):
+        for parameter, part in zip(
+            self.parameters, values.split([p.numel() for p in self.parameters]), strict=True
+        ):
             parameter.copy_(part.view_as(parameter))
 
     @abstractmethod

@@ -38,7 +38,9 @@ class _Layerwise:
         if self.layers is None:
             raise ValueError("only the layers of fully connected networks are trained with perturbed outputs")
         if len(norms) != len(self.layers):
-            raise ValueError(f"{len(norms)} norms for the input and {len(self.layers) - 1} hidden outputs: give one each")
+            raise ValueError(
+                f"{len(norms)} norms for the input and {len(self.layers) - 1} hidden outputs: give one each"
+            )
         self.norms, self.weight = norms, weight
         self.bounds = [_PIXELS, *(layer.activation.range for layer in self.layers[:-1])]
         self.generator = torch.Generator().manual_seed(seed)
@@ -57,7 +59,9 @@ class _Layerwise:
         It is of the layers from the lowest of these places up.
         """
         if perturbed:
-            above = backpropagated(self.layers, perturbed, torch.cat(labels), self.weight / len(labels[0])).gradient
+            above = backpropagated(
+                self.layers, perturbed, torch.cat(labels), self.weight / len(labels[0])
+            ).gradient
             to[-len(above) :] += above
         return to
 
@@ -78,7 +82,10 @@ class Steps(_Layerwise):
 
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
         plain = self.of_images(images, labels, to_first=self.norms[0] > 0)
-        moved = {place: self.moved(place, plain.passes[place].values, plain.slopes[place]) for place in self.places()}
+        moved = {
+            place: self.moved(place, plain.passes[place].values, plain.slopes[place])
+            for place in self.places()
+        }
         return self.added(plain.gradient, moved, [labels] * len(moved))
 
 
@@ -88,7 +95,9 @@ class Noise(_Layerwise):
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
         plain = self.of_images(images, labels)
         outputs = {place: plain.passes[place].values for place in self.places()}
-        moved = {place: self.moved(place, output, self._directions(output)) for place, output in outputs.items()}
+        moved = {
+            place: self.moved(place, output, self._directions(output)) for place, output in outputs.items()
+        }
         return self.added(plain.gradient, moved, [labels] * len(moved))
 
     def _directions(self, like: Tensor) -> Tensor:
@@ -148,7 +157,10 @@ class Pools(_Layerwise):
         super().load_state_dict(state)
         self.owed = state["owed"]
         device = self.images.device
-        self.pools = {place: (examples.to(device), truth.to(device)) for place, (examples, truth) in state["pools"].items()}
+        self.pools = {
+            place: (examples.to(device), truth.to(device))
+            for place, (examples, truth) in state["pools"].items()
+        }
 
     def _renew(self) -> None:
         """Make new examples for each pool, by the network as it is."""
@@ -159,11 +171,15 @@ class Pools(_Layerwise):
         passes, logits = forward(self.layers, {0: self.images[rows].flatten(1).t()})
         targets = second_targets(logits.t(), labels)
         for place in self.places():
-            self._replace(place, *self._adversarial(place, passes[place].values.t().contiguous(), targets, labels))
+            self._replace(
+                place, *self._adversarial(place, passes[place].values.t().contiguous(), targets, labels)
+            )
         self.network.train(training)
 
     @torch.no_grad()
-    def _adversarial(self, place: int, outputs: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _adversarial(
+        self, place: int, outputs: Tensor, targets: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The nearest outputs (m, n) of another class, or those at the norm in their directions, with their labels (m,).
 
         Quicker than a whole attack: the attack's exploration alone, by a few steps. What they do not reach is left out: in
@@ -180,7 +196,9 @@ class Pools(_Layerwise):
     def _replace(self, place: int, examples: Tensor, labels: Tensor) -> None:
         """Put examples into a pool: beside the others until it is full, then in the place of random ones."""
         old, truth = self.pools.get(place, (examples[:0], labels[:0]))
-        kept = torch.randperm(len(old), generator=self.generator)[: self.size - len(examples)].to(truth.device)
+        kept = torch.randperm(len(old), generator=self.generator)[: self.size - len(examples)].to(
+            truth.device
+        )
         self.pools[place] = torch.cat([old[kept], examples]), torch.cat([truth[kept], labels])
 
     def _draw(self, among: int, count: int) -> Tensor:
@@ -190,7 +208,9 @@ class Pools(_Layerwise):
 KINDS = {"steps": Steps, "noise": Noise}
 
 
-def term(definition: Mapping[str, Any], network: nn.Sequential, images: Tensor, labels: Tensor, seed: int) -> _Layerwise:
+def term(
+    definition: Mapping[str, Any], network: nn.Sequential, images: Tensor, labels: Tensor, seed: int
+) -> _Layerwise:
     """The term of a definition: `kind`, and that kind's own keys. images (n, ...) and labels (n,) are those trained on."""
     options = {key: value for key, value in definition.items() if key != "kind"}
     if definition["kind"] == "pools":

@@ -22,8 +22,12 @@ class Iteration(NamedTuple):
     loss: float  # the total loss: mean cross-entropy plus decay
     gradient_norm: float  # ‖∇ total loss‖₂
     gradient_max: float  # its largest component, which convergence is judged by
-    error: float  # fraction of the training images misclassified; in pretraining the root mean square of x̂ - x
-    evaluations: float  # what it cost so far, in gradients of all images; that of a tenth of them counts as a tenth
+    error: (
+        float  # fraction of the training images misclassified; in pretraining the root mean square of x̂ - x
+    )
+    evaluations: (
+        float  # what it cost so far, in gradients of all images; that of a tenth of them counts as a tenth
+    )
 
     @classmethod
     def of(cls, state: State, evaluations: float) -> "Iteration":

@@ -30,7 +30,10 @@ def begin(
     for size, iterations in stages:
         if size <= LARGEST * count:
             sample = objective.of_sample(order[:size])
-            limits = {"tolerance": _COARSER * gradient_tolerance, "max_iterations": min(iterations, left // 2)}
+            limits = {
+                "tolerance": _COARSER * gradient_tolerance,
+                "max_iterations": min(iterations, left // 2),
+            }
             found = minimise(sample, Point.of(sample, values), pairs, **limits)
             values, left = found.point.values, left - found.iterations
     return values, left
@@ -61,6 +64,8 @@ def fit(
     values, left = begin(objective, _FEW_THEN_ALL, pairs, **limits)
     start = Point.of(objective.of_all, values)
     record(start)
-    found = minimise(objective.of_all, start, pairs, tolerance=gradient_tolerance, max_iterations=left, after=record)
+    found = minimise(
+        objective.of_all, start, pairs, tolerance=gradient_tolerance, max_iterations=left, after=record
+    )
     objective.assign(found.point.values)
     return Trained(states, found.message == CONVERGED, found.message)

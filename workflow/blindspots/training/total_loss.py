@@ -13,7 +13,11 @@ from blindspots.training.objective import Objective
 from blindspots.training.record import State
 
 # loss_decay = λ Σ w² / (…), by the number k of units in the layer. The paper prints "per_unit".
-DECAY_DIVISORS: dict[str, Callable[[int], float]] = {"half": lambda k: 2.0, "per_unit": float, "plain": lambda k: 1.0}
+DECAY_DIVISORS: dict[str, Callable[[int], float]] = {
+    "half": lambda k: 2.0,
+    "per_unit": float,
+    "plain": lambda k: 1.0,
+}
 
 
 def decay(network: nn.Module, weights: Sequence[float], convention: str) -> Tensor:
@@ -24,13 +28,19 @@ def decay(network: nn.Module, weights: Sequence[float], convention: str) -> Tens
     return sum(factor * weight.square().sum() for weight, factor in decaying(network, weights, convention))
 
 
-def decaying(network: nn.Module, weights: Sequence[float], convention: str) -> list[tuple[nn.Parameter, float]]:
+def decaying(
+    network: nn.Module, weights: Sequence[float], convention: str
+) -> list[tuple[nn.Parameter, float]]:
     """The weights w of each layer with the factor that Σ w² has in `decay`."""
     layers = weight_layers(network)
     if len(layers) != len(weights):
-        raise ValueError(f"{len(weights)} weight decays for {len(layers)} layers with weights: give one for each")
+        raise ValueError(
+            f"{len(weights)} weight decays for {len(layers)} layers with weights: give one for each"
+        )
     divisor = DECAY_DIVISORS[convention]
-    return [(layer.weight, rate / divisor(len(layer.weight))) for rate, layer in zip(weights, layers, strict=True)]
+    return [
+        (layer.weight, rate / divisor(len(layer.weight))) for rate, layer in zip(weights, layers, strict=True)
+    ]
 
 
 class TotalLoss(Objective):

@@ -9,7 +9,15 @@ the full loss is not needed yet, are on few images drawn at random.
 
 from torch import Tensor
 
-from blindspots.solvers.limited_memory import CONVERGED, NO_DESCENT, OUT_OF_ITERATIONS, Pairs, Point, ended, minimise
+from blindspots.solvers.limited_memory import (
+    CONVERGED,
+    NO_DESCENT,
+    OUT_OF_ITERATIONS,
+    Pairs,
+    Point,
+    ended,
+    minimise,
+)
 from blindspots.solvers.progress import Report, no_report
 from blindspots.training.record import Iteration, Trained, report_progress
 from blindspots.training.samples import LARGEST, begin
@@ -24,7 +32,12 @@ _NEARER = 0.8  # or this fraction of the tolerance, as that of all images differ
 
 
 def fit(
-    loss: TotalLoss, *, gradient_tolerance: float, max_iterations: int, history: int, report: Report = no_report
+    loss: TotalLoss,
+    *,
+    gradient_tolerance: float,
+    max_iterations: int,
+    history: int,
+    report: Report = no_report,
 ) -> Trained:
     """Bring the loss's parameters in place to a minimum of it, over all images; for the rest see `training.fit`.
 
@@ -46,14 +59,18 @@ def fit(
         limit = min(_ITERATIONS, left)
         rows = _hardest(loss.doubt(), smallest)
         if rows is None:
-            found = minimise(loss.of_all, here, pairs, tolerance=gradient_tolerance, max_iterations=limit, after=record)
+            found = minimise(
+                loss.of_all, here, pairs, tolerance=gradient_tolerance, max_iterations=limit, after=record
+            )
             here, left = found.point, left - found.iterations
             if found.message == NO_DESCENT:
                 message = NO_DESCENT
                 break
         else:
             shorter = max(_SHORTER * here.gradient.abs().max().item(), _NEARER * gradient_tolerance)
-            found = minimise(loss.of_working_set(rows, here), here, pairs, tolerance=shorter, max_iterations=limit)
+            found = minimise(
+                loss.of_working_set(rows, here), here, pairs, tolerance=shorter, max_iterations=limit
+            )
             left -= found.iterations
             there = Point.of(loss.of_all, found.point.values)
             if there.loss < here.loss:
