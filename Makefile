@@ -29,6 +29,7 @@ lint: .venv/ready
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile rules
+	codespell
 
 format: .venv/ready
 	ruff check --fix .

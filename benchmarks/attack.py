@@ -1,9 +1,10 @@
-"""This project's minimum-distortion attack beside public ones: python benchmarks/attack.py > attack.md
+"""Compare our minimum-distortion attack with public ones: python benchmarks/attack.py > attack.md
 
-The same networks, images and targets for all, in one run: a linear classifier and a small convolutional network trained
-here, and of the finished run in results/ M1 and, on photographs, EfficientNetLite0. Every attack runs in its own process.
-Success, distortion, gradients and memory are measured from outside, the same way for all. Markdown tables go to stdout,
-progress to stderr. envs/benchmark.txt says how to install the peers.
+All attacks get the same networks, images and targets in one run. A linear classifier and a small
+convolutional network are trained here. M1 and, for photographs, EfficientNetLite0 come from the finished run
+in results/. Every attack runs in its own process. Success, distortion, gradients and memory are measured
+outside the attacks, in the same way for all. Markdown tables go to stdout, progress to stderr.
+envs/benchmark.txt says how to install the public attacks.
 """
 
 import argparse
@@ -49,10 +50,10 @@ PHOTOGRAPHS, PRETRAINED = Path("results/pictures.h5"), Path("results/networks/Ef
 TABLES = ("targeted", "untargeted", "throughput", "photographs")
 TRAINING_IMAGES = 30_000
 THROUGHPUT_IMAGES = 2000
-BATCHES = (32, 64, 125, 250, 500, 1000, 2000, None)  # the last one is as the attack chooses by itself
+BATCHES = (32, 64, 125, 250, 500, 1000, 2000, None)  # None: the attack chooses
 OURS = {"ours, lbfgs": "lbfgs", "ours, sqp": "sqp"}
 
-# Each attack starts in a fresh process, forked from one that has already imported what takes seconds.
+# Each attack starts in a fresh process. It is forked from one that has already imported the slow packages.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     ["adv_lib.attacks", "foolbox", "botorch.optim.batched_lbfgs_b", "blindspots.training.convergence"]
@@ -76,14 +77,14 @@ def ours(
 
 
 def exact(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> Tensor:
-    # The margin of ours, because on the boundary itself float32 decides by rounding.
+    # The margin is that of our attack. On the boundary itself, the rounding of float32 would decide.
     return exact_linear(model, images, classes if targeted else None, margin=1e-4).images
 
 
 def as_configured(
     model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, refined: bool
 ) -> Tensor:
-    """As the workflow attacks photographs: the paper's procedure, and from there the refinement."""
+    """Attack as the workflow attacks photographs: by the paper's procedure and then by the refinement."""
     options = validated(yaml.safe_load(Path("config/config.yaml").read_text())).attack_on(PICTURES)
     method = LBFGS(**options.lbfgs.model_dump())
     found = minimum_distortion(model, images, classes, method=method, batch=options.batch).images
@@ -96,7 +97,7 @@ def as_configured(
 
 class Method(NamedTuple):
     attack: Attack
-    cap: int | None = None  # so many images at most, where an attack is slow
+    cap: int | None = None  # the largest number of images, for slow attacks
     networks: tuple[str, ...] = NETWORKS
 
 
@@ -152,7 +153,7 @@ METHODS: dict[str, dict[str, Method]] = {
 
 
 class Problem(NamedTuple):
-    """A network, images that it classifies correctly, and a random other class for each."""
+    """A network, images that it classifies correctly, and another class for each as target."""
 
     network: nn.Module
     images: Tensor
@@ -164,10 +165,10 @@ class Problem(NamedTuple):
 class Measured(NamedTuple):
     distance: np.ndarray  # (n,) ‖r‖₂, NaN without success
     outside: float  # the largest amount by which a pixel leaves [0, 1]
-    gradients: float  # an image
-    forwards: float  # an image, without a gradient
-    milliseconds: float  # an image, of a core: on a machine that does other work too, steadier than the clock
-    mebibytes: float  # at the peak, beyond what there was before
+    gradients: float  # for each image
+    forwards: float  # for each image, passes without a gradient
+    milliseconds: float  # for each image, CPU time: steadier than the clock on a machine with other work
+    mebibytes: float  # the peak of memory, minus the peak before the attack
 
 
 def main() -> int:
@@ -179,7 +180,7 @@ def main() -> int:
         if not path.exists():
             print(f"{path} is missing: run {command} first.", file=sys.stderr)
             return 1
-    for library in ("OMP", "OPENBLAS"):  # SciPy's and NumPy's, which PyTorch's setting does not reach
+    for library in ("OMP", "OPENBLAS"):  # for SciPy and NumPy, as PyTorch's setting does not apply
         os.environ[f"{library}_NUM_THREADS"] = str(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         for name in options.networks:
@@ -230,7 +231,10 @@ def in_own_process(work: Callable, *values: Any) -> Any:
 
 
 def save_problem(path: Path, name: str, count: int) -> float:
-    """Save the `Problem` with the first `count` test images that the network gets right; returns its test error in %."""
+    """Save the `Problem` with the first `count` test images that the network classifies correctly.
+
+    It returns the network's test error in %.
+    """
     torch.set_num_threads(1)
     network = trained_networks.read(M1) if name == "M1" else architectures.frozen(TRAINED[name]())
     pixels, classes = image_sets.read(DATA, "test")
@@ -289,7 +293,7 @@ def training_images() -> tuple[Tensor, Tensor]:
 
 
 class Counted(nn.Module):
-    """A network that counts the images it sees: those that a gradient is taken of, and the others."""
+    """A network that counts its input images: those with a gradient, and those without one."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -340,7 +344,7 @@ def measure(path: Path, table: str, label: str, images: int, threads: int) -> Me
     classes = (problem.targets if targeted else problem.labels)[:n].clone()
     model = Counted(problem.network).eval()
 
-    one_gradient(problem.network, x[:2])  # what PyTorch sets up at its first gradient is not the attack's
+    one_gradient(problem.network, x[:2])  # PyTorch's setup at its first gradient is not counted
     before, start = peak_memory(), time.process_time()
     adversarial = method.attack(model, x.clone(), classes, targeted)
     seconds, memory = time.process_time() - start, peak_memory() - before
@@ -366,7 +370,7 @@ def one_gradient(network: nn.Module, images: Tensor) -> None:
 
 
 def peak_memory() -> float:
-    """MiB. Linux counts in KiB, macOS in bytes."""
+    """The peak of the process's memory in MiB. Linux reports KiB, macOS reports bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -396,10 +400,12 @@ def images_per_second(path: Path, label: str, batch: int | None, threads: int) -
 
 
 def summary(results: dict[str, Measured]) -> list[dict[str, str]]:
-    """One row a method. `ours, ... on these`: the mean of ours on the images of the row that the method succeeds on.
+    """One row for each method.
 
-    `mean where all succeed` is over the images on which all methods succeed that take all images and succeed on 99 % of
-    them; it is left out where that is every image.
+    `ours, ... on these` is the mean of our attack on the images of the row on which the method succeeds.
+    `mean where all succeed` is over the images on which certain methods all succeed. These are the methods
+    that take all images and succeed on at least 99 % of them. The column is left out if it covers every
+    image.
     """
     largest = max(len(result.distance) for result in results.values())
     full = {

@@ -1,12 +1,16 @@
-"""An earlier build of the workflow beside this one: python benchmarks/builds.py REVISION [TARGET ...] > builds.md
+"""Compare an earlier build of the workflow with this one.
 
-Both make the same targets (by default Tables 3 and 4), job by job and by turns, several times, each in a folder of its own,
-with one thread. The table has the CPU seconds of every job of either build, medians, the start of its program included, and
-their ratios. With --cores it then runs each build's workflow as a person does, and prints the seconds that this takes.
+    python benchmarks/builds.py REVISION [TARGET ...] > builds.md
 
-    --config      what differs from config/config.yaml in both, as Snakemake's --config takes it: 'attack={sample: 1000}'
-    --repetitions how often (default 3)
-    --cores       also measure `snakemake --cores N TARGET`, with the data verified before
+Both builds make the same targets, by default Tables 3 and 4. They run job by job and in turns, several times,
+with one thread. Each run has its own folder. The table has the median CPU seconds of every job for both
+builds, and their ratio. The start of the program is included. With --cores it then runs each build's workflow
+as a user does, and prints the seconds that this takes.
+
+    --config      changes of config/config.yaml for both builds, in the syntax of Snakemake's --config:
+                  'attack={sample: 1000}'
+    --repetitions the number of repetitions (default 3)
+    --cores       also measure `snakemake --cores N TARGET`, after the data have been verified
 
 Markdown goes to stdout, progress to stderr.
 """
@@ -47,7 +51,7 @@ def main() -> int:
 
 
 def per_job(builds: dict[str, Path], scratch: Path, options: argparse.Namespace) -> pd.DataFrame:
-    """CPU seconds of each job by either build, and of each kind of artifact altogether."""
+    """CPU seconds of each job for both builds, and their sums for each kind of artifact."""
     seconds = defaultdict(list)
     for repetition in range(options.repetitions):
         for build, checkout in builds.items():
@@ -69,7 +73,7 @@ def per_job(builds: dict[str, Path], scratch: Path, options: argparse.Namespace)
 
 
 def whole(builds: dict[str, Path], scratch: Path, options: argparse.Namespace) -> pd.DataFrame:
-    """Seconds of the wall clock in which Snakemake makes the targets from verified data."""
+    """Wall-clock seconds that Snakemake needs to make the targets from verified data."""
     seconds = defaultdict(list)
     changes = ["--config", *options.config] if options.config else []
     for repetition in range(options.repetitions):

@@ -1,8 +1,9 @@
-"""Shards against workers on a Slurm of two nodes: python benchmarks/cluster.py
+"""Measure how shards and workers affect the time of an attack on Slurm: python benchmarks/cluster.py
 
-It starts a cluster on this machine (tests/slurm.sh), trains a network of the small variant, and attacks the same images in
-so many shards with so many nodes, each of one core. `ideal` is the jobs' programs' own time, shared out evenly, and `beyond`
-the rest of the workers' time, for each job: its start, and the wait until Snakemake notices its end.
+It starts a cluster of two nodes on this machine (tests/slurm.sh) and trains a network of the small variant.
+Then it attacks the same images with several numbers of shards and of nodes. Each node has one core. `ideal`
+is the programs' own time, divided evenly among the workers. `beyond` is the rest of the workers' time for
+each job. It consists of the job's start and the wait until Snakemake notices the job's end.
 """
 
 import json
@@ -19,7 +20,7 @@ import pandas as pd
 ROOT = Path(__file__).parents[1]
 SLURM = ROOT / "tests/slurm.sh"
 IMAGES = 8000
-SEARCH = {"max_searches": 30, "max_evaluations": 200}  # as for the paper's tables
+SEARCH = {"max_searches": 30, "max_evaluations": 200}  # the values for the paper's tables
 SHARDS = (1, 2, 4, 8)
 WORKERS = (1, 2)
 
@@ -44,7 +45,7 @@ def main() -> int:
 
 
 def sourced(script: Path) -> dict[str, str]:
-    """The environment that a shell script leaves."""
+    """The environment variables after a shell script has run."""
     said = subprocess.run(
         ["bash", "-c", f". {script} && env -0"], capture_output=True, text=True, check=True
     ).stdout
@@ -75,7 +76,7 @@ def run(folder: Path, environment: dict[str, str], target: str, shards: int, wor
 
 def measured(folder: Path, environment: dict[str, str], shards: int, workers: int) -> dict[str, float]:
     shutil.rmtree(folder / "results/adversarial", ignore_errors=True)
-    shutil.rmtree(folder / "results/benchmarks/attack", ignore_errors=True)
+    shutil.rmtree(folder / "results/benchmarks/attack_network", ignore_errors=True)
     begin = time.monotonic()
     run(folder, environment, "results/adversarial/test/M1.h5", shards, workers)
     wall = time.monotonic() - begin

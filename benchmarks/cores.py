@@ -1,12 +1,13 @@
-"""What more cores are good for: python benchmarks/cores.py [TARGET ...] > cores.md
+"""Measure and predict the benefit of more cores: python benchmarks/cores.py [TARGET ...] > cores.md
 
-Every job that makes the targets (by default Tables 3 and 4) is run twice, with one thread and with two, which have to make
-the same bytes. The first table has the seconds of either. From these follows what of a job is serial and what its threads
-share, and so how long it takes with more of them. The second table has what a scheduler makes of that on so many cores: the
-longest jobs first, each as soon as as many cores are free as it has threads, which `threads_of` of rules/resources.smk says.
+Every job that makes the targets, by default Tables 3 and 4, runs with one thread and with two. Both runs must
+make the same bytes. The first table has the seconds of both runs. They determine the serial part of a job and
+the part that its threads share, and so its time with more threads. The second table predicts the time of a
+schedule for several numbers of cores. The longest jobs start first. A job starts as soon as one core is free
+for each of its threads. The number of threads follows `threads_of` in rules/resources.smk.
 
-    --config      what differs from config/config.yaml, as Snakemake's --config takes it
-    --repetitions how often a job is run with either number, to take the median (default 1)
+    --config      changes of config/config.yaml, in the syntax of Snakemake's --config
+    --repetitions the number of runs of a job with each number of threads, for the median (default 1)
 
 Markdown goes to stdout, progress to stderr.
 """
@@ -27,13 +28,12 @@ from blindspots.steps import artifacts
 
 TABLES = ("results/table3.csv", "results/table4.csv")
 CORES = (1, 2, 3, 4, 6, 8, 12, 16)
-ENGINE = (
-    0.1  # seconds between a job's end and the start of the next one on its cores, as Snakemake's log has it
-)
+# Seconds between the end of a job and the start of the next job on its cores, from Snakemake's log.
+ENGINE = 0.1
 
 
 class Cost(NamedTuple):
-    """Seconds of a job: those that no thread shares, and those of one thread that all of them share."""
+    """Seconds of a job with one thread: the serial part, and the part that its threads share."""
 
     serial: float
     shared: float
@@ -68,7 +68,10 @@ def main() -> int:
 
 
 def measured(job: Job, folder: Path, repetitions: int) -> tuple[float, float]:
-    """Seconds with one thread and with two, medians. Raises SystemExit if they do not make the same artifact."""
+    """The median seconds with one thread and with two.
+
+    Raises SystemExit if the two do not make the same artifact.
+    """
     walls, made = {1: [], 2: []}, set()
     for _ in range(repetitions):
         for threads in walls if job.takes_threads else [1]:
@@ -87,7 +90,10 @@ def cost(job: Job, one: float, two: float) -> Cost:
 
 
 def scheduled(jobs: Sequence[Job], costs: Mapping[str, Cost], pays: int, cores: int) -> dict[str, float]:
-    """What becomes of the jobs on so many cores: the end, and the share of the cores' time in which they have no job."""
+    """Schedule the jobs on a number of cores.
+
+    It returns the end, the longest path, and the share of the cores' time in which they have no job.
+    """
     maker = {path: job.name for job in jobs for path in job.outputs}
     needs = {job.name: {maker[path] for path in job.inputs if path in maker} for job in jobs}
     threads = {job.name: max(1, min(pays, cores // 2)) if job.takes_threads else 1 for job in jobs}
@@ -106,7 +112,7 @@ def scheduled(jobs: Sequence[Job], costs: Mapping[str, Cost], pays: int, cores: 
         free += threads[ended]
         done.add(ended)
     path: dict[str, float] = {}
-    for job in jobs:  # each after those that it needs
+    for job in jobs:  # each job stands after those that it needs
         path[job.name] = length[job.name] + max((path[name] for name in needs[job.name]), default=0.0)
     return {
         "cores": cores,

@@ -1,10 +1,12 @@
-"""What a GPU buys: python benchmarks/gpu.py
+"""Compare a GPU with one core: python benchmarks/gpu.py
 
-The fully connected and the convolutional network of Table 1, trained for a little while (100 iterations of L-BFGS, an epoch
-of minibatches) and attacked, by one core and by the GPU of the same machine. Training's seconds are of the whole, with the
-images' way to the GPU; those of attack and refinement are of one image. A GPU attacks more images, as it takes all at once;
-mean distortions are compared over the images that both had. The images are those of results/data.h5 (snakemake --cores 1
-results/data.h5).
+The fully connected and the convolutional network of Table 1 are trained briefly: by 100 iterations of L-BFGS,
+or by one epoch of minibatches. Then they are attacked. One core and the GPU of the same machine both do this.
+The seconds of training are those of the whole, with the copy of the images to the GPU. The seconds of attack
+and refinement are for one image. The GPU attacks more images, because it takes all at once. Mean distortions
+are compared over the images that both attacked. The images are those of results/data.h5:
+
+    snakemake --cores 1 results/data.h5
 """
 
 import os
@@ -27,7 +29,8 @@ from blindspots.steps import image_sets
 from blindspots.training import convergence, minibatches
 
 DATA = Path("results/data.h5")
-ATTACKED = {"N100_100_10": (1000, 20000), "Conv": (200, 5000)}  # images, by the core and by the GPU
+# The number of images for the core and for the GPU.
+ATTACKED = {"N100_100_10": (1000, 20000), "Conv": (200, 5000)}
 ITERATIONS = 100
 
 
@@ -51,7 +54,7 @@ def compared(name: str, trained: Trained, few: int, many: int):
     """Rows with the seconds of the core and of the GPU."""
     images, labels = image_sets.read(DATA, "train")
     images, labels = torch.from_numpy(images), torch.from_numpy(labels).long()
-    for device in ("cpu", "cuda", "cuda"):  # the GPU once more, when it is warm
+    for device in ("cpu", "cuda", "cuda"):  # the GPU twice: its first run warms it up
         network = architectures.build(trained.definition(), images[0].shape)
         architectures.initialise(network, torch.Generator().manual_seed(trained.seed))
         network.to(device)

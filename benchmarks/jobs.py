@@ -1,4 +1,4 @@
-"""The jobs of a checkout of the workflow, run one after the other and measured: builds.py and cores.py are made of it."""
+"""Run and measure the jobs of a checkout of the workflow one by one, for builds.py and cores.py."""
 
 import os
 import resource
@@ -14,11 +14,11 @@ from typing import NamedTuple
 from blindspots.steps.shards import expanded
 
 ROOT = Path(__file__).parents[1]
-_COMMAND = "exec python "  # how the command of every rule begins
+_COMMAND = "exec python "  # the command of every rule begins with it
 
 
 class Job(NamedTuple):
-    """One run of a program: its command, and the files that it reads and makes, relative to the folder of the run."""
+    """One run of a program: its command, its input and its output files, relative to the run's folder."""
 
     command: list[str]
     inputs: list[str]
@@ -30,18 +30,21 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it makes, such as `networks/M1`: earlier builds may have other names for rules and programs."""
+        """The name of its output, such as `networks/M1`.
+
+        Names of rules and programs would not do, because earlier builds may have others.
+        """
         return self.outputs[0].removeprefix("results/").removesuffix(".h5")
 
 
 class Measured(NamedTuple):
-    cpu: float  # seconds of all cores, with the program's start
-    wall: float  # seconds
+    cpu: float  # CPU seconds of all cores, with the program's start
+    wall: float  # seconds of the wall clock
 
 
 @contextmanager
 def worktree(revision: str, folder: Path) -> Iterator[Path]:
-    """A checkout of a revision of this repository, for the length of the block."""
+    """A checkout of a revision of this repository. It exists until the `with` block ends."""
     subprocess.run(
         ["git", "-C", ROOT, "worktree", "add", "--quiet", "--detach", folder, revision], check=True
     )
@@ -52,7 +55,7 @@ def worktree(revision: str, folder: Path) -> Iterator[Path]:
 
 
 def snakemake(checkout: Path, folder: Path, *arguments: str) -> str:
-    """What a checkout's workflow prints, run in a folder."""
+    """Run a checkout's workflow in a folder and return its standard output."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(checkout / "Snakefile"), *arguments]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if run.returncode:
@@ -63,7 +66,7 @@ def snakemake(checkout: Path, folder: Path, *arguments: str) -> str:
 def planned(checkout: Path, folder: Path, targets: Sequence[str], config: Sequence[str] = ()) -> list[Job]:
     """All jobs that make the targets, each after those that it needs.
 
-    config: what differs from config/config.yaml, as Snakemake's --config takes it.
+    config: changes of config/config.yaml, in the syntax of Snakemake's --config.
     """
     changes = ["--config", *config] if config else []
     printed = snakemake(checkout, folder, "--cores", "1", "-n", "-F", "-p", *changes, "--", *targets)
@@ -85,13 +88,12 @@ def _job(command: str) -> Job:
 
 
 def run(checkout: Path, folder: Path, job: Job, threads: int = 1) -> Measured:
-    """Run a job in a folder that has its inputs, on so many threads where it takes them."""
+    """Run a job in a folder that has its inputs, with a number of threads if it accepts one."""
     words = [sys.executable, *job.command[1:]]
     if job.takes_threads:
         words[words.index("--threads") + 1] = str(threads)
-    variables = {
-        f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")
-    }  # as Snakemake sets them
+    # Snakemake sets the same variables.
+    variables = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     environment = {**os.environ, **variables, "PYTHONPATH": str(checkout / "workflow")}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     finished = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)

@@ -1,8 +1,8 @@
-"""Public attacks that minimise the L2 distortion, each behind one signature, for benchmarks/attack.py.
+"""Wrap public attacks that minimise the L2 distortion in one common signature, for benchmarks/attack.py.
 
-Every function takes (model, images, classes, targeted) and returns adversarial images. The classes are the targets or, if
-not targeted, the classes to leave. Settings are the peer's own defaults but for those in the function's signature or
-docstring. envs/benchmark.txt says how to install the peers.
+Every function takes (model, images, classes, targeted) and returns adversarial images. The classes are the
+targets or, if not targeted, the classes to leave. Settings are the defaults of the attack's library, except
+those in the function's signature or docstring. envs/benchmark.txt says how to install the libraries.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ LEAST_C, LARGEST_C = 1e-3, 1e3
 def ddn(
     model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int, levels: int | None = 256
 ) -> Tensor:
-    """Decoupled direction and norm (Rony et al., 2019), adv-lib. By default it rounds pixels to 256 levels."""
+    """Decoupled direction and norm (Rony et al., 2019), adv-lib. Its default rounds pixels to 256 levels."""
     return adv_lib.attacks.ddn(model, images, classes, targeted=targeted, steps=steps, levels=levels)
 
 
@@ -40,14 +40,18 @@ def alma(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, s
 def fmn(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int) -> Tensor:
     """Fast minimum norm (Pintor et al., 2021), adv-lib; its default of 10 steps is too few.
 
-    Until an image has once succeeded, each step goes to the linearised boundary and no further, so where the network is
-    nearly linear it may stall a rounding error before it. Such images are returned as they were and count as failures.
+    Until an image has succeeded once, each step goes to the linearised boundary and no further. Where the
+    network is nearly linear, the image may then stall a rounding error before the boundary. Such images are
+    returned unchanged and count as failures.
     """
     return adv_lib.attacks.fmn(model, images, classes, norm=2, targeted=targeted, steps=steps)
 
 
 def cw(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int = 1000) -> Tensor:
-    """Carlini and Wagner (2017), adv-lib: 9 values of the weight with at most `steps` Adam steps each (default 10,000)."""
+    """Carlini and Wagner (2017), adv-lib.
+
+    There are 9 values of the weight with at most `steps` Adam steps each (the library's default is 10,000).
+    """
     return adv_lib.attacks.carlini_wagner_l2(model, images, classes, targeted=targeted, max_iterations=steps)
 
 
@@ -76,14 +80,20 @@ def foolbox_ddn(
 def foolbox_fmn(
     model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int = 100
 ) -> Tensor:
-    """Fast minimum norm, Foolbox. The L2 projection of its version 3.3.4 scales by norm/norm, so it moves nothing."""
+    """Fast minimum norm, Foolbox.
+
+    The L2 projection of its version 3.3.4 scales by norm/norm, so it moves nothing.
+    """
     return _foolbox(foolbox.attacks.L2FMNAttack(steps=steps), model, images, classes, targeted)
 
 
 def foolbox_cw(
     model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, steps: int = 1000
 ) -> Tensor:
-    """Carlini and Wagner, Foolbox: 9 values of the weight with at most `steps` Adam steps each (default 10,000)."""
+    """Carlini and Wagner, Foolbox.
+
+    There are 9 values of the weight with at most `steps` Adam steps each (the library's default is 10,000).
+    """
     return _foolbox(foolbox.attacks.L2CarliniWagnerAttack(steps=steps), model, images, classes, targeted)
 
 
@@ -103,12 +113,15 @@ def _foolbox(
     return adversarial
 
 
-# Points (b, n) and their rows among the images -> values (b,) and gradients (b, n), in NumPy's float64.
+# From points (b, n) and the indices of their images (b,) to values (b,) and gradients (b, n), in float64.
 Objective = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def scipy_lbfgsb(model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, power: int) -> Tensor:
-    """SciPy's L-BFGS-B image by image, from the original image, for each of 12 values of c (see `_largest_c`)."""
+    """SciPy's L-BFGS-B, for each of 12 values of c (see `_largest_c`).
+
+    It minimises image by image and starts from the original image.
+    """
 
     def minimise(objective: Objective, start: np.ndarray) -> np.ndarray:
         def single(row: int) -> np.ndarray:
@@ -127,7 +140,10 @@ def scipy_lbfgsb(model: nn.Module, images: Tensor, classes: Tensor, targeted: bo
 def botorch_lbfgsb(
     model: nn.Module, images: Tensor, classes: Tensor, targeted: bool, *, power: int
 ) -> Tensor:
-    """BoTorch's batched L-BFGS-B, from the original images, for each of 12 values of c (see `_largest_c`)."""
+    """BoTorch's batched L-BFGS-B, for each of 12 values of c (see `_largest_c`).
+
+    It starts from the original images.
+    """
 
     def minimise(objective: Objective, start: np.ndarray) -> np.ndarray:
         def values_and_gradients(
@@ -148,9 +164,10 @@ def _largest_c(
     classes: Tensor,
     power: int,
 ) -> Tensor:
-    """The paper's procedure around a public minimiser of c‖r‖₂ᵖ + cross-entropy, p the power: the largest c that succeeds.
+    """The paper's procedure around a public minimiser of c‖r‖₂ᵖ + cross-entropy, where p is the power.
 
-    Twelve bisections of log c from [1e-3, 1e3] leave it known to 0.3 %. The nearest success of all is returned.
+    It searches for the largest c that succeeds. Twelve bisections of log c from [1e-3, 1e3] determine it to
+    0.3 %. The nearest success of all is returned.
     """
     start = images.flatten(1).double().numpy()
     low, high = torch.full((len(images),), LEAST_C), torch.full((len(images),), LARGEST_C)

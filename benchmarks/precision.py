@@ -1,8 +1,10 @@
-"""What an attack costs in double precision, beside single: python benchmarks/precision.py
+"""Compare the cost of an attack in double and in single precision: python benchmarks/precision.py
 
-The fully connected and the convolutional network of Table 1, trained for a little while, are attacked by one core in both
-precisions (`attack.precision`), by turns, twice. Seconds are of one image, and the smaller of the two. The images are those
-of results/data.h5 (snakemake --cores 1 results/data.h5).
+The fully connected and the convolutional network of Table 1 are trained briefly. One core then attacks them
+in both precisions (`attack.precision`), in turns and twice. The seconds are for one image, the smaller of the
+two measurements. The images are those of results/data.h5:
+
+    snakemake --cores 1 results/data.h5
 """
 
 import copy
@@ -56,7 +58,7 @@ def main() -> int:
 
 
 def seconds(network, images, targets) -> tuple[float, float]:
-    """Of an image's attack by the paper's procedure, and of the refinement from there."""
+    """Seconds for an image: of the attack by the paper's procedure, and of the refinement from there."""
     start = time.perf_counter()
     found = minimum_distortion(network, images, targets, method=LBFGS(rounded=True), batch=BATCH)
     middle = time.perf_counter()

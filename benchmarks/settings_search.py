@@ -1,11 +1,16 @@
-"""Which settings suit each way of training a 100-100-10 network? python benchmarks/settings_search.py --units relu
+"""Search the settings for each method of training a 100-100-10 network.
 
-Trains hundreds of networks side by side on 50,000 of the training images, each with settings of its own, drawn at random,
-and judges them by the other 10,000; then the best of each method once more, from eight seeds. No test image decides a thing.
-The methods are those of `adversarial_training` in config/config.yaml, but for pools, in whose place steps go towards the
-nearest other class. With --configured the settings are those of that file too; with --epochs, how many they need is seen.
-On an H100 250 networks take a minute and a half; on a CPU, try a few: --candidates 2 --seeds 1.
-Needs results/data.h5 (snakemake --cores 1 results/data.h5).
+    python benchmarks/settings_search.py --units relu
+
+It trains hundreds of networks side by side on 50,000 of the training images. Each has its own settings, drawn
+at random. The other 10,000 training images judge them. Then it trains the best of each method once more, from
+eight seeds. No test image takes part in a decision. The methods are those of `adversarial_training` in
+config/config.yaml, except pools: in their place, steps go towards the nearest other class. With --configured,
+the settings are also those of that file. With --epochs, you see how many epochs they need. On an H100, 250
+networks take a minute and a half. On a CPU, try a few: --candidates 2 --seeds 1. The images are those of
+results/data.h5:
+
+    snakemake --cores 1 results/data.h5
 """
 
 import argparse
@@ -29,8 +34,8 @@ VALIDATION = {"training": [0, 50_000], "validation": [50_000, 60_000]}
 MINIBATCH = 128
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-ALL = ("pixels", "first", "second")  # what is moved, layer by layer
-METHODS = {  # what each moves, and whether it drops units out
+ALL = ("pixels", "first", "second")  # the outputs that may be perturbed, layer by layer
+METHODS = {  # the outputs that each perturbs, and whether it has dropout
     "decay": ((), False),
     "dropout": ((), True),
     "input": (ALL[:1], False),
@@ -39,7 +44,7 @@ METHODS = {  # what each moves, and whether it drops units out
     "nearest": (ALL, False),
     "steps_dropout": (ALL, True),
 }
-RANGES = {  # of what is drawn, evenly on a logarithmic scale
+RANGES = {  # of the settings, drawn uniformly on a logarithmic scale
     "relu": {"rate": (1e-3, 1e-2), "decay": (1e-6, 3e-4), "pixels": (0.5, 2.5), "hidden": (0.1, 2.0)},
     "sigmoid": {"rate": (3e-3, 3e-2), "decay": (1e-6, 3e-4), "pixels": (0.5, 2.5), "hidden": (0.03, 0.6)},
 }
@@ -47,7 +52,11 @@ DROPOUT = {"pixels": (0.02, 0.3), "hidden": (0.01, 0.3)}
 
 
 def drawn(method: str, units: str, count: int, random: np.random.Generator) -> pd.DataFrame:
-    """Candidates: learning rate, weight decay, the norms of the three outputs, and the dropout of pixels and of units."""
+    """Draw candidates.
+
+    Each has a learning rate, a weight decay, the norms of the perturbations of the three outputs, and the
+    dropout rates of pixels and of units.
+    """
     moved, drops = METHODS[method]
     ranges = RANGES[units]
 
@@ -67,7 +76,10 @@ def drawn(method: str, units: str, count: int, random: np.random.Generator) -> p
 
 
 def configured(units: str) -> pd.DataFrame:
-    """What config/config.yaml has for each method; steps towards the nearest other class have what pools have."""
+    """The settings of config/config.yaml for each method.
+
+    Steps towards the nearest other class have the settings of pools.
+    """
     networks = validated(yaml.safe_load(Path("config/config.yaml").read_text())).networks
     rows = []
     for method in METHODS:
@@ -80,7 +92,7 @@ def configured(units: str) -> pd.DataFrame:
 
 
 class Networks:
-    """n networks, each with its own settings: every tensor has them as its first dimension."""
+    """A set of n networks, each with its own settings. They are the first dimension of every tensor."""
 
     def __init__(self, settings: pd.DataFrame, units: str, seed: int):
         self.n, self.units = len(settings), units
@@ -94,7 +106,7 @@ class Networks:
         self.dropout = [values["drop_pixels"], values["drop_units"], values["drop_units"]]
         self.nearest = torch.tensor((settings["method"] == "nearest").to_numpy(np.float32)).to(DEVICE)
         generator = torch.Generator().manual_seed(seed)
-        bounds = [math.sqrt(6 / (i + o)) for i, o in LAYERS]  # Glorot's
+        bounds = [math.sqrt(6 / (i + o)) for i, o in LAYERS]  # Glorot's initialisation
         shapes = [(self.n, i, o) for i, o in LAYERS]
         weights = [
             bound * (2 * torch.rand(shape, generator=generator) - 1)
@@ -107,7 +119,10 @@ class Networks:
         self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
 
     def outputs(self, h: Tensor, place: int = 0, drops: bool = False) -> list[Tensor]:
-        """What follows the output h (n, b, units) of a place: h itself, the outputs above it, the logits (n, b, 10)."""
+        """The outputs from a place on, for its output h (n, b, units).
+
+        They are h itself, the outputs of the layers above it, and last the logits (n, b, 10).
+        """
         found = [h]
         for layer in range(place, len(LAYERS)):
             if drops:
@@ -120,7 +135,7 @@ class Networks:
         return found
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The sum over the networks of what each minimises, for images (b, 784) with their labels (b, 10)."""
+        """The sum over the networks of their losses, for images (b, 784) with one-hot labels (b, 10)."""
         outputs = self.outputs(images.expand(self.n, -1, -1).detach().requires_grad_(), drops=self.drops)
         logits = outputs[-1]
         total = cross_entropy(logits, labels)
@@ -140,7 +155,10 @@ class Networks:
 
     @torch.no_grad()
     def step(self, gradients: tuple[Tensor, ...], done: Tensor, steps: int) -> None:
-        """A step of Adam, its learning rate falling to 0 along a cosine; done: how many there were."""
+        """Take a step of Adam. Its learning rate falls to 0 along a cosine.
+
+        done: the number of steps before this one.
+        """
         rate = self.rate * (1 + torch.cos(math.pi * done / steps)) / 2
         corrections = [1 - beta ** (done + 1) for beta in BETAS]
         for parameter, gradient, mean, square in zip(
@@ -152,7 +170,7 @@ class Networks:
 
     @torch.no_grad()
     def errors(self, images: Tensor, labels: Tensor) -> np.ndarray:
-        """The percentage (n,) of images (m, 784) misclassified."""
+        """The percentage of images (m, 784) that each network misclassifies, (n,)."""
         wrong = torch.zeros(self.n, device=DEVICE)
         for x, y in zip(images.split(2000), labels.split(2000), strict=True):
             wrong += (self.outputs(x.expand(self.n, -1, -1))[-1].argmax(2) != y).sum(1)
@@ -160,14 +178,14 @@ class Networks:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of each network (n,), the mean over the images."""
+    """The mean cross-entropy over the images for each network, (n,)."""
     return -(logits.log_softmax(2) * labels).sum(2).mean(1)
 
 
 def judged(
     settings: pd.DataFrame, units: str, epochs: int, seed: int, images: Mapping[str, tuple[Tensor, Tensor]]
 ) -> np.ndarray:
-    """The validation errors in % of networks that are trained with these settings."""
+    """Train networks with these settings and return their validation errors in %."""
     torch.manual_seed(seed)
     networks = Networks(settings, units, seed)
     x, labels = images["training"]
@@ -188,9 +206,8 @@ def judged(
 
     shuffle()
     first = 0
-    if (
-        DEVICE == "cuda"
-    ):  # a step of so small networks is hundreds of short kernels, which one graph starts at once
+    # A step of such small networks is hundreds of short kernels. One CUDA graph starts them all together.
+    if DEVICE == "cuda":
         torch.cuda.synchronize()
         with torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(first := 3):
@@ -219,7 +236,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--data", type=Path, default=Path("results/data.h5"))
     arguments = parser.parse_args()
-    torch.backends.cuda.matmul.allow_tf32 = True  # what rounding it costs is less than another seed
+    torch.backends.cuda.matmul.allow_tf32 = True  # its rounding errors matter less than another seed
     pixels, labels = image_sets.read(arguments.data, "train")
     images = {
         part: (

@@ -1,7 +1,7 @@
-"""How long the frame bounds and Lipschitz constants of AlexNet take, and how much memory, as a Markdown table.
+"""Measure the time and memory for the frame bounds and Lipschitz constants of AlexNet, as a Markdown table.
 
-The network is torchvision's, with random weights: the work depends on its shape alone, but for the iterations that the
-norms need.
+The network is torchvision's, with random weights. The work depends on its shape alone, except for the number
+of iterations for the norms.
 
     python benchmarks/spectra.py [--threads 2]
 """
@@ -24,7 +24,7 @@ network = alexnet(weights=None).eval()
 
 
 def peak() -> float:
-    """GiB that the process has held at most, so far."""
+    """The peak of the process's memory so far, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -1,11 +1,13 @@
-"""What training on working sets costs beside the plain full batch, and where both end: python benchmarks/training.py
+"""Compare training on working sets with the plain full batch: python benchmarks/training.py
 
-Trains M1, M1' and M2 from several seeds by both methods, each on one core, and prints a Markdown table: seconds of the
-core, loss, errors on P1, P2 and test, the mean minimum distortion by the paper's procedure, and how often the examples
-for a network fool another. Each is the mean ± the standard deviation over the seeds. The difference is within the
-spread where Welch's test does not tell the methods apart at the 1 % level. With --workers 2 two cores train at the same
-time, which may disturb each other. The images are those of results/data.h5 and results/splits.h5 (snakemake --cores 1
-results/splits.h5).
+It trains M1, M1' and M2 from several seeds by both methods, each on one core. It prints a Markdown table with
+the CPU seconds, the loss, the errors on P1, P2 and test, and the mean minimum distortion by the paper's
+procedure. The table also has how often the examples for a network fool another network. Each number is the
+mean ± the standard deviation over the seeds. The difference is within the spread if Welch's test does not
+tell the methods apart at the 1 % level. With --workers 2, two cores train at the same time, and they may
+disturb each other. The images are those of results/data.h5 and results/splits.h5:
+
+    snakemake --cores 1 results/splits.h5
 """
 
 import argparse
@@ -33,7 +35,7 @@ from blindspots.steps.device import prepare
 from blindspots.training import convergence
 
 NAMES = ("M1", "M1_prime", "M2")
-HISTORY = {"full_batch": 10}  # pairs, as in the ablation; otherwise those that are configured
+HISTORY = {"full_batch": 10}  # pairs, as in the ablation; by default the configured number
 Images = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -72,7 +74,10 @@ def read(path: Path, *which) -> tuple[Tensor, Tensor]:
 
 
 def trained_and_attacked(job: tuple[int, str, Path, int]) -> list[dict]:
-    """Rows of all that is measured of the three networks from one seed by one method, with so many images attacked."""
+    """Train and attack the three networks from one seed by one method, and return rows of the measurements.
+
+    job: the seed, the method, the folder of results, and the number of images to attack.
+    """
     seed, method, results, count = job
     prepare(SimpleNamespace(threads=1), "cpu")
     config = validated(yaml.safe_load(Path("config/config.yaml").read_text()))
@@ -90,7 +95,7 @@ def trained_and_attacked(job: tuple[int, str, Path, int]) -> list[dict]:
 def trained(
     config: Config, name: str, seed: int, method: str, images: Images
 ) -> tuple[nn.Module, dict[str, float]]:
-    """The network, frozen, with what its training came to."""
+    """The trained network, frozen, and the measurements of its training."""
     definition, options = config.networks[name], config.training
     x, y = images[definition.trained_on]
     network = architectures.build(definition.definition(), x[0].shape)
@@ -118,7 +123,7 @@ def trained(
 
 
 def attacked(made: dict[str, nn.Module], test: tuple[Tensor, Tensor], count: int):
-    """Rows of the mean distortion for each network, and of the error of every other on its examples."""
+    """Rows with the mean distortion for each network, and with the error of every other on its examples."""
     x, y = (values[:count] for values in test)
     for name, network in made.items():
         found = minimum_distortion(network, x, "random", labels=y, method="lbfgs")
@@ -134,7 +139,10 @@ def error(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def compared(rows: pd.DataFrame) -> pd.DataFrame:
-    """A line for each network and figure: both methods, their ratio, whether the seeds account for the difference."""
+    """A line for each network and measured quantity.
+
+    It has both methods, their ratio, and whether the spread over the seeds explains the difference.
+    """
     lines = []
     for (network, figure), group in rows.groupby(["network", "figure"], sort=False):
         new, plain = (group.loc[group["method"] == method, "value"] for method in convergence.METHODS)
@@ -155,7 +163,7 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def spread(values: pd.Series) -> str:
-    """Mean ± standard deviation, where there is one."""
+    """The mean ± the standard deviation, if there is more than one value."""
     return f"{values.mean():.4g} ± {values.std():.2g}" if len(values) > 1 else f"{values.mean():.4g}"
 
 

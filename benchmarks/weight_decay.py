@@ -1,7 +1,9 @@
-"""Which reading of the paper's weight decay reproduces its softmax rows? python benchmarks/weight_decay.py
+"""Test which reading of the weight decay reproduces the paper's softmax rows.
 
-Trains softmax1 to softmax3 of Table 1 on all 60,000 images with each convention and prints their errors beside the
-paper's. The default in config/config.yaml is the convention that comes nearest. Takes some minutes.
+    python benchmarks/weight_decay.py
+
+It trains softmax1 to softmax3 of Table 1 on all 60,000 images with each convention. It prints their errors
+beside the paper's. The default in config/config.yaml is the nearest convention. The run takes some minutes.
 """
 
 import sys

@@ -1,8 +1,9 @@
-"""Where the time of a finished run goes: python benchmarks/where_time_goes.py
+"""Show where the time of a finished run goes: python benchmarks/where_time_goes.py
 
-First per rule, from the benchmark files of the last run in results/, and what the provenance records cost of that. Then per
-phase, measured here and now on the networks of that run with one thread: gradients and everything else in training and
-attack, as floating-point rates beside this machine's rate for a plain matrix product.
+The first table has the time of each rule, from the benchmark files of the last run in results/. The second
+compares the time for the provenance records with the time of their steps. The third has the time of each
+phase: of the gradients, and of all of training and attack per gradient. It is measured now, with one thread,
+on the networks of that run. Floating-point rates stand beside this machine's rate for a plain matrix product.
 """
 
 import hashlib
@@ -46,7 +47,7 @@ def main() -> int:
 
 
 def per_rule() -> pd.DataFrame:
-    """Seconds and memory of every job, summed over the jobs of a rule."""
+    """The jobs of each rule: their number, the sum of their seconds, and their largest memory."""
     root = RESULTS / "benchmarks"
     jobs = [
         pd.read_csv(path, sep="\t").assign(rule=path.relative_to(root).parts[0].removesuffix(".tsv"))
@@ -61,9 +62,10 @@ def per_rule() -> pd.DataFrame:
 
 
 def records() -> pd.DataFrame:
-    """What the record of each artifact costs, made again here, beside the time that its step took in the run.
+    """The time to make the record of each artifact again, beside the time of its step in the run.
 
-    The step has read its inputs, and so checked their seals, by the time that the record names them.
+    The reading of the inputs is not counted: a step has read them and checked their seals before it makes the
+    record.
     """
     rows = []
     for path in sorted(RESULTS.rglob("*.h5")):
@@ -95,7 +97,10 @@ def matrix_product_rate(size: int = 4096) -> float:
 
 
 def phases(path: Path, peak: float) -> list[dict]:
-    """The parts of training and attack for one network: each ms, GFLOP/s, and the rate relative to the matrix product."""
+    """The phases of training and attack for one network.
+
+    Each has its milliseconds, its GFLOP/s, and this rate relative to that of the matrix product.
+    """
     network = trained_networks.read(path)
     with artifacts.read(RESULTS / "splits.h5") as file:
         part = file[next(iter(file))][()]

@@ -3,7 +3,16 @@
 
 
 # What of the project an archive has. Tests and benchmarks are there because the README and docs speak of them.
-ARCHIVED_FILES = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml")
+ARCHIVED_FILES = (
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "Snakefile",
+    "pyproject.toml",
+)
 ARCHIVED_FOLDERS = ("benchmarks", "config", "docs", "envs", "profiles", "rules", "tests", "workflow")
 MADE = r"(^|/)(\.|__pycache__/|[^/]+\.egg-info/)"
 

@@ -48,7 +48,7 @@ def tabled_shards(wildcards):
 def module_files():
     """The source files of the programs that make artifacts, under whatever names a module has their rules."""
     makers = [
-        rule.shellcmd for rule in workflow.rules if any(output.endswith(".h5") for output in rule.output)
+        made.shellcmd for made in workflow.rules if any(output.endswith(".h5") for output in made.output)
     ]
     programs = {
         found[1]

@@ -1,4 +1,7 @@
-"""What the workflow's tests share: throw-away copies of the repository, and one finished run of the small variant."""
+"""What the tests share.
+
+There are throw-away copies of the repository, and one finished run of the small variant.
+"""
 
 import os
 import re
@@ -25,11 +28,20 @@ from blindspots.steps import artifacts
 
 torch.set_num_threads(1)  # the tests' networks are so small that threads only wait for each other
 
-hypothesis.settings.register_profile("untimed", deadline=None)  # machines pause, and disks do
+hypothesis.settings.register_profile("untimed", deadline=None)  # machines and disks pause at times
 hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
-PROJECT = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "pyproject.toml")
+PROJECT = (
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "Snakefile",
+    "pyproject.toml",
+)
 PROJECT += ("benchmarks", "config", "docs", "envs", "profiles", "rules", "tests", "workflow")
 TABLES = ("results/table3.csv", "results/table4.csv")
 SMALL = ("--configfile=config/small.yaml",)
@@ -40,19 +52,22 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Those that mostly wait, for a cluster, begin first."""
+    """Start the tests on a cluster first, because they mostly wait."""
     items.sort(key=lambda item: item.path.name != "test_slurm.py")
 
 
 @pytest.fixture(autouse=True)
 def numbers_of_any_size():
-    """As they were before a program made those too small to be normal zero, which Hypothesis does not go on with."""
+    """Restore subnormal numbers after each test.
+
+    A program that runs in this process flushes them to zero. Hypothesis refuses to run then.
+    """
     yield
     torch.set_flush_denormal(False)
 
 
 def copy_code(destination: Path) -> Path:
-    """A copy of the project, without what is made from it."""
+    """Copy the project, without the files made from it."""
     destination.mkdir(parents=True, exist_ok=True)
     for name in PROJECT:
         source = ROOT / name
@@ -79,12 +94,12 @@ def snakemake(
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=1200,  # of the small variant, beside other tests on two slow cores
+        timeout=1200,  # the small variant needs it beside other tests on two slow cores
     )
 
 
 class Running:
-    """A Snakemake at work, to be disturbed; it ends at the latest with the block."""
+    """A running Snakemake process, for tests that disturb it. It ends with the `with` block at the latest."""
 
     def __init__(self, folder: Path, arguments: list[str], environment: Mapping[str, str] = os.environ):
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe would fill, and stop it)
@@ -102,14 +117,14 @@ class Running:
         self._said.close()
 
     def end(self, seconds: float = 600) -> tuple[int, str]:
-        """Its exit status and all that it said. Raises subprocess.TimeoutExpired."""
+        """Wait for its end and return its exit status and its output. Raises subprocess.TimeoutExpired."""
         status = self._process.wait(seconds)
         self._said.seek(0)
         return status, self._said.read()
 
 
 def planned_rules(run: subprocess.CompletedProcess) -> set[str]:
-    """The rules that a dry run says it would run, without the target rule."""
+    """The rules that a dry run reports it would run, without the target rule."""
     assert run.returncode == 0, run.stderr + run.stdout
     assert "Nothing to be done" in run.stdout + run.stderr or "Job stats:" in run.stdout
     statistics = run.stdout.partition("Job stats:")[2].partition("total")[0]
@@ -118,7 +133,7 @@ def planned_rules(run: subprocess.CompletedProcess) -> set[str]:
 
 @pytest.fixture(scope="session")
 def mnist() -> None:
-    """Skips what needs MNIST where it is neither in the cache nor to be had."""
+    """Skip a test that needs MNIST if MNIST is neither in the cache nor available from a source."""
     data = yaml.safe_load((ROOT / "config/config.yaml").read_text())["data"]
     checksums = {file["name"]: file["sha256"] for file in data["files"].values()}
     try:
@@ -131,7 +146,7 @@ def mnist() -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, mnist) -> Path:
-    """A copy of the repository in which the small variant has been run to the end. Copy it before changing anything."""
+    """A copy of the repository with a finished run of the small variant. Copy it before any change."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # one run for all workers
@@ -146,7 +161,7 @@ def finished(tmp_path_factory, mnist) -> Path:
 
 @pytest.fixture
 def clone(finished, tmp_path) -> Path:
-    """A finished run of one's own, with its times as they were."""
+    """A finished run for one test alone. Its files keep their modification times."""
     return Path(shutil.copytree(finished, tmp_path / "clone", copy_function=shutil.copy2))
 
 
@@ -169,14 +184,15 @@ def config() -> dict:
 
 @pytest.fixture(scope="session")
 def jobs(finished, config) -> list[plan.Job]:
-    """What the workflow says is to be made of it, and how."""
+    """All jobs of the workflow, as it plans them for the finished run."""
     return plan.plan([], finished, config)
 
 
 @pytest.fixture
 def run(finished) -> Iterator[Run]:
-    """A finished run whose files may be replaced, but not changed in place: they are links."""
-    folder = Path(tempfile.mkdtemp(dir=finished.parent))  # as deep, because plans have relative paths
+    """A finished run whose files may be replaced. They are links, so do not change them in place."""
+    # The folder is at the same depth, because plans have relative paths.
+    folder = Path(tempfile.mkdtemp(dir=finished.parent))
     shutil.copytree(
         finished / "results",
         folder / "results",
@@ -192,7 +208,10 @@ def replace(path, content):
 
 
 def altered(path, change):
-    """Change an artifact as one would who seals it again: a change that no checksum of the file itself can tell."""
+    """Change an artifact and seal it again.
+
+    No checksum in the file itself reveals such a change.
+    """
     with artifacts.read(path) as file:
         arrays = {}
         file.visititems(

@@ -11,7 +11,8 @@ from blindspots.solvers.reproducible_sums import AS_THEY_ARE, Sums
 
 
 class Minimum(NamedTuple):
-    """Where each row ended: x (b, n), residual (b,) relative to the objective's scale, evaluations (b,), status (b,)."""
+    """Where each row ended: x (b, n), residual (b,) relative
+    to the objective's scale, evaluations (b,), status (b,)."""
 
     x: Tensor
     residual: Tensor
@@ -35,7 +36,8 @@ def minimize_in_box(
 ) -> Minimum:
     """Minimise each row of `start` (b, n) over the box [lower, upper]^n.
 
-    objective:         (points (r, n), rows (r,)) -> Evaluation, where rows says which of the b problems the points are of.
+    objective:         (points (r, n), rows (r,)) -> Evaluation,
+                       where rows says which of the b problems the points are of.
     inverse_curvature: (b,) the length of the first step for a gradient of norm 1.
     For the rest see `Minimisation` and its `end`.
     """

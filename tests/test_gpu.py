@@ -1,4 +1,5 @@
-"""A GPU computes what a CPU does, but for the order of its sums; how far that may carry is stated in `recompute`."""
+"""A GPU computes what a CPU does, but for the order of its
+sums; how far that may carry is stated in `recompute`."""
 
 import copy
 from pathlib import Path
@@ -152,7 +153,8 @@ def test_refinements_of_the_same_examples_agree(network):
 @needs_gpu
 @pytest.mark.parametrize("method", ["lbfgs", "sqp"])
 def test_means_are_off_by_no_more_than_chance_lets_a_mean_of_so_few_images_vary(network, method):
-    """In single precision, beyond that tolerance: rounding decides there in which of several near minima an attack ends."""
+    """In single precision, beyond that tolerance: rounding decides
+    there in which of several near minima an attack ends."""
 
     def attack(network, images, labels, targets):
         return minimum_distortion(network, images, targets, method=method).distortion.cpu().double()

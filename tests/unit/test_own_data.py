@@ -63,7 +63,8 @@ def written(folder, names, contents, compress=False):
 
 
 def made(folder, tmp_path, *arguments):
-    """What is written for a folder, checked against the whole configuration, and the data set that comes of it."""
+    """What is written for a folder, checked against the whole
+    configuration, and the data set that comes of it."""
     output = tmp_path / "own.yaml"
     assert own_data.main([str(folder), str(output), *arguments]) == 0
     assert output.with_suffix(".png").stat().st_size > 1000

@@ -1,4 +1,5 @@
-"""What the README and the other pages name is there: the files that they link to, the results that the workflow makes."""
+"""What the README and the other pages name is there: the files
+that they link to, the results that the workflow makes."""
 
 import re
 import subprocess
@@ -6,8 +7,12 @@ import subprocess
 import pytest
 from conftest import ROOT, copy_code, snakemake
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "config").rglob("*.md"))]
-HOW_TO = (ROOT / "docs/howto.md").read_text()
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "config").rglob("*.md")),
+]
+COMMANDS = re.compile(r"^snakemake .* --directory results/.*$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]+)?\)")
 RESULT = re.compile(r"\bresults/(?:figures/)?[\w.{},]+\.(?:csv|h5|html|md|png|zip)\b")
 
@@ -31,12 +36,10 @@ def test_the_workflow_makes_all_results_that_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", re.findall(r"^snakemake .* --directory results/.*$", HOW_TO, re.MULTILINE)
+    "command", sorted({found for page in PAGES for found in COMMANDS.findall(page.read_text())})
 )
 def test_a_run_beside_results_is_planned_as_the_page_has_it(command, tmp_path):
     clone = copy_code(tmp_path / "clone")
-    (clone / "own.yaml").write_text(
-        "compare_with_paper: false\n"
-    )  # the least that its reader may have written there
+    (clone / "own.yaml").write_text("compare_with_paper: false\n")  # the least that a reader may have written
     planned = subprocess.run(["bash", "-c", f"{command} -n"], cwd=clone, capture_output=True, text=True)
     assert planned.returncode == 0, planned.stdout + planned.stderr

@@ -1,5 +1,5 @@
-"""Whatever happens to a run, a kill at any moment among it: the same command again gives the tables of an undisturbed run,
-what files there are are whole, and the message says what happened."""
+"""Whatever happens to a run, a kill at any moment among it: the same command again gives the tables
+of an undisturbed run, what files there are are whole, and the message says what happened."""
 
 import os
 import random
@@ -108,7 +108,8 @@ def test_the_same_command_recovers_from_a_kill(clone, finished, rule, delay, vic
 
 
 def test_the_same_command_recovers_from_kills_at_random_moments(finished, tmp_path, request):
-    """As many as --kills says, one after the other, of Snakemake or of a job, from the raw data to the tables."""
+    """As many as --kills says, one after the other, of
+    Snakemake or of a job, from the raw data to the tables."""
     kills, moments = request.config.getoption("--kills"), random.Random(2013)
     folder = copy_code(tmp_path / "clone")
     while kills:
@@ -134,7 +135,8 @@ TARGETS = "attack={seed: 77}"
 
 
 def test_the_same_command_goes_on_after_a_failure_in_a_changed_run(clone):
-    """Snakemake deletes what a job made before it starts it again, and with it what it knows of the earlier settings."""
+    """Snakemake deletes what a job made before it starts it
+    again, and with it what it knows of the earlier settings."""
     arguments = (*SMALL, *TABLES, "--config", SEED)
     with Running(clone, command(*arguments)) as run:
         for process in wait_for(lambda: jobs(run.engine, "train_network")):

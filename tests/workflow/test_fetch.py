@@ -21,7 +21,8 @@ RIGHT = {"image_shape": [3, 4], "classes": 3, "train_size": 5, "test_size": 2}
 
 @pytest.fixture
 def fetched(tmp_path, monkeypatch, capfd):
-    """Runs the program on files in a folder, and gives its exit status, what it said, and the artifact's path."""
+    """Runs the program on files in a folder, and gives its
+    exit status, what it said, and the artifact's path."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def call(other=None, **changes):

@@ -1,4 +1,5 @@
-"""Sets of distorted images that are cut into shards: made, evaluated and gathered, they are as if they were never cut."""
+"""Sets of distorted images that are cut into shards: made,
+evaluated and gathered, they are as if they were never cut."""
 
 import json
 

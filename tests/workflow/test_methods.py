@@ -1,4 +1,5 @@
-"""The table and the figure of networks that are trained in different ways, from artifacts made up for them."""
+"""The table and the figure of networks that are trained in
+different ways, from artifacts made up for them."""
 
 import json
 
@@ -24,7 +25,8 @@ def arguments(options):
 
 @pytest.fixture
 def made(tmp_path):
-    """Makes the programs' inputs for some seeds: evaluations, the networks of one seed after the other, the paper."""
+    """Makes the programs' inputs for some seeds: evaluations,
+    the networks of one seed after the other, the paper."""
     rng = np.random.default_rng(0)
 
     def make(seeds):

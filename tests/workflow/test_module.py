@@ -1,4 +1,5 @@
-"""The workflow as a part of another one: as a module, with or without a prefix, under other names, or included."""
+"""The workflow as a part of another one: as a module, with
+or without a prefix, under other names, or included."""
 
 import re
 import subprocess

@@ -1,4 +1,5 @@
-"""The page where every number says where it comes from: its pictures, and what a reader does with it in a browser."""
+"""The page where every number says where it comes from: its
+pictures, and what a reader does with it in a browser."""
 
 import base64
 import contextlib
@@ -129,7 +130,8 @@ def test_a_distortion_shows_the_first_examples_with_their_targets(finished, expo
 
 @pytest.fixture
 def sharded(tmp_path):
-    """A row of 12 images in three shards of four, the last of them lost: images of one gray each, the k-th of k."""
+    """A row of 12 images in three shards of four, the last
+    of them lost: images of one gray each, the k-th of k."""
     pixels = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), dtype=np.uint8)
     labels = np.arange(20, dtype=np.uint8) % 10
     artifacts.write(
@@ -246,7 +248,8 @@ def browser():
 
 @pytest.fixture
 def opened(browser, finished):
-    """Open a page, the finished run's or another, afresh; at the end there must have been no error and no request."""
+    """Open a page, the finished run's or another, afresh; at
+    the end there must have been no error and no request."""
     browser.get("about:blank")
     for kind in ("browser", "performance"):
         browser.get_log(kind)
@@ -307,7 +310,8 @@ def content(browser, name="cell"):
 def test_every_cell_is_there_with_its_value_interval_paper_and_mark(opened, exported):
     shown = opened().execute_script(
         "return Object.fromEntries([...document.querySelectorAll('td a')].map(a => [a.id,"
-        " [a.innerText, a.querySelector('.mark').getAttribute('aria-label'), a.closest('table').caption.innerText]]))"
+        " [a.innerText, a.querySelector('.mark').getAttribute('aria-label'),"
+        " a.closest('table').caption.innerText]]))"
     )
     cells = [(table, cell) for table in exported["tables"].values() for cell in table["cells"]]
     assert len(shown) == len(cells) > 100
@@ -429,7 +433,8 @@ def test_on_a_phone_only_tables_scroll_sideways(opened):
 
 @pytest.fixture
 def changed(finished, exported, tmp_path):
-    """The page of another run: hostile words, all verdicts, replicates, a number that is none, other code, no commit."""
+    """The page of another run: hostile words, all verdicts,
+    replicates, a number that is none, other code, no commit."""
     other = json.loads(json.dumps(exported))
     table = other["tables"]["table4"]
     table["title"] = table["notes"][0] = HOSTILE

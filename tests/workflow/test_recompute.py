@@ -1,4 +1,5 @@
-"""Proof by recomputation: the same bits here, within a stated tolerance elsewhere, and no proof of what was changed."""
+"""Proof by recomputation: the same bits here, within a stated
+tolerance elsewhere, and no proof of what was changed."""
 
 import json
 import re

@@ -69,7 +69,8 @@ def table_cells(run):
 
 @pytest.fixture
 def issues(monkeypatch, tmp_path):
-    """What the profile's validator finds wrong with a crate. It has no network, and the one context is served from here."""
+    """What the profile's validator finds wrong with a crate. It
+    has no network, and the one context is served from here."""
     services = pytest.importorskip("rocrate_validator.services", reason="roc-validator is not installed")
     from rocrate_validator.utils.http import HttpRequester
 

@@ -1,4 +1,5 @@
-"""The small variant on a real Slurm of two nodes: resources as asked for, faults, and the table of a local run."""
+"""The small variant on a real Slurm of two nodes: resources
+as asked for, faults, and the table of a local run."""
 
 import os
 import re
@@ -17,7 +18,8 @@ SLURM = ROOT / "tests/slurm.sh"
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol")
 TABLE = "results/table4.csv"
 SUBMITTED = ("train_network", "attack_network", "refine_examples", "evaluate_distorted")
-# The plugin asks ever less often what is finished while nothing is, which these jobs of seconds would mostly wait for.
+# The plugin asks ever less often what is finished while nothing
+# is, which these jobs of seconds would mostly wait for.
 IMPATIENT = (
     "import asyncio; from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor; "
 )
@@ -46,7 +48,8 @@ class Cluster:
         ).stdout
 
     def jobs(self, run: str = "") -> list[dict[str, str]]:
-        """The jobs of this cluster, as `scontrol show job` tells of them, or those of a run that said this."""
+        """The jobs of this cluster, as `scontrol show job`
+        tells of them, or those of a run that said this."""
         lines = [
             line
             for line in self.ask("scontrol", "show", "job", "--oneliner").splitlines()
@@ -164,7 +167,8 @@ def test_a_configuration_that_asks_for_a_gpu_asks_the_cluster_for_one(cluster, m
 
 
 def test_a_job_that_fails_on_the_cluster_is_tried_again_with_more(cluster, finished, clone):
-    """One is killed for its memory, one loses its node, one hangs until its time is over, one is cancelled from outside."""
+    """One is killed for its memory, one loses its node, one hangs
+    until its time is over, one is cancelled from outside."""
     for name in ("networks/M1.h5", "evaluation/table4.h5", "table4.csv"):
         (clone / "results" / name).unlink()
     with cluster.start(

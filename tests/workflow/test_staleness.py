@@ -1,4 +1,5 @@
-"""Stale means stale: what reruns after a change, and nothing else. Each case edits a throw-away copy of a finished run."""
+"""Stale means stale: what reruns after a change, and nothing
+else. Each case edits a throw-away copy of a finished run."""
 
 import json
 import re

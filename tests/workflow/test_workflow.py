@@ -333,7 +333,8 @@ def test_shards_have_what_the_whole_has(finished, tmp_path):
         settings = json.loads(file.attrs["settings"])
     parts = []
     for shard in ("1-of-2", "2-of-2"):
-        # In batches as large as a shard and as the whole: what an image ends in depends on neither but for rounding.
+        # In batches as large as a shard and as the whole: what
+        # an image ends in depends on neither but for rounding.
         arguments = [
             "--data",
             finished / "results/data.h5",

@@ -1,15 +1,16 @@
-"""Blind spots of neural networks: minimum-distortion adversarial examples and what they say about the networks.
+"""Blind spots of neural networks: minimum-distortion adversarial examples and what they show about networks.
 
-The science of Szegedy et al., *Intriguing properties of neural networks* (2013), as functions on arrays and tensors.
-Nothing here knows of the workflow engine or of its configuration's place on disk.
+The package has the methods of Szegedy et al., *Intriguing properties of neural networks* (2013).
+They are functions on arrays and tensors.
+No method depends on the workflow engine or on where its configuration lies on disk.
 """
 
 import os
 import sys
 from contextlib import suppress
 
-# `python -m blindspots.audit` puts the folder that it is started in first on the path: that of a run, in which a random.py
-# may lie.
+# `python -m blindspots.audit` puts the current folder first on the import path.
+# That is the folder of a run, which may contain a file such as random.py.
 if "-m" in sys.orig_argv and sys.orig_argv[sys.orig_argv.index("-m") + 1].startswith(f"{__name__}."):
     with suppress(ValueError):
         sys.path.remove(os.getcwd())

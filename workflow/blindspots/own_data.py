@@ -1,9 +1,10 @@
-"""The configuration for a data set of one's own: python -m blindspots.own_data FOLDER own.yaml
+"""Make the configuration for your own data set: python -m blindspots.own_data FOLDER own.yaml
 
-FOLDER has four IDX files, plain or gzipped, whose names tell train or test (or t10k), and images or labels, as those of
-MNIST, Fashion-MNIST, KMNIST, EMNIST and QMNIST do. Where they are not as the workflow reads them (labels from 1 on, or more
-about an image than its class, or other types than unsigned bytes), such files are written into a folder beside own.yaml.
-Beside it there is a picture of the first images of each class too: look whether they stand upright.
+FOLDER has four IDX files, plain or gzipped. Their names contain train or test (or t10k), and images or
+labels. The files of MNIST, Fashion-MNIST, KMNIST, EMNIST and QMNIST have such names. The workflow needs
+labels from 0 on, one class for each image and nothing more about it, and unsigned bytes. Files that differ
+from this are converted, and are written into a folder beside own.yaml. A picture of the first images of each
+class is written there too. Check that the images stand upright.
 
     snakemake --cores 8 results/table4.csv --configfile own.yaml --directory results/own
 """
@@ -25,14 +26,21 @@ from blindspots.report import figures
 from blindspots.steps.fingerprint import WORKFLOW
 
 _PARTS = {"train": ("train",), "test": ("t10k", "test")}
-_SHOWN = 10  # images of a class
+_SHOWN = 10  # images per class, at most
 
 
 class OwnDataError(Exception):
-    """No configuration can be made of the files; the message says why, and what to do."""
+    """The files cannot be used; the message gives the reason and the remedy."""
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments; None for those of the command line.
+    Returns:
+        The exit status. It is 1 if there is no configuration, or if it needs further changes.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m blindspots.own_data",
         description=__doc__,
@@ -62,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     sheet = options.output.with_suffix(".png")
     figures.save(figures.image_rows(first_images(arrays), f"The first images of {options.folder}"), sheet)
     print(
-        f"{options.output} is the configuration. Look at {sheet}: do the images stand upright, under the right classes?"
+        f"{options.output} is the configuration. Look at {sheet}: do the images stand upright, "
+        "under the right classes?"
     )
     try:
         config = validated(merged(default, written))
@@ -75,7 +84,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def found(folder: Path, only: str = "") -> dict[str, Path]:
-    """The file of each role, `train_images` and so on. Raises OwnDataError where it is not one."""
+    """Find the file of each role: `train_images`, `train_labels`, `test_images` and `test_labels`.
+
+    Args:
+        folder: The folder.
+        only: The beginning of the files' names.
+    Returns:
+        The path by role.
+    Raises:
+        OwnDataError: If there is no such folder, or not exactly one file for each role.
+    """
     if not folder.is_dir():
         raise OwnDataError(f"{folder.absolute()} is no folder")
     names = {
@@ -97,15 +115,26 @@ def found(folder: Path, only: str = "") -> dict[str, Path]:
             if len(fitting) != 1:
                 there = ", ".join(sorted(path.name for path in fitting)) or "there is none"
                 raise OwnDataError(
-                    f"{folder} needs one IDX file of {part} {kind}: {there}. Its name has {' or '.join(words)}, {kind} and "
-                    "idx in it; --only chooses among several sets"
+                    f"{folder} needs one IDX file of {part} {kind}: {there}. "
+                    f"Its name has {' or '.join(words)}, {kind} and idx in it; "
+                    "--only chooses among several sets"
                 )
             roles[f"{part}_{kind}"] = fitting[0]
     return roles
 
 
 def usable(role: str, path: Path, transpose: bool) -> np.ndarray:
-    """A file's array as the workflow reads it: (n, height, width) pixels or (n,) classes from 0 on, unsigned bytes."""
+    """Read a file as the array that the workflow reads.
+
+    Args:
+        role: The file's role.
+        path: The file.
+        transpose: Whether rows and columns of the images are exchanged.
+    Returns:
+        The pixels, (n, height, width), or the classes, (n,), as unsigned bytes.
+    Raises:
+        OwnDataError: If the file is not such an array, and cannot be converted to it.
+    """
     try:
         array = idx.parse_any(idx.decompress(path.read_bytes()))
     except ValueError as error:
@@ -129,7 +158,7 @@ def _pixels(path: Path, array: np.ndarray) -> np.ndarray:
 
 def _classes(path: Path, array: np.ndarray) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 8 and array.dtype == ">i4":
-        array = array[:, 0]  # QMNIST: the class, and seven more numbers on who wrote it
+        array = array[:, 0]  # QMNIST has the class, and seven more numbers about the writer.
     if array.ndim != 1 or not array.size:
         raise OwnDataError(f"{path} has the shape {array.shape}: labels are (n,), one class for each image")
     if array.min() < 0 or array.max() > 255 or (array != np.rint(array)).any():
@@ -140,7 +169,13 @@ def _classes(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 def from_zero(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same with classes that begin with 0, where they begin with 1, as EMNIST's letters do."""
+    """Let the classes begin with 0 if they begin with 1, as in the letters of EMNIST.
+
+    Args:
+        arrays: The arrays by role.
+    Returns:
+        The arrays by role, as unsigned bytes.
+    """
     first = min(arrays[role].min() for role in ("train_labels", "test_labels"))
     return {
         role: array - 1 if role.endswith("labels") and first == 1 else array for role, array in arrays.items()
@@ -148,7 +183,19 @@ def from_zero(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def described(arrays: Mapping[str, np.ndarray], paths: Mapping[str, Path], output: Path) -> dict:
-    """What differs from config/config.yaml; files that had to be changed are written into a folder beside `output`."""
+    """Return the differences from config/config.yaml.
+
+    Files that had to be changed are written into a folder beside `output`.
+
+    Args:
+        arrays: The arrays by role.
+        paths: The original files by role.
+        output: The file of the configuration.
+    Returns:
+        The changed keys of the configuration.
+    Raises:
+        OwnDataError: If the arrays do not fit each other, or the folder for changed files exists.
+    """
     train, test = arrays["train_images"], arrays["test_images"]
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
@@ -166,7 +213,7 @@ def described(arrays: Mapping[str, np.ndarray], paths: Mapping[str, Path], outpu
     folder = next(iter(paths.values())).parent.absolute()
     names = {role: path.name.removesuffix(".gz") for role, path in paths.items()}
     if any(idx.decompress(path.read_bytes()) != contents[role] for role, path in paths.items()):
-        # Not by the name alone, by which own.yaml's neighbour may be the folder that the files are from.
+        # The suffix is needed: the folder of the original files may have the name of own.yaml without .yaml.
         folder = output.absolute().with_name(f"{output.stem}_files")
         if folder.exists():
             raise OwnDataError(
@@ -191,7 +238,14 @@ def described(arrays: Mapping[str, np.ndarray], paths: Mapping[str, Path], outpu
 
 
 def fewer(choices: Mapping[str, Any], images: int) -> dict[str, Any]:
-    """What differs of ablations that ask for more images than there are."""
+    """Return smaller samples for the ablations that ask for more images than there are.
+
+    Args:
+        choices: The ablations by name.
+        images: The number of images in the smaller set.
+    Returns:
+        The changed keys of the configuration.
+    """
     sizes = {name: choice.get("attack", {}).get("sample") for name, choice in choices.items()}
     changed = {
         name: {"attack": {"sample": images}}
@@ -202,7 +256,13 @@ def fewer(choices: Mapping[str, Any], images: int) -> dict[str, Any]:
 
 
 def first_images(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Some train images of each class, (n, height, width) in [0, 1], all that are there of one with fewer."""
+    """Select the first training images of each class.
+
+    Args:
+        arrays: The arrays by role.
+    Returns:
+        The images by label, (n, height, width), in [0, 1]. A class with fewer images has all of them.
+    """
     images, labels = arrays["train_images"], arrays["train_labels"]
     return {f"class {one}": images[np.flatnonzero(labels == one)[:_SHOWN]] / 255 for one in np.unique(labels)}
 

@@ -1,4 +1,7 @@
-"""Distort the images of a shard by Gaussian noise, which does not depend on how the set is cut."""
+"""Distort the images of a shard by Gaussian noise.
+
+The noise of an image does not depend on how the image set is cut into shards.
+"""
 
 import numpy as np
 
@@ -9,6 +12,14 @@ from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
+    """Add the noise to the shard's images and write the artifact.
+
+    Args:
+        step: The run. Its input is `data`. Its settings are `images` (the set), `sample`, `shard`, `stddev`,
+            `seed` and `clip`.
+    Raises:
+        StepError: If the sample has fewer images than shards.
+    """
     settings = step.settings
     labels = image_sets.read_labels(step.input("data"), settings["images"])
     sample = image_sets.sample(len(labels), **settings["sample"])

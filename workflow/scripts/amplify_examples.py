@@ -7,6 +7,12 @@ from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
+    """Amplify the adversarial examples of a file and write the artifact.
+
+    Args:
+        step: The run. Its inputs are `data` and `adversarial`. Its settings are `images` (the set), `stddev`
+            and `clip`.
+    """
     with artifacts.read(step.input("adversarial")) as file:
         index, success, images = file["index"][()], file["success"][()], file["images"][()]
     originals, labels = image_sets.read(step.input("data"), step.settings["images"], index)

@@ -1,4 +1,7 @@
-"""The run as an archive for deposition: an RO-Crate of tables, figures and provenance, the configuration and the project."""
+"""Pack the run into an archive for deposition, an RO-Crate.
+
+It holds the tables, the figures, their provenance, the configuration and the project.
+"""
 
 import json
 
@@ -9,6 +12,12 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Write the archive.
+
+    Args:
+        step: The run. Its input is `results`, the files of the run. Its settings are `project` (the project's
+            files and their SHA-256) and `config` (the configuration).
+    """
     files = {path.as_posix(): path.read_bytes() for path in step.inputs["results"]}
     files |= {name: (WORKFLOW.parent / name).read_bytes() for name in step.settings["project"]}
     files[ro_crate.CONFIGURATION] = (json.dumps(step.settings["config"], indent=1) + "\n").encode()

@@ -1,4 +1,7 @@
-"""Make the nearest adversarial example for each image of a shard against one network, by the paper's procedure."""
+"""Make the nearest adversarial example of each image in a shard against one network.
+
+It uses the paper's procedure (Section 4.1).
+"""
 
 import copy
 
@@ -16,10 +19,20 @@ from blindspots.steps.device import prepare
 from blindspots.steps.examples import PRECISIONS, example_arrays
 from blindspots.steps.step import Progress, Step, StepError, log, run
 
-_BLOCKS = 50, 1000  # images classified at a time, until there are enough: at first, and at most
+_BLOCKS = 50, 1000  # images classified at a time until there are enough: the first and the largest number
 
 
 def body(step: Step) -> None:
+    """Attack the network and write the adversarial examples.
+
+    Args:
+        step: The run. Its inputs are `data`, `network` and `targets`. The file `targets` is used only if the
+            setting `target` is "given". The other settings are `images` (the set), `sample`, `shard`,
+            `correct_only`, `classes`, `seed`, `lbfgs` (options), `margin`, `precision`, `batch` and `device`.
+    Raises:
+        StepError: If the targets do not fit the images, if every image has the target class as its label, or
+            if there are fewer images than shards.
+    """
     settings = step.settings
     device = prepare(step, settings["device"])
     network = trained_networks.read(step.input("network")).to(device)
@@ -57,7 +70,14 @@ def body(step: Step) -> None:
 
 
 def _correct(step: Step, network, labels: np.ndarray, device: torch.device) -> np.ndarray:
-    """As many random images as are asked for, if there are, that the network classifies correctly and not as the target."""
+    """The sorted indices of a random sample of images that the network classifies correctly.
+
+    Images whose label is the one target class are left out. The sample has the number of images that the
+    settings ask for, or fewer if there are not as many.
+
+    Raises:
+        StepError: If every image has the target class as its label.
+    """
     settings = step.settings
     size, seed = settings["sample"]["size"], settings["sample"]["seed"]
     found: list[int] = []
@@ -80,7 +100,10 @@ def _correct(step: Step, network, labels: np.ndarray, device: torch.device) -> n
 
 
 def _random(step: Step, network, labels: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A target for every image of the set, so that an image's does not depend on the sample or the shard."""
+    """A random target for every image of the set, (n,).
+
+    The target of an image must not depend on the sample or on the shard.
+    """
     settings = step.settings
     predicted = truth = torch.from_numpy(labels.astype(np.int64))
     if not settings["correct_only"]:
@@ -90,6 +113,7 @@ def _random(step: Step, network, labels: np.ndarray, device: torch.device) -> to
 
 
 def _given(step: Step, labels: np.ndarray) -> torch.Tensor:
+    """The targets (n,) that a text file lists, one class a line for every image of the set."""
     path = step.input("targets")
     try:
         given = np.loadtxt(path, dtype=np.int64, ndmin=1)

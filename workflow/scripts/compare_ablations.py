@@ -1,4 +1,7 @@
-"""The tables as one choice after the other is made otherwise: how they move, and which choice lies nearest to the paper."""
+"""Compare the tables under ablations, in which one choice at a time is made differently.
+
+It writes by how much each cell moves, and which choice comes nearest to the paper.
+"""
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,13 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Compare the ablations and write a table (CSV), a text (Markdown) and a figure.
+
+    Args:
+        step: The run. Its input is `cells`: the cell files of the first choice's tables, then those of the
+            next choice, and so on. Its settings are `choices` (names, the first is the reference) and
+            `tables`.
+    """
     settings = step.settings
     parts = np.array_split(np.array(step.inputs["cells"]), len(settings["choices"]))
     cells = {
@@ -27,6 +37,7 @@ def body(step: Step) -> None:
 
 
 def _described(frame: pd.DataFrame, choices: list[str], named: list[str]) -> str:
+    """The comparison as Markdown, with a line for each choice and a column for each table."""
     found = summary(frame).set_index(["choice", "table"])
     nearest = {
         name: found["deviation"].xs(name, level="table").idxmin()
@@ -36,8 +47,9 @@ def _described(frame: pd.DataFrame, choices: list[str], named: list[str]) -> str
     lines = [
         "# One choice at a time",
         "",
-        "The median deviation of a table's cells from the paper's, in standard errors (and how many of them agree with it); "
-        "**nearest** is the smallest in a column. `ablations.csv` has every cell, and by how much it moved.",
+        "The median deviation of a table's cells from the paper's, in standard errors "
+        "(and how many of them agree with it); **nearest** is the smallest in a column. "
+        "`ablations.csv` has every cell, and by how much it moved.",
         "",
         "| choice | " + " | ".join(named) + " |",
         "|" + " --- |" * (len(named) + 1),
@@ -56,7 +68,8 @@ def _described(frame: pd.DataFrame, choices: list[str], named: list[str]) -> str
     largest = moved.loc[moved.groupby("choice", sort=False)["moved"].idxmax()]
     lines += ["", "What each moves most:", ""]
     lines += [
-        f"- {line.choice}: {line.table}, {line.row} × {line.column}, {line.as_configured:.4g} → {line.value:.4g} {line.unit}"
+        f"- {line.choice}: {line.table}, {line.row} × {line.column}, "
+        f"{line.as_configured:.4g} → {line.value:.4g} {line.unit}"
         for line in largest.itertuples()
         if line.moved
     ]

@@ -1,4 +1,4 @@
-"""Feed every set of distorted images to every network, shard by shard."""
+"""Classify every set of distorted images by every network, shard by shard."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,14 +19,29 @@ from blindspots.steps.step import Step, run
 
 
 class Evaluated(NamedTuple):
-    """A row: of the n images with an adversarial example, the places in their set and which networks misclassify them."""
+    """The result of a row of the table.
+
+    Only the n images that have an adversarial example are in the arrays.
+
+    Attributes:
+        index: Places of the images in their set, (n,).
+        failures: The number of images without an adversarial example.
+        misclassified: For each network, which of the images it misclassifies, (n,), booleans.
+    """
 
     index: np.ndarray
-    failures: int  # images without an adversarial example
+    failures: int
     misclassified: dict[str, np.ndarray]
 
 
 def body(step: Step) -> None:
+    """Classify the images of every row by every network and write which are misclassified.
+
+    Args:
+        step: The run. Its inputs are `distorted` (the shards of all rows, row after row) and `networks`. Its
+            settings are `rows` (each with its name and number of shards), `columns` (the networks' names) and
+            `device`.
+    """
     device = prepare(step, step.settings["device"])
     columns = {
         column: trained_networks.read(path).to(device)

@@ -1,4 +1,7 @@
-"""Feed undistorted images to every network: the splits of the training set, all of it (`train`), and the test set."""
+"""Classify undistorted images by every network.
+
+The image sets are the splits of the training set, the whole training set (`train`), and the test set.
+"""
 
 from functools import partial
 
@@ -13,6 +16,12 @@ from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
+    """Classify the images of every row by every network and write which are misclassified.
+
+    Args:
+        step: The run. Its inputs are `data`, `splits` and `networks`. Its settings are `rows` (names of
+            splits, `train` or `test`), `columns` (the networks' names) and `device`.
+    """
     device = prepare(step, step.settings["device"])
     columns = [trained_networks.read(path).to(device) for path in step.inputs["networks"]]
     result = {}

@@ -1,4 +1,7 @@
-"""Every cell of the tables with its origin, and the record of every file behind them, as JSON for programs."""
+"""Export the provenance of the tables as JSON for programs.
+
+It has every cell of the tables with its origin, and the record of every file behind them.
+"""
 
 import json
 from pathlib import Path
@@ -9,6 +12,12 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Write the JSON file.
+
+    Args:
+        step: The run. Its inputs are `tables` and `artifacts`. Its setting is `tables`, the names of the
+            tables.
+    """
     exported = export(Run(Path.cwd(), str(step.inputs["tables"][0].parent)), step.settings["tables"])
     with whole_file(step.output[0]) as temporary:
         temporary.write_text(json.dumps(exported, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Obtain the data set's IDX files, verified, from the first source that has them."""
+"""Obtain the IDX files of the image set, verified, from the first source that has them."""
 
 import numpy as np
 
@@ -8,6 +8,14 @@ from blindspots.steps.step import Step, StepError, run
 
 
 def body(step: Step) -> None:
+    """Obtain the four files, check them against the configuration and write the images and labels.
+
+    Args:
+        step: The run. Its settings are `files` (names and checksums), `image_shape`, `classes`, `train_size`
+            and `test_size`. Unrecorded are the `sources`.
+    Raises:
+        StepError: If no source has the files, or if a file does not agree with the settings.
+    """
     files = step.settings["files"]
     checksums = {file["name"]: file["sha256"] for file in files.values()}
     try:
@@ -37,13 +45,13 @@ def _check(part, images, labels, settings) -> None:
         raise StepError(f"the {part} images are {images.shape}; data.image_shape is {expected}")
     if labels.shape != images.shape[:1]:
         raise StepError(
-            f"the {part} labels are {labels.shape} for {len(images)} images: there has to be one class for each; where a "
-            "file has more about an image, save the classes alone"
+            f"the {part} labels are {labels.shape} for {len(images)} images: "
+            "there has to be one class for each; where a file has more about an image, save the classes alone"
         )
     if labels.max() >= settings["classes"]:
         raise StepError(
-            f"the {part} labels go up to {labels.max()}; data.classes is {settings['classes']}, from 0 on: where labels "
-            "begin with 1, save them one less"
+            f"the {part} labels go up to {labels.max()}; data.classes is {settings['classes']}, from 0 on: "
+            "where labels begin with 1, save them one less"
         )
     if len(images) != settings[f"{part}_size"]:
         raise StepError(

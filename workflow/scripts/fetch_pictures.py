@@ -1,4 +1,7 @@
-"""Obtain photographs, verified files or those of a folder, and cut them to the networks' size."""
+"""Obtain photographs and cut them to the size of the networks' images.
+
+The photographs are verified files, or the files of a folder.
+"""
 
 import os
 from collections import Counter
@@ -14,6 +17,14 @@ from blindspots.steps.step import Progress, Step, StepError, log, run
 
 
 def body(step: Step) -> None:
+    """Obtain the photographs and write their pixels, classes, names and checksums.
+
+    Args:
+        step: The run. Its settings are `folder`, `files`, `label`, `classes`, `sample`, `seed`, `resize` and
+            `size`. Unrecorded are the `sources`.
+    Raises:
+        StepError: If the photographs cannot be obtained or read, or if their classes cannot be determined.
+    """
     settings = step.settings
     names = _names(settings)
     try:
@@ -43,6 +54,7 @@ def body(step: Step) -> None:
 
 
 def _names(settings: dict) -> list[str]:
+    """The sorted names of all photographs that the settings list, or that are in the settings' folder."""
     if not settings["folder"]:
         return sorted(settings["files"])
     folder = Path(settings["folder"]).expanduser()
@@ -50,16 +62,15 @@ def _names(settings: dict) -> list[str]:
         raise StepError(f"pictures.folder: {folder} is no folder: name one that has the pictures, or none")
     names, left_out = [], Counter()
     for path in _files(folder):
-        if any(
-            part.startswith(".") for part in path.parts
-        ):  # as macOS's ._name.jpg, or what is in .ipynb_checkpoints
+        # Hidden files are, for example, macOS's ._name.jpg and the files in .ipynb_checkpoints.
+        if any(part.startswith(".") for part in path.parts):
             left_out["hidden"] += 1
         elif path.suffix.lower() in pictures.KINDS:
             names.append(path.as_posix())
         else:
             left_out[path.suffix.lower() or path.name] += 1
     for name in names:
-        if not name.isprintable():  # as one whose bytes are of another encoding than the system's
+        if not name.isprintable():  # for example, if its bytes have another encoding than the system's
             raise StepError(f"pictures.folder: {name!r} is no readable name: rename that file")
     if not names:
         raise StepError(f"pictures.folder: {folder} has no picture ({', '.join(pictures.KINDS)})")
@@ -70,7 +81,10 @@ def _names(settings: dict) -> list[str]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files of a folder, relative to it, in linked folders too, but for links that lead back up."""
+    """All files of a folder, relative to it.
+
+    Links to folders are followed, except those that lead back to a folder above.
+    """
     root = folder.absolute()
     for top, folders, files in os.walk(root, followlinks=True):
         above = {path.resolve() for path in (Path(top), *Path(top).parents)}
@@ -79,6 +93,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _contents(step: Step, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The name and the content of each photograph."""
     settings = step.settings
     if settings["folder"]:
         for name in names:

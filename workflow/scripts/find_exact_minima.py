@@ -1,4 +1,7 @@
-"""The exact minimum of the distortion for every image of a set against a linear network, for the targets of its attack."""
+"""Compute the exact minimum of the distortion for every image against a linear network.
+
+The images and the target classes are those of the network's attack.
+"""
 
 import torch
 
@@ -12,6 +15,12 @@ from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
+    """Compute the exact minima and write them as adversarial examples.
+
+    Args:
+        step: The run. Its inputs are `data`, `network` and `adversarial` (images and targets of the attack).
+            Its settings are `images` (the set), `margin` and `device`.
+    """
     settings = step.settings
     device = prepare(step, settings["device"])
     network = trained_networks.read(step.input("network")).to(device)

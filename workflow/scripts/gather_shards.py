@@ -1,4 +1,7 @@
-"""The shards of one set of distorted images as one artifact, without the images, which stay in the shards."""
+"""Gather the shards of one set of distorted images into one artifact.
+
+The images themselves are left out. They stay in the shards.
+"""
 
 import numpy as np
 
@@ -8,6 +11,11 @@ from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
+    """Concatenate the arrays of the shards and write the artifact.
+
+    Args:
+        step: The run. Its input is `shards`, in their order.
+    """
     parts: dict[str, list[np.ndarray]] = {}
     meanings, types = {}, {}
     for path in step.inputs["shards"]:
@@ -16,7 +24,7 @@ def body(step: Step) -> None:
                 if name != "images":
                     parts.setdefault(name, []).append(array[()])
                     meanings[name], types[name] = array.attrs["meaning"], array.dtype
-    # An enumeration keeps its words, which concatenate would drop.
+    # `concatenate` drops the words of an enumeration, so the type of each array is restored.
     step.write(
         {
             name: Array(np.concatenate(values).astype(types[name]), meanings[name])

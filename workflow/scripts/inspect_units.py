@@ -1,7 +1,8 @@
-"""The images that have most of single units and of random directions of a layer, and how alike they are (Section 3).
+"""Find the images that stimulate single units and random directions of a layer most (Section 3).
 
-For the network as it is, and for the same network untrained. Random directions are as many as the units, and once more the
-axes of a rotated space, which like the units are at right angles.
+It also measures how alike these images are. It does so for the network and for the same network untrained.
+There are as many random directions as active units. A second comparison uses the axes of a rotated space.
+Like the units, these axes are at right angles.
 """
 
 from pathlib import Path
@@ -16,8 +17,8 @@ from blindspots.steps.artifacts import Array
 from blindspots.steps.device import prepare
 from blindspots.steps.step import Step, StepError, log, run
 
-_THUMBNAIL = 64  # pixels: larger pictures are compared as thumbnails
-_BLOCK = 100  # images in work
+_THUMBNAIL = 64  # pixels of a side: larger images are compared as thumbnails of this size
+_BLOCK = 100  # images processed at a time
 _MEASURES = {
     "purity": "(m,) the share of the most common class among the images of each row",
     "pixels": "(m,) the mean distance of a row's images, as a multiple of that of all images",
@@ -26,18 +27,28 @@ _MEASURES = {
 
 
 def body(step: Step) -> None:
+    """Find and compare the images for both networks and write the artifact.
+
+    Args:
+        step: The run. Its inputs are `data` and `network`. Its settings are `images` (the set), `layer`,
+            `top` (images for each unit), `seed` and `device`.
+    Raises:
+        StepError: If the set has fewer images than `top`, or if the network has no such layer.
+    """
     settings = step.settings
     device = prepare(step, settings["device"])
     labels = image_sets.read_labels(step.input("data"), settings["images"])
     if len(labels) < settings["top"]:
         raise StepError(
-            f"units.of, top: {settings['top']} images a row, but the {settings['images']} set has {len(labels)}"
+            f"units.of, top: {settings['top']} images a row, "
+            f"but the {settings['images']} set has {len(labels)}"
         )
     result = {}
     for name, network in _networks(step.input("network"), settings["seed"]).items():
         features, pixels = _seen(step, network.to(device), len(labels), device)
         rows = _rows(name, features, settings)
-        every = np.concatenate(list(rows.values()))  # at once: distances in the whole set take the longest
+        # All rows are measured together, because the distances in the whole set take the longest.
+        every = np.concatenate(list(rows.values()))
         measured = (
             units.purity(labels, every),
             units.spread(pixels, every),
@@ -53,13 +64,14 @@ def body(step: Step) -> None:
 
 
 def _networks(path: Path, seed: int) -> dict[str, torch.nn.Module]:
+    """The trained network, and the same network with new random weights."""
     trained, untrained = trained_networks.read(path), trained_networks.read(path)
     architectures.initialise(untrained, torch.Generator().manual_seed(seed))
     return {"trained": trained, "untrained": untrained}
 
 
 def _seen(step: Step, network, count: int, device: torch.device) -> tuple[torch.Tensor, np.ndarray]:
-    """φ(x) and the pixels of all images, (n, d) and (n, p)."""
+    """The layer's outputs φ(x), (n, d), and the pixels, (n, p), of all n images."""
     features, pixels = [], []
     for start in range(0, count, _BLOCK):
         index = np.arange(start, min(start + _BLOCK, count))
@@ -76,6 +88,7 @@ def _seen(step: Step, network, count: int, device: torch.device) -> tuple[torch.
 
 
 def _rows(name: str, features: torch.Tensor, settings: dict) -> dict[str, np.ndarray]:
+    """The places in the set of the images that stimulate each unit or direction most, (m, top), by kind."""
     alive, width = units.active_units(features, settings["top"]), features.shape[1]
     log.info("%s: %d of %d units are active for %d images or more", name, alive.sum(), width, settings["top"])
     directions = {

@@ -1,4 +1,7 @@
-"""The paper's statements about adversarial examples, each with our numbers, a test and its verdict."""
+"""Test the paper's claims about adversarial examples against our numbers.
+
+Each claim is listed with our numbers, a test and its verdict.
+"""
 
 import pandas as pd
 
@@ -9,6 +12,11 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Write the claims as a Markdown table.
+
+    Args:
+        step: The run. Its input is `cells`, the cell files of the tables.
+    """
     cells = pd.concat([tables.read(path) for path in step.inputs["cells"]])
     lines = [
         "# The paper's claims",
@@ -17,8 +25,9 @@ def body(step: Step) -> None:
         "| --- | --- | --- | --- |",
         *(f"| {statement} | {' | '.join(finding)} |" for statement, finding in findings(cells).items()),
         "",
-        "Rates are shares of images; 'higher' is by Fisher's one-sided test at the 1 % level, divided by the number of "
-        "comparisons. `results/*.cells.csv` have every number with its interval and its array.",
+        "Rates are shares of images; 'higher' is by Fisher's one-sided test at the 1 % level, "
+        "divided by the number of comparisons. "
+        "`results/*.cells.csv` have every number with its interval and its array.",
         "",
     ]
     with whole_file(step.output[0]) as temporary:

@@ -1,4 +1,4 @@
-"""Take over the weights of a network that comes trained, out of its verified file."""
+"""Load the weights of a pretrained network from its verified file and store them as an artifact."""
 
 import io
 import pickle
@@ -12,6 +12,14 @@ from blindspots.steps.step import Step, StepError, log, run
 
 
 def body(step: Step) -> None:
+    """Obtain the file of the weights and write the network.
+
+    Args:
+        step: The run. Its settings are `network` (the architecture), `image_shape` and `weights` (the file's
+            name and checksum). Unrecorded are the `sources`.
+    Raises:
+        StepError: If no source has the file, or if it does not have the weights of this network.
+    """
     settings = step.settings
     weights = settings["weights"]
     network = architectures.build(settings["network"], settings["image_shape"])

@@ -1,4 +1,7 @@
-"""The frame bounds of a network's linear maps, and how far adversarial examples really move their outputs (Table 5)."""
+"""Measure the frame bounds of a network's linear maps (Table 5).
+
+It also measures how far adversarial examples really move the outputs of these maps.
+"""
 
 import math
 
@@ -12,11 +15,17 @@ from blindspots.steps.artifacts import Array
 from blindspots.steps.device import prepare
 from blindspots.steps.step import Step, log, run
 
-_SEED = 0  # of the random vectors that the norms' iterations start from
+_SEED = 0  # draws the random vectors from which the iterations for the norms start
 
 
 def body(step: Step) -> None:
-    prepare(step, "cpu")  # a decomposition in float64, which GPUs are slow at
+    """Measure the linear maps and write the artifact.
+
+    Args:
+        step: The run. Its inputs are `data`, `network` and `examples` (shards of adversarial examples). Its
+            setting is `images` (the set).
+    """
+    prepare(step, "cpu")  # the decomposition is in float64, for which GPUs are slow
     network = trained_networks.read(step.input("network"))
     with artifacts.read(step.input("network")) as file:
         image_shape = tuple(file["image_shape"][()].tolist())

@@ -1,4 +1,4 @@
-"""Originals beside their adversarial examples for every network, and beside noise (the paper's Figures 7 and 5)."""
+"""Draw originals beside their adversarial examples for every network, and beside noise (Figures 7 and 5)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,18 @@ from blindspots.report import figures
 from blindspots.steps import artifacts, image_sets
 from blindspots.steps.step import Step, log, run
 
-SHOWN, PHOTOGRAPHS_SHOWN = 18, 64  # examples of each network, at most
-MAGNIFIED = 10  # times, the difference of photographs
+SHOWN, PHOTOGRAPHS_SHOWN = 18, 64  # the largest numbers of examples shown for each network
+MAGNIFIED = 10  # the factor by which the differences of photographs are magnified
 
 
 def body(step: Step) -> None:
+    """Draw the figure and save it.
+
+    Args:
+        step: The run. Its inputs are `data`, `gathered` (one file for each row), `shards` (those of all rows,
+            row after row) and `evaluation`. Its settings are `table`, `rows`, `columns` and `images` (the
+            set).
+    """
     settings = step.settings
     with artifacts.read(step.input("evaluation")) as file:
         wrong = {
@@ -39,14 +46,14 @@ def body(step: Step) -> None:
 
 
 def _of_rows(step: Step) -> list[list[Path]]:
-    """The shards of each row of images, which follow each other in the input."""
+    """The shards of each row. All rows have the same number, and they follow each other in the input."""
     shards, rows = step.inputs["shards"], len(step.settings["rows"])
     each = len(shards) // rows
     return [shards[row * each : (row + 1) * each] for row in range(rows)]
 
 
 def _examples(step: Step, shards: Sequence[Path]) -> figures.Examples:
-    """Some originals of the shards, what was made of them, and what is written under each."""
+    """Some originals of the shards, the images made from them, and the note under each pair."""
     successes = []
     for shard in shards:
         with artifacts.read(shard) as file:

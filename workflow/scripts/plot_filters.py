@@ -1,4 +1,4 @@
-"""What the units of a network's first layer look for: their weights as pictures."""
+"""Draw the weights of the first layer's units as images."""
 
 from blindspots.networks import architectures
 from blindspots.report import figures
@@ -8,12 +8,20 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Draw the figure and save it.
+
+    Args:
+        step: The run. Its input is `network`.
+    """
     path = step.input("network")
     first = architectures.weight_layers(trained_networks.read(path))[0].weight.numpy()
     with read(path) as file:
         height, width = file["image_shape"][()]
     filters = first.reshape(-1, height, width) if first.ndim == 2 else first[:, 0]
-    title = f"{path.stem}: the weights of the {len(filters)} units of the first layer, each by its own largest; 0 is gray"
+    title = (
+        f"{path.stem}: the weights of the {len(filters)} units of the first layer, "
+        "each by its own largest; 0 is gray"
+    )
     figures.save(figures.filters(filters, title), step.output[0])
     log.info("wrote %s", step.output[0])
 

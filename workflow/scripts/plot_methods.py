@@ -1,4 +1,4 @@
-"""The test error on the way of networks that are trained in different ways, from several seeds."""
+"""Draw the test error in the course of training, for networks trained by different methods and seeds."""
 
 import json
 
@@ -12,6 +12,12 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Draw the figure and save it.
+
+    Args:
+        step: The run. Its inputs are `networks` (all networks of one seed, then those of the next) and
+            `paper`. Its settings are `table`, `networks` (names), `comparable` and `replicates`.
+    """
     settings = step.settings
     panels: dict[str, dict[str, figures.Errors]] = {}
     for name, paths in by_replicate(step.inputs["networks"], settings["networks"]).items():

@@ -1,4 +1,4 @@
-"""Loss, gradient and training error of every network against what its training cost so far."""
+"""Draw loss, gradient and training error of every network against the cost of its training so far."""
 
 import json
 
@@ -8,6 +8,11 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Draw the figure and save it.
+
+    Args:
+        step: The run. Its input is `networks`. Its setting is `networks`, their names.
+    """
     histories, tolerance = {}, None
     for name, path in zip(step.settings["networks"], step.inputs["networks"], strict=True):
         with artifacts.read(path) as file:

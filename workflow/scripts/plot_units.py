@@ -1,4 +1,4 @@
-"""Rows of the images that have most of a unit, and of a random direction (the paper's Figures 1 to 4)."""
+"""Draw the images that stimulate units, or random directions, most, a row for each (Figures 1 to 4)."""
 
 import numpy as np
 
@@ -10,6 +10,12 @@ WORDS = {"units": ("unit", "units"), "directions": ("direction", "random directi
 
 
 def body(step: Step) -> None:
+    """Draw the figure and save it.
+
+    Args:
+        step: The run. Its inputs are `data` and `units`. Its settings are `network`, `layer`, `images` (the
+            set), `kind` ("units" or "directions"), `shown` (the number of rows) and `seed`.
+    """
     settings = step.settings
     kind = settings["kind"]
     with artifacts.read(step.input("units")) as file:

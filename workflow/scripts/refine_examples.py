@@ -1,4 +1,4 @@
-"""From the adversarial examples against one network on to the local minima of the distortion that they lead to."""
+"""Refine the adversarial examples against one network to local minima of the distortion."""
 
 import copy
 
@@ -14,6 +14,12 @@ from blindspots.steps.step import Progress, Step, run
 
 
 def body(step: Step) -> None:
+    """Refine the examples and write the artifact.
+
+    Args:
+        step: The run. Its inputs are `data`, `network` and `adversarial`. Its settings are `images` (the
+            set), `sqp` (options), `margin`, `precision`, `batch` and `device`.
+    """
     settings = step.settings
     device = prepare(step, settings["device"])
     network = trained_networks.read(step.input("network")).to(device)

@@ -1,4 +1,7 @@
-"""A page on which every number of the tables says where it comes from, to read in a browser without a server."""
+"""Render a page on which every number of the tables states its origin.
+
+The page is read in a browser and needs no server.
+"""
 
 import json
 from pathlib import Path
@@ -10,6 +13,12 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Render the page and write it.
+
+    Args:
+        step: The run. Its inputs are `provenance`, `data`, `pictures`, `splits`, `images`, `template` and
+            `modules`.
+    """
     exported = json.loads(step.input("provenance").read_text(encoding="utf-8"))
     finished, splits = Run(Path.cwd(), str(step.input("provenance").parent)), step.input("splits")
     data = {"train": step.input("data"), "test": step.input("data"), "pictures": step.input("pictures")}

@@ -7,6 +7,11 @@ from blindspots.steps.step import Step, run
 
 
 def body(step: Step) -> None:
+    """Draw the parts and write their indices.
+
+    Args:
+        step: The run. Its input is `data`. Its settings are `parts` (names and ranges) and `seed`.
+    """
     with artifacts.read(step.input("data")) as file:
         images = len(file["train/labels"])
     parts = splits.split(images, step.settings["parts"], step.settings["seed"])

@@ -1,4 +1,7 @@
-"""Errors on undistorted images and the average minimum distortion of every network (the paper's Tables 1 and 3)."""
+"""Tabulate the errors on undistorted images and the average minimum distortion of every network.
+
+These are the paper's Tables 1 and 3.
+"""
 
 from pathlib import Path
 
@@ -13,6 +16,14 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Make the table and write its four files.
+
+    Args:
+        step: The run. Its inputs are `originals`, `adversarial`, `refined`, `exact`, `networks` and `paper`.
+            All but `paper` have the files of one seed, then those of the next. Its settings are `table`,
+            `columns` (the networks), `linear` (those with an exact minimum), `errors_on`, `refined_to`,
+            `attack`, `replicates` and `comparable`.
+    """
     settings = step.settings
     networks = settings["columns"]
     table = Table(settings["table"], read_paper(step.inputs["paper"]), settings["comparable"])
@@ -63,17 +74,19 @@ def _complete(path: Path) -> bool:
 
 
 def _optimality(path: Path, tolerance: float) -> str:
+    """How many refined examples of a file satisfy the optimality conditions, and their median residual."""
     with artifacts.read(path) as file:
         success, status, residual = (file[name][()] for name in ("success", "status", "residual"))
         codes = h5py.check_enum_dtype(file["status"].dtype)
     converged = (status == codes["converged"]) & success
     return (
-        f"{converged.sum()} of {success.sum()} satisfy the optimality conditions to {tolerance:g} of the distortion; "
-        f"the median residual is {np.nanmedian(residual):.1g}."
+        f"{converged.sum()} of {success.sum()} satisfy the optimality conditions "
+        f"to {tolerance:g} of the distortion; the median residual is {np.nanmedian(residual):.1g}."
     )
 
 
 def _outcome(path: Path, target: str) -> str:
+    """What an attack found: its successes, images misclassified before it, and how the searches ended."""
     with artifacts.read(path) as file:
         success, status = file["success"][()], file["status"][()]
         misclassified = file["predicted"][()] != file["labels"][()]
@@ -95,9 +108,9 @@ def _outcome(path: Path, target: str) -> str:
 
 
 def _ended(network: h5py.File) -> str:
-    """Why its training ended, and where, as far as that is on record."""
+    """Why and where the network's training ended, if its file has this."""
     why = network["converged"].attrs["meaning"].strip(" :")
-    if "gradient_max" not in network["history"]:  # of training in minibatches
+    if "gradient_max" not in network["history"]:  # the network was trained in minibatches
         return why
     return f"{why}, where no component of the gradient exceeds {network['history/gradient_max'][-1]:.1e}"
 

@@ -1,4 +1,7 @@
-"""The errors of networks that are trained in different ways, each from several seeds, against those of baselines."""
+"""Tabulate the errors of networks trained by different methods, compared with baselines.
+
+Each network is trained from several seeds.
+"""
 
 from collections.abc import Sequence
 
@@ -17,6 +20,12 @@ ONE_TRAINING = (
 
 
 def body(step: Step) -> None:
+    """Make the table and write its four files.
+
+    Args:
+        step: The run. Its inputs are `originals`, `networks` and `paper`. Its settings are `table`, `columns`
+            (the networks), `baselines`, `errors_on`, `replicates` and `comparable`.
+    """
     settings = step.settings
     networks, baselines = settings["columns"], settings["baselines"]
     table = Table(settings["table"], read_paper(step.inputs["paper"]), settings["comparable"])
@@ -42,7 +51,7 @@ def body(step: Step) -> None:
             how = file["converged"].attrs["meaning"]
         tested = [f"against {baseline} p = {p:.2g}" for baseline, p in tests if not np.isnan(p)]
         notes.append(f"{network}: {'; '.join([how, *tested])}.")
-    for baseline in baselines:  # a column each, in their order
+    for baseline in baselines:  # each baseline has a column, in the order of the settings
         for network in networks:
             if network != baseline:
                 ones, others = (sources(name, last) for name in (network, baseline))
@@ -57,17 +66,18 @@ def body(step: Step) -> None:
 
 
 def _reading(trainings: int, part: str, baselines: Sequence[str]) -> list[str]:
-    """How the table is to be read."""
+    """Notes that explain how to read the table."""
     if trainings == 1:
         means, intervals = ONE_TRAINING, ""
     else:
         means = (
-            f"Each number is a mean over {trainings} trainings of the network from different seeds, ± the standard "
-            "deviation over them; beside an error stands the interval of sampling the images."
+            f"Each number is a mean over {trainings} trainings of the network from different seeds, "
+            "± the standard deviation over them; beside an error stands the interval of sampling the images."
         )
         intervals = (
-            ", with the 95 % interval of training both again from other seeds (all are tested on the same images); it and "
-            "the p values are Welch's, two-sided, each for itself: of many, some are small by chance"
+            ", with the 95 % interval of training both again from other seeds (all are tested on the "
+            "same images); it and the p values are Welch's, two-sided, each for itself: "
+            "of many, some are small by chance"
         )
     less = f"*Less X* is the mean error on the {part} set less that of X, in points of a percent{intervals}."
     return [means, *([less] if baselines else []), "The errors are those at the end of training."]

@@ -1,4 +1,4 @@
-"""The error of every network on the images distorted for each network (the paper's Tables 2 and 4)."""
+"""Tabulate the error of every network on the images distorted for each network (Tables 2 and 4)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +13,13 @@ from blindspots.steps.step import Step, log, run
 
 
 def body(step: Step) -> None:
+    """Make the table and write its four files.
+
+    Args:
+        step: The run. Its inputs are `evaluation`, `distorted`, `refined` and `paper`. Its settings are
+            `table`, `columns` (the networks), `rows`, `measured` (names of the rows whose distortion is
+            measured), `examples`, `average_distortion`, `attack`, `replicates` and `comparable`.
+    """
     settings = step.settings
     table = Table(settings["table"], read_paper(step.inputs["paper"]), settings["comparable"])
     evaluations = step.inputs["evaluation"]
@@ -44,6 +51,7 @@ def body(step: Step) -> None:
 
 
 def _failures(evaluations: Sequence[Path], row: str) -> int:
+    """The number of a row's images without an adversarial example, summed over the files."""
     count = 0
     for path in evaluations:
         with artifacts.read(path) as file:
@@ -52,6 +60,7 @@ def _failures(evaluations: Sequence[Path], row: str) -> int:
 
 
 def _amplified_alike(row: dict, number) -> bool:
+    """Whether the row's distortions are amplified to the paper's standard deviation, if there is one."""
     return row["network"] is None or number is None or number.amplified_to == row["stddev"]
 
 

@@ -1,4 +1,7 @@
-"""Train one network, by L-BFGS until convergence or in minibatches as its definition says, with the way there on record."""
+"""Train one network by L-BFGS until convergence, or in minibatches, as its definition says.
+
+The artifact also has the history of the training.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +19,7 @@ from blindspots.steps.step import Progress, Step, log, run
 from blindspots.training import autoencoder, convergence, minibatches
 from blindspots.training.record import Trained
 
-_MEANINGS = {  # of what is on record of a training
+_MEANINGS = {  # the arrays of a training's history
     "loss": "the total loss of all images, weight decay included",
     "gradient_norm": "2-norm of the loss's gradient",
     "gradient_max": "largest component of the loss's gradient",
@@ -26,6 +29,13 @@ _MEANINGS = {  # of what is on record of a training
 
 
 def body(step: Step) -> None:
+    """Train the network and write it with the history of its training.
+
+    Args:
+        step: The run. Its inputs are `data` and `splits`. Its settings are `network` (the architecture),
+            `trained_on`, `weight_decay`, `seed`, `training`, `device` and, if the network has them,
+            `pretraining` or `minibatches`.
+    """
     if step.settings.get("minibatches"):
         in_minibatches(step)
     else:
@@ -33,7 +43,14 @@ def body(step: Step) -> None:
 
 
 def to_convergence(step: Step) -> None:
-    """Train by L-BFGS; where the settings have pretraining, the layers above the first, which then stays as it is."""
+    """Train the network by L-BFGS until convergence and write it.
+
+    If the settings have pretraining, an autoencoder trains the first layer. Then only the layers above it are
+    trained on the labels, and the first layer stays as it is.
+
+    Args:
+        step: The run, as for `body`.
+    """
     settings = step.settings
     network, x, y, generator = _begin(step)
     until = {
@@ -58,9 +75,14 @@ def to_convergence(step: Step) -> None:
 
 
 def in_minibatches(step: Step, make_term: Callable[..., minibatches.Term] | None = None) -> None:
-    """Train by Adam; where it was killed, on from the checkpoint beside the output.
+    """Train the network by Adam in minibatches and write it.
 
-    make_term: of the settings, the network, the images and their labels, the term of the loss.
+    A run that was killed goes on from the checkpoint beside its output.
+
+    Args:
+        step: The run, as for `body`.
+        make_term: A function that returns the term of the loss. Its arguments are the settings, the network,
+            the images (n, ...) and their labels (n,). By default the loss is the cross-entropy of the images.
     """
     settings = step.settings
     network, x, y, _ = _begin(step)
@@ -84,7 +106,7 @@ def in_minibatches(step: Step, make_term: Callable[..., minibatches.Term] | None
 
 
 def _begin(step: Step) -> tuple[nn.Sequential, Tensor, Tensor, torch.Generator]:
-    """The network to be trained, its images and labels, and the generator that its weights were drawn by."""
+    """The network to train, its images and labels, and the random generator that drew its weights."""
     settings = step.settings
     device = prepare(step, settings["device"])
     part = image_sets.read_split(step.input("splits"), settings["trained_on"])
@@ -111,6 +133,7 @@ def _decay(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _end(
     step: Step, network: nn.Module, x: Tensor, trained: Trained, more: Mapping[str, Array] | None = None
 ) -> None:
+    """Log the end of the training, and write the network with its history and `more` arrays."""
     last = trained.history[-1]
     log.info(
         "%s after %.1f gradients of all images (%s): %s, training error %.4f",
@@ -135,12 +158,13 @@ def _end(
 
 
 def _outcome(trained: Trained, settings: Mapping[str, Any]) -> str:
-    if settings.get("minibatches"):  # there is nothing to converge to
+    if settings.get("minibatches"):  # such a training has no criterion of convergence
         return "ended"
     return "converged" if trained.converged else "NOT converged"
 
 
 def _record(name: str, trained: Trained) -> dict[str, Array]:
+    """The arrays of a training's history, under the name of a group."""
     columns = zip(trained.history[0]._fields, zip(*trained.history, strict=True), strict=True)
     return {f"{name}/{field}": Array(values, f"(points,) {_MEANINGS[field]}") for field, values in columns}
 

@@ -360,7 +360,8 @@ def test_alexnet_has_the_rows_of_table_5():
     ]
     uppers = [one.bounds.upper for one in maps]
     gains = [after.lipschitz / before.lipschitz for before, after in pairwise(maps)]
-    # The pooling before the second and third, and that after the fifth, with one pixel left to be repeated 6 × 6 times.
+    # The pooling before the second and third, and that after
+    # the fifth, with one pixel left to be repeated 6 × 6 times.
     between = [2, 2, 1, 1, 1 * 6, 1, 1]
     assert gains == pytest.approx(
         [gain * upper for gain, upper in zip(between, uppers[1:], strict=True)], rel=1e-6

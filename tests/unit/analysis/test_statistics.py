@@ -124,7 +124,8 @@ def test_verdicts_on_rates_go_from_differs_through_agrees_to_differs(printed, th
 
 
 def test_a_verdict_on_a_rate_is_fishers_at_one_percent():
-    # 26.2 % of 256 is 67. Summed from the definition, p is 0.0116 for 32 of 200 against 67 of 256, and 0.0059 for 31.
+    # 26.2 % of 256 is 67. Summed from the definition, p is 0.0116
+    # for 32 of 200 against 67 of 256, and 0.0059 for 31.
     assert compare_rate(events(32, 200), "26.2", 256) == AGREES
     assert compare_rate(events(31, 200), "26.2", 256) == DIFFERS
 
@@ -142,7 +143,8 @@ def test_a_mean_that_rounds_to_the_papers_agrees(seed, size, paper_n):
 
 
 def test_verdicts_on_means_follow_the_z_test():
-    # The error of the difference is s √(1/n + 1/paper_n): here √(1/100 + 1/100) = 0.1414, and 2.576 of it is 0.364.
+    # The error of the difference is s √(1/n + 1/paper_n): here
+    # √(1/100 + 1/100) = 0.1414, and 2.576 of it is 0.364.
     values = np.array([-1.0, 1.0] * 50) * (99 / 100) ** 0.5
     half = 0.0005  # the printed number stands for values that are nearer by this much
     assert compare_mean(values + 0.360 + half, "0.000", 100) == AGREES
@@ -198,7 +200,8 @@ def test_a_verdict_with_replicates_forgives_what_training_again_moves():
 
 
 def test_a_verdict_with_replicates_is_welchs():
-    # Means 0.1, 0.2, 0.3: a variance of 0.01, times 1 + 1/3 for the paper's one training; sampling adds p(1-p)(1/n + 1/m).
+    # Means 0.1, 0.2, 0.3: a variance of 0.01, times 1 + 1/3 for
+    # the paper's one training; sampling adds p(1-p)(1/n + 1/m).
     three = [events(count, 1000) for count in (100, 200, 300)]
     for theirs, wanted in ((0.2, AGREES), (0.6, AGREES), (0.99, AGREES)):
         assert statistics.compare_rate(three, f"{100 * theirs:.4f}", 1000) == wanted
@@ -210,8 +213,9 @@ def test_a_verdict_with_replicates_is_welchs():
 
 
 def test_degrees_of_freedom_grow_with_what_sampling_has_of_the_variance():
-    # Sampling: 1/100 + 1/100 = 0.02. Training: means -d, d have a variance of 2d², times 1 + 1/2: 0.02, too. So the error is
-    # 0.2 and of Welch's and Satterthwaite's (2 - 1) (0.04/0.02)² = 4 degrees of freedom 1 % lies 4.604 errors away: 0.921.
+    # Sampling: 1/100 + 1/100 = 0.02. Training: means -d, d have a variance of 2d²,
+    # times 1 + 1/2: 0.02, too. So the error is 0.2 and of Welch's and Satterthwaite's
+    # (2 - 1) (0.04/0.02)² = 4 degrees of freedom 1 % lies 4.604 errors away: 0.921.
     images, d = np.array([-1.0, 1.0] * 50) * (99 / 100) ** 0.5, (0.02 / 3) ** 0.5
     half = 0.0005
     for difference, wanted in ((0.91, AGREES), (0.93, DIFFERS)):
@@ -220,8 +224,9 @@ def test_degrees_of_freedom_grow_with_what_sampling_has_of_the_variance():
 
 
 def test_a_rates_sampling_is_that_of_both_samples_together():
-    # Without a spread over trainings it is the z test with the pooled share. Against 5 of the paper's 100, 15 of our 1,000
-    # have z = 2.498, and 144 have 2.619, where 1 % lies at 2.576; by our share alone it would be 2.745 and 2.533.
+    # Without a spread over trainings it is the z test with the pooled share. Against 5 of
+    # the paper's 100, 15 of our 1,000 have z = 2.498, and 144 have 2.619, where 1 % lies
+    # at 2.576; by our share alone it would be 2.745 and 2.533.
     assert statistics.compare_rate([events(15, 1000)] * 3, "5.00", 100) == AGREES
     assert statistics.compare_rate([events(144, 1000)] * 3, "5.00", 100) == DIFFERS
 

@@ -74,7 +74,8 @@ def linear(seed, pixels=PIXELS, size=1.0, dtype=torch.float64):
 
 
 def exact_in_box(x, w, b, sign):
-    """The smallest distortion with sign (w·x' + b) ≥ 0 and x' in [0, 1]: x' = clip(x + t sign w), by bisection in t."""
+    """The smallest distortion with sign (w·x' + b) ≥ 0 and x'
+    in [0, 1]: x' = clip(x + t sign w), by bisection in t."""
     low, high = 0.0, 1e6
     for _ in range(200):
         t = (low + high) / 2
@@ -87,8 +88,9 @@ def exact_in_box(x, w, b, sign):
 
 
 def overshoot(method, w, pixels):
-    """What a result may be further away than the border, by the method's precision: twice the margin of 1e-4 logits, or
-    0.1 % of c, which moves the lead by at most 0.004 logits and counts where the border is very near."""
+    """What a result may be further away than the border, by the method's
+    precision: twice the margin of 1e-4 logits, or 0.1 % of c, which moves the
+    lead by at most 0.004 logits and counts where the border is very near."""
     return (4e-3 if isinstance(method, LBFGS) else 2.1e-4) / w.norm().item() / pixels**0.5
 
 
@@ -471,12 +473,14 @@ class RowByRow(nn.Module):
 
 
 def mixed(activation):
-    """Ten images, of which the fourth has a target that no image gets to, and the seventh is of its target's class."""
+    """Ten images, of which the fourth has a target that no
+    image gets to, and the seventh is of its target's class."""
     units, scale = ((20, 20, 5), 1.5) if activation == "relu" else ((12, 5), 3.0)
     network = small_network(seed=2, shape=(PIXELS, *units), scale=scale)
     network[-1].weight.data[4] = network[-1].weight.data[0]
     network[-1].bias.data[4] = network[-1].bias.data[0] - 10
-    # Both of these activations are computed without a function of which a vector's last elements are rounded apart.
+    # Both of these activations are computed without a function
+    # of which a vector's last elements are rounded apart.
     network = (
         RowByRow(network, {"relu": nn.ReLU(), "softsign": nn.Softsign()}[activation])
         .eval()
@@ -530,9 +534,10 @@ def test_the_batch_size_changes_nothing_but_rounding(method, batch, activation):
 
 # Invariances
 
-# The search over c amplifies rounding: a c that just succeeds or just fails changes all that follow, up to the tolerance of
-# the search and a little more where the path of the minima is steep in c, as it is for c‖r‖₂. The quadratic steps hardly do:
-# nearly all results agree to 1e-12, but a projection may come to its tolerance of 1e-4 a step earlier or later.
+# The search over c amplifies rounding: a c that just succeeds or just fails changes all that
+# follow, up to the tolerance of the search and a little more where the path of the minima is steep
+# in c, as it is for c‖r‖₂. The quadratic steps hardly do: nearly all results agree to 1e-12, but a
+# projection may come to its tolerance of 1e-4 a step earlier or later.
 INVARIANT = [
     pytest.param(METHODS["l2"], (PIXELS, 5), 0.01, id="l2"),
     pytest.param(METHODS["squared_l2"], (PIXELS, 5), 5e-3, id="squared_l2"),
@@ -740,7 +745,8 @@ def test_a_saturated_network_ends_with_a_status_and_without_nan(method, size):
     "method", [LBFGS(norm="squared_l2"), SQP(), SQP(exploration=0)], ids=list(METHODS)[1:]
 )
 def test_no_adversarial_example_is_lost_to_rounding_in_single_precision(method, size, margin):
-    # Where logits are large, or there is no margin, rounding is larger than the margin and may differ between batch sizes.
+    # Where logits are large, or there is no margin, rounding is
+    # larger than the margin and may differ between batch sizes.
     for seed in range(2):
         network = small_network(seed, dtype=torch.float32)
         network[-1].weight.data *= size

@@ -197,7 +197,8 @@ def test_quadratic_steps_come_within_a_thousandth_of_the_exact_minimum(kind, met
 @settings(max_examples=5)
 @given(seed=st.integers(0, 10**6))
 def test_the_papers_procedure_minimises_its_objective_at_the_largest_c_that_succeeds(kind, norm, seed):
-    """So that it is as near to the exact minimum as the cross-entropy allows, in whose place a linear network has a lead."""
+    """So that it is as near to the exact minimum as the cross-entropy
+    allows, in whose place a linear network has a lead."""
     network, images = classifier(seed, 30.0), pictures(seed, 10, kind)
     targets = next_classes(network, images)
     exact = exact_linear(network, images, targets, margin=MARGIN)

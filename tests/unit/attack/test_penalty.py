@@ -163,8 +163,8 @@ def test_the_kink_at_the_image_holds_it_where_c_outweighs_the_slope(factor, leav
 
 
 def hyperplane(seed, size=1.0):
-    """A linear classifier of two classes, images near the middle of the box, so that the bounds play no part, their targets
-    on the other side, and the distortions that lead to the border."""
+    """A linear classifier of two classes, images near the middle of the box, so that the bounds
+    play no part, their targets on the other side, and the distortions that lead to the border."""
     generator = torch.Generator().manual_seed(seed)
     network = architectures.fully_connected([PIXELS], [2], "sigmoid").double()
     network[1].weight.data = size * torch.randn(2, PIXELS, generator=generator).double()

@@ -1,5 +1,5 @@
-"""The problem D(x, l): leads, their linearisation, the loss, and the count of gradients, against closed forms and
-differences."""
+"""The problem D(x, l): leads, their linearisation, the loss, and
+the count of gradients, against closed forms and differences."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""Sequential quadratic steps: local minima by the optimality conditions, from anywhere, and never further than before."""
+"""Sequential quadratic steps: local minima by the optimality
+conditions, from anywhere, and never further than before."""
 
 import math
 
@@ -43,7 +44,8 @@ def next_class(network, images):
 
 
 def attacked(network, images):
-    """Images that the paper's procedure finds adversarial examples for: themselves, those, their targets and distortions."""
+    """Images that the paper's procedure finds adversarial examples
+    for: themselves, those, their targets and distortions."""
     targets = next_class(network, images)
     result = minimum_distortion(network, images, targets, method=LBFGS(c_tolerance=0.01))
     done = result.success
@@ -147,7 +149,8 @@ def test_an_image_that_was_the_target_already_stays(sigmoid):
 
 
 def on_the_way(network, images, targets, towards):
-    """The nearest images of the targets on straight lines to others that are, by bisection; the other end of each line."""
+    """The nearest images of the targets on straight lines to
+    others that are, by bisection; the other end of each line."""
     pool = network(towards).argmax(1)
     others = torch.stack([towards[pool == target][0] for target in targets])
     low, high = torch.zeros(len(images), 1, 1).double(), torch.ones(len(images), 1, 1).double()
@@ -218,7 +221,8 @@ def test_one_images_refinement_does_not_depend_on_the_others(name, method, reque
 
 
 def optimality(network, images, result, margin):
-    """By how much each result fails the optimality (KKT) conditions of min ½‖r‖², relative to ‖r‖, and its slack."""
+    """By how much each result fails the optimality (KKT)
+    conditions of min ½‖r‖², relative to ‖r‖, and its slack."""
     missing, slacks = [], []
     for image, adversarial, target in zip(images, result.images, result.targets, strict=True):
         point = adversarial.clone().requires_grad_()
@@ -249,7 +253,8 @@ def test_results_satisfy_the_optimality_conditions_and_the_residual_says_how_nea
     missing, slack = optimality(network, images, result, 1e-9)
     assert (slack >= 0.99e-9).all()
     residual = result.residual.numpy()
-    # A multiplier that is nearly 0 belongs to a margin that is nearly active: a few images are told apart differently.
+    # A multiplier that is nearly 0 belongs to a margin that is
+    # nearly active: a few images are told apart differently.
     assert (np.abs(missing - residual) <= 1e-6 + 0.1 * residual).mean() >= 0.9
     assert np.median(missing) <= 1e-4
     assert np.quantile(missing, 0.95) <= 1e-3

@@ -86,7 +86,8 @@ def test_random_targets_are_uniform_over_the_other_classes():
 
 
 def test_random_targets_do_not_depend_on_the_label_of_the_image_before():
-    # Independence between neighbours: all 90 combinations of two following targets turn up about equally often.
+    # Independence between neighbours: all 90 combinations of
+    # two following targets turn up about equally often.
     labels = torch.zeros(16200, dtype=torch.long)
     chosen = targets.random_targets(labels, labels, 10, 1)
     counts = np.bincount(10 * chosen[:-1:2] + chosen[1::2], minlength=100)[11:].reshape(-1)

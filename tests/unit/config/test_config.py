@@ -231,7 +231,8 @@ def test_names_that_are_no_file_names_are_refused(name):
 
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_a_split_may_not_have_the_name_of_a_whole_set(name):
-    # `train` and `test` mean all of the images wherever a split is named, so such a part would be passed over.
+    # `train` and `test` mean all of the images wherever a
+    # split is named, so such a part would be passed over.
     raw = changed(("splits.parts", {"P1": [0, 30000], "P2": [30000, 50000], name: [50000, 60000]}))
     assert "splits.parts" in refusal(raw)
 

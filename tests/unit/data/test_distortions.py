@@ -28,7 +28,8 @@ def test_distortion_is_the_root_mean_square_over_pixels():
 
 
 def test_distortion_of_small_differences_is_not_lost_to_single_precision():
-    # Squares near 1e-14 summed in float32 around larger numbers would be gone; the difference itself is exact here.
+    # Squares near 1e-14 summed in float32 around larger numbers
+    # would be gone; the difference itself is exact here.
     originals = np.full((1, 1000), 0.5, dtype=np.float32)
     distorted = originals + np.float32(2**-23)
     assert distortions.distortion(originals, distorted) == pytest.approx(2**-23, rel=1e-9)

@@ -423,7 +423,8 @@ NPM = {"kind": "npm", "package": "some-data", "version": "1.2.3", "folder": "pac
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """Stands in for npm: a script that runs the returned function's text with sh, in the folder npm would pack into."""
+    """Stands in for npm: a script that runs the returned
+    function's text with sh, in the folder npm would pack into."""
     tools = tmp_path / "tools"
     tools.mkdir()
 
@@ -528,7 +529,8 @@ PYPI = {"kind": "pypi", "package": "some-data", "version": "1.2.3", "folder": "s
 
 @pytest.fixture
 def pip(monkeypatch):
-    """Stands in for pip: what it is called with, after what it is made to do in the folder that it is told."""
+    """Stands in for pip: what it is called with, after what
+    it is made to do in the folder that it is told."""
     calls = []
 
     def answer(wheel=None, status=0, said=""):

@@ -46,7 +46,8 @@ def same_masks(monkeypatch):
 
 
 def by_torch(network, entering, labels, weight):
-    """The gradients of the sum of cross-entropies by the parameters, one vector, and by what enters, (b, n)."""
+    """The gradients of the sum of cross-entropies by the
+    parameters, one vector, and by what enters, (b, n)."""
     entering = {place: values.clone().requires_grad_() for place, values in entering.items()}
     loss = weight * sum(
         cross_entropy(above(network, k)(v), labels, reduction="sum") for k, v in entering.items()

@@ -32,7 +32,8 @@ def test_normalisation_is_by_colour_and_bounds_itself():
 
 @pytest.mark.parametrize(
     ("width", "depth", "convolutions", "parameters"),
-    # Of Lite0, 1 and 2 with 1,000 classes: the published 4.65, 5.42 and 6.09 million without batch normalisations' own.
+    # Of Lite0, 1 and 2 with 1,000 classes: the published 4.65, 5.42
+    # and 6.09 million without batch normalisations' own.
     [(1.0, 1.0, 49, 4_631_000), (1.0, 1.1, 64, 5_389_848), (1.1, 1.2, 64, 6_063_024)],
 )
 def test_efficientnet_lite_has_the_published_sizes(width, depth, convolutions, parameters):

@@ -60,8 +60,8 @@ def test_every_cell_of_every_choice_is_a_line_with_how_far_it_moved():
 
 def test_the_deviation_is_in_standard_errors_of_both_samples():
     frame = compare_choices(BOTH, "as_configured")
-    # The interval is 2 × 1.96 standard errors wide; a sample of 100 instead of 400 adds four times our variance.
-    # Every value from 0.0615 on rounds to the paper's 0.062.
+    # The interval is 2 × 1.96 standard errors wide; a sample of 100 instead of 400 adds
+    # four times our variance. Every value from 0.0615 on rounds to the paper's 0.062.
     wanted = (0.057 - 0.0615) / (0.002 / (2 * 1.95996) * 5**0.5)
     assert frame["deviation"].iloc[0] == pytest.approx(wanted, rel=1e-4)
     assert frame["deviation"].isna().tolist() == [False, True, False] * 2

@@ -178,13 +178,15 @@ def test_images_without_an_example_count_against_the_first_claim():
     finding = claims.for_every_image(Cells(frame))
     assert finding.verdict == PARTLY
     assert "for 8997 of 9000 images" in finding.numbers
-    # Of the 2,000 images of both tables at most 3 have none; Clopper and Pearson's upper limit of 3 of 2000 at 1 % is 0.5 %.
+    # Of the 2,000 images of both tables at most 3 have none; Clopper
+    # and Pearson's upper limit of 3 of 2000 at 1 % is 0.5 %.
     bound = float(stats.binomtest(3, 2000).proportion_ci(0.98, method="exact").high)
     assert f"fewer than {100 * bound:.3f} % of images" in finding.test
 
 
 def test_rates_of_the_same_images_are_not_counted_as_those_of_several_sets():
-    # 28 % of the 1,000 images are surely more than 20 %, 23 % are not, and no more so as five rows of them say it.
+    # 28 % of the 1,000 images are surely more than 20 %, 23 % are
+    # not, and no more so as five rows of them say it.
     others = {
         f"table2__{row}__{column}": 23.0 for row in TABLE2 for column in TABLE2 if row != column != "AE400_10"
     }

@@ -387,7 +387,8 @@ def test_a_note_is_wanted_for_each_example():
 
 
 def written_photographs(folder, shards=7, each=10):
-    """Photographs of which each is of one colour, its place, and two networks' shards with what was made of them.
+    """Photographs of which each is of one colour, its place, and two networks' shards with what was made of
+    them.
 
     Every fifth was not made for the second network.
     """

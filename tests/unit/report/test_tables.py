@@ -231,7 +231,8 @@ def test_a_verdict_that_differs_is_marked(tmp_path, source):
 
 def test_the_papers_numbers_are_read_as_printed(tmp_path):
     (tmp_path / "t.csv").write_text(
-        "row,column,printed,n,amplified_to,network\nM1,error,2.40,30000,,\nM1,distortion,100,256,0.1,AlexNet\nM1,upper,5e-5,,,\n"
+        "row,column,printed,n,amplified_to,network\n"
+        "M1,error,2.40,30000,,\nM1,distortion,100,256,0.1,AlexNet\nM1,upper,5e-5,,,\n"
     )
     wanted = {
         ("M1", "error"): Number("2.40", 30000, None),
@@ -247,11 +248,13 @@ def test_the_papers_numbers_are_read_as_printed(tmp_path):
     [
         (
             [2, 2, 0],
-            "1 were misclassified before any distortion and got a target that is neither their label nor the network's",
+            "1 were misclassified before any distortion and got a target "
+            "that is neither their label nor the network's",
         ),
         (
             [1, 0, 0],
-            "1 were misclassified before any distortion and got their label as target, the other one of two classes",
+            "1 were misclassified before any distortion and got their label as target, "
+            "the other one of two classes",
         ),
     ],
 )

@@ -25,7 +25,8 @@ STATUS = h5py.enum_dtype({"not found": 0, "converged": 1}, basetype=np.uint8)
 
 @pytest.fixture
 def verdicts(tmp_path):
-    """Runs one of the programs in this process and gives its cells that have a number of the paper, with their verdicts."""
+    """Runs one of the programs in this process and gives its
+    cells that have a number of the paper, with their verdicts."""
     (tmp_path / "paper.csv").write_text(PAPER)
 
     def call(program, settings, **files):

@@ -131,7 +131,8 @@ def test_the_residual_is_the_projected_gradient_at_the_returned_point():
 
 
 def test_a_step_where_there_is_no_curvature_does_not_end_the_search():
-    """Σ|x - m|, but round within 1e-5 of m: between the first two points the gradient stays nearly the same."""
+    """Σ|x - m|, but round within 1e-5 of m: between the
+    first two points the gradient stays nearly the same."""
 
     def objective(points, rows):
         difference = points - minimum

@@ -1,4 +1,5 @@
-"""The projection onto a few half-spaces and a box, against an independent solver and its own optimality conditions."""
+"""The projection onto a few half-spaces and a box, against
+an independent solver and its own optimality conditions."""
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from blindspots.solvers.projection import project
 
 
 def problem(seed, points=6, inequalities=3, pixels=20, kind="within"):
-    """Points within the box, with many pixels on its bounds as pictures have them, or with all: feasible problems."""
+    """Points within the box, with many pixels on its bounds
+    as pictures have them, or with all: feasible problems."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(points, pixels, generator=generator, dtype=torch.float64)
     x = {"within": x, "on bounds": (2 * x - 0.5).clamp(0, 1), "black and white": (x > 0.5).double()}[kind]

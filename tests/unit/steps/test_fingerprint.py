@@ -1,4 +1,5 @@
-"""What code made a result: comments and formatting change nothing, what the code does and imports changes it."""
+"""What code made a result: comments and formatting change
+nothing, what the code does and imports changes it."""
 
 import ast
 import hashlib

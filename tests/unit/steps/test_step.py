@@ -32,7 +32,10 @@ def said(*words, folder=ROOT / "workflow"):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a program with the one that started it")
 def test_who_imports_a_program_does_not_end_with_its_parent():
-    ends_with_it = "import ctypes, scripts; c = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(c)); print(c.value)"
+    ends_with_it = (
+        "import ctypes, scripts; c = ctypes.c_int(); "
+        "ctypes.CDLL(None).prctl(2, ctypes.byref(c)); print(c.value)"
+    )
     assert said("-c", ends_with_it) == "0"
 
 

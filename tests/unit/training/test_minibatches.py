@@ -78,7 +78,8 @@ def test_of_many_epochs_some_twenty_are_on_record_the_last_one_among_them(epochs
 
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_minibatches_leave_one_record_an_epoch_and_never_say_converged(epochs):
-    # Nor where there is nothing to learn: without a label's influence the gradient of the last layer soon vanishes.
+    # Nor where there is nothing to learn: without a label's
+    # influence the gradient of the last layer soon vanishes.
     result = in_minibatches(dropping(0.2), torch.zeros_like(LABELS), epochs=epochs, learning_rate=1.0)
     assert len(result.history) == epochs
     assert [state.evaluations for state in result.history] == list(range(1, epochs + 1))

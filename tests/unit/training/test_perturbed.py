@@ -1,4 +1,5 @@
-"""Training with perturbed outputs of layers: what is perturbed, by how much, and which layers learn from it."""
+"""Training with perturbed outputs of layers: what is
+perturbed, by how much, and which layers learn from it."""
 
 import math
 

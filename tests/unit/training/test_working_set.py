@@ -1,4 +1,5 @@
-"""Training on working sets comes to a minimum of the loss of all images, at less than what these cost every time."""
+"""Training on working sets comes to a minimum of the loss of
+all images, at less than what these cost every time."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from blindspots.networks import architectures
 from blindspots.solvers.limited_memory import NO_DESCENT, NOT_FINITE, OUT_OF_ITERATIONS
 from blindspots.training import convergence, samples, working_set
 
-# Digits of a kind: each class is the sum of two strokes of eight, blurred by noise, so that some images are hard.
+# Digits of a kind: each class is the sum of two strokes of
+# eight, blurred by noise, so that some images are hard.
 _GENERATOR = torch.Generator().manual_seed(0)
 STROKES = torch.rand(8, 64, generator=_GENERATOR) * (torch.rand(8, 64, generator=_GENERATOR) < 0.3)
 NOISE = 0.8

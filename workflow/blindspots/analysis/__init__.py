@@ -1,1 +1,1 @@
-"""What networks and results are like: statistics, frame bounds, units. Arrays in, arrays out."""
+"""Properties of networks and results: statistics, frame bounds and units, from arrays to arrays."""

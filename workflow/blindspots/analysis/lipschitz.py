@@ -1,7 +1,10 @@
-"""Upper Lipschitz constants of whole networks in the 2-norm, layer by layer (Section 4.3), and what examples make of them.
+"""Upper Lipschitz constants of whole networks in the 2-norm, layer by layer (Section 4.3).
 
-A network is traced and followed node by node from its input: the constant of a composition is at most the product of the
-constants of its parts, that of a sum at most their sum. Biases do not matter.
+The module also measures how much adversarial examples change the output of each layer.
+A network is traced and followed node by node from its input.
+The constant of a composition is at most the product of its parts' constants.
+The constant of a sum is at most the sum of its terms' constants.
+Biases do not matter.
 """
 
 import operator
@@ -22,13 +25,18 @@ from blindspots.networks.dropout import Dropout
 class LinearMap(NamedTuple):
     """A convolution or fully connected layer.
 
-    name:      its dotted name in the network.
-    label:     as in Table 5: 'Conv. 1', 'FC. 1', counted in order of execution; grouped convolutions count with the others.
-    size:      as in Table 5: channels × kernel height × kernel width × filters (and groups), or inputs × outputs.
-    bounds:    λ₋ and λ₊, of a convolution those of the circular one on `spectra.padded_grid`.
-    norm:      ‖W‖ of the map itself, with its own padding; at most bounds.upper, and that itself for inputs × outputs.
-    residual:  the error of `norm`, see `spectra.Norm`; 0 where it is exact.
-    lipschitz: an upper Lipschitz constant from the network's input to this map's output, with all that lies between.
+    Attributes:
+        name: The dotted name of the layer in the network.
+        label: The label as in Table 5, such as "Conv. 1" or "FC. 1", counted in order of execution.
+            Grouped convolutions count with the others.
+        size: The size as in Table 5.
+            It is channels × kernel height × kernel width × filters (and groups), or inputs × outputs.
+        bounds: λ₋ and λ₊. Those of a convolution refer to the circular one on `spectra.padded_grid`.
+        norm: ‖W‖ of the map itself, with its own padding. It is at most bounds.upper.
+            For a fully connected layer it is bounds.upper.
+        residual: The error of `norm`, see `spectra.Norm`. It is 0 where `norm` is exact.
+        lipschitz: An upper Lipschitz constant from the network's input to this map's output.
+            It includes all layers in between.
     """
 
     name: str
@@ -42,17 +50,27 @@ class LinearMap(NamedTuple):
 
 @torch.no_grad()
 def linear_maps(network: nn.Module, image_shape: Sequence[int], seed: int) -> list[LinearMap]:
-    """The linear maps of a network in evaluation mode, on the CPU, in order of execution; inputs are (b, *image_shape).
+    """Compute the constants of a network's linear maps in evaluation mode, on the CPU.
 
-    Max pooling has the constant 1 where its windows do not overlap. The paper calls all max pooling contractive, but a pixel
-    that is the largest in several windows changes as many outputs: where one pixel is in up to m windows the constant is √m,
-    and reached. That is 2 for windows of 3 × 3 at a stride of 2, as in AlexNet.
+    Max pooling has the constant 1 if its windows do not overlap.
+    The paper calls all max pooling contractive.
+    But a pixel that is the largest in several windows changes as many outputs.
+    If one pixel is in up to m windows, the constant is √m, and it is attained.
+    It is 2 for windows of 3 × 3 with a stride of 2, as in AlexNet.
 
-    seed: for the random vector that the norm of a padded convolution is iterated from, and for an image of which the trace
-          has to say what the network says.
+    A module with a method `lipschitz()` gives its own constant as a number.
+    This constant covers everything in the module.
 
-    A module with a method `lipschitz()` answers for itself and all in it, with its constant as a number. Raises ValueError
-    for a node of which no constant is known, and for a layer that is used twice.
+    Args:
+        network: The network, in evaluation mode.
+        image_shape: The shape of one image. The network's inputs are (b, *image_shape).
+        seed: The seed of the random vector that starts the iteration for a padded convolution's norm.
+            It also gives a random image, on which the trace and the network must agree.
+    Returns:
+        The linear maps in order of execution.
+    Raises:
+        ValueError: If the network is in training mode, or if it cannot be traced correctly.
+            Also if a node has no known constant, or if a layer is used twice.
     """
     if any(module.training for module in network.modules()):
         raise ValueError("the network is in training mode: its constants are those of evaluation mode")
@@ -60,14 +78,16 @@ def linear_maps(network: nn.Module, image_shape: Sequence[int], seed: int) -> li
         graph = _Tracer().trace(network)
     except fx.proxy.TraceError as error:
         raise ValueError(
-            f"the network cannot be traced ({error}): put what depends on values into a module with a method lipschitz()"
+            f"the network cannot be traced ({error}): "
+            "put what depends on values into a module with a method lipschitz()"
         ) from error
     follow = LipschitzInterpreter(fx.GraphModule(network, graph), seed)
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(1, *image_shape, dtype=next(network.parameters()).dtype, generator=generator)
     if not torch.allclose(follow.run(image.clone()), network(image.clone())):
         raise ValueError(
-            "the network's trace computes something else: does it add in place to a tensor that has another name?"
+            "the network's trace computes something else: "
+            "does it add in place to a tensor that has another name?"
         )
     return follow.maps
 
@@ -76,16 +96,21 @@ def linear_maps(network: nn.Module, image_shape: Sequence[int], seed: int) -> li
 def instabilities(
     network: nn.Module, names: Sequence[str], originals: Tensor, adversarial: Tensor, batch: int
 ) -> dict[str, Tensor]:
-    """‖φ_k(x + r) - φ_k(x)‖₂ / ‖r‖₂ at the output of each named layer: (n,) float64, NaN where r = 0.
+    """Compute ‖φ_k(x + r) - φ_k(x)‖₂ / ‖r‖₂ at the output of each named layer.
 
-    names:                  dotted names of layers, as in `LinearMap.name`.
-    originals, adversarial: x and x + r, (n, *image_shape).
-    batch:                  so many pairs at once; no more than one layer's outputs of these are kept.
+    Args:
+        network: The network.
+        names: The dotted names of the layers, as in `LinearMap.name`.
+        originals: The images x, (n, *image_shape).
+        adversarial: The images x + r, (n, *image_shape).
+        batch: The number of pairs that are computed at once. Only one layer's outputs of a batch are kept.
+    Returns:
+        The ratios of each layer by its name, (n,) float64, NaN where r = 0.
     """
     distances: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def measure(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        # At once, as an activation in place may follow.
+        # The distances are computed immediately, because an in-place activation may follow.
         return lambda layer, inputs, output: distances[name].append(_distances(*output.chunk(2)))
 
     with ExitStack() as hooks:
@@ -102,7 +127,10 @@ def _distances(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _max_pool(pool: nn.MaxPool2d, before: torch.Size, after: torch.Size) -> float:
-    """√m for the most windows that one pixel is in: each window's maximum moves by at most one of its pixels' change."""
+    """Return √m for the largest number m of windows that one pixel is in.
+
+    Each window's maximum changes by at most the change of one of its pixels.
+    """
     most = 1
     for axis in (0, 1):
         size, step, margin, spread = (
@@ -133,7 +161,7 @@ def _adaptive_average_pool(pool: nn.AdaptiveAvgPool2d, before: torch.Size, after
 
 
 def _separable(along: Callable[[int], Callable[[Tensor], Tensor]], before: torch.Size) -> float:
-    """The norm of a map that is the product of one along each axis: the product of theirs."""
+    """Return the norm of a map that is the product of one map along each axis: the product of their norms."""
     matrices = (
         along(axis)(torch.eye(before[axis - 2], dtype=torch.float64)[:, None])[:, 0] for axis in (0, 1)
     )
@@ -152,8 +180,8 @@ def _constant(value: float) -> Callable[[nn.Module, torch.Size, torch.Size], flo
     return lambda module, before, after: value
 
 
-# From a module and the sizes (1, ...) of its input and output to its constant. A subclass with a forward of its own is not
-# meant.
+# Each function maps a module and the sizes (1, ...) of its input and output to the module's constant.
+# A subclass with its own forward method has no rule here.
 _MODULES: dict[type[nn.Module], Callable[[Any, torch.Size, torch.Size], float]] = {
     **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.Tanh, nn.Dropout, Dropout, nn.Identity), _constant(1.0)),
     **dict.fromkeys((nn.Flatten, nn.Unflatten, nn.ZeroPad2d), _constant(1.0)),
@@ -171,7 +199,7 @@ _SUMS = (operator.add, operator.iadd, torch.add)
 
 
 def _kind(module: nn.Module) -> type[nn.Module] | None:
-    """The type among those with a rule whose forward the module has."""
+    """Return the type that has a rule and whose forward method the module has, or None."""
     kinds = (
         kind
         for kind in (*_MODULES, *_LINEAR)
@@ -181,7 +209,7 @@ def _kind(module: nn.Module) -> type[nn.Module] | None:
 
 
 class _Tracer(fx.Tracer):
-    """Takes as a whole what there is a rule for."""
+    """A tracer that does not look into modules for which there is a rule."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
@@ -192,27 +220,45 @@ class _Tracer(fx.Tracer):
 
 
 class LipschitzInterpreter(fx.Interpreter):
-    """Runs a network on one image, for the sizes, and has each node's constant with respect to the input."""
+    """An interpreter that runs a network on one image and computes each node's Lipschitz constant.
+
+    The constants refer to the network's input. The image gives the sizes of the intermediate results.
+
+    Args:
+        module: The traced network.
+        seed: The seed of the random vector that starts the iteration for a padded convolution's norm.
+    Attributes:
+        maps: The linear maps met so far, in order of execution.
+    """
 
     def __init__(self, module: fx.GraphModule, seed: int):
         super().__init__(module)
-        self.extra_traceback = False  # a message of ours says all
+        self.extra_traceback = False  # the error messages below suffice
         self.maps: list[LinearMap] = []
         self._constants: dict[fx.Node, float] = {}
         self._seed = seed
 
     def run_node(self, n: fx.Node) -> Any:
+        """Run a node and compute its constant.
+
+        Args:
+            n: The node.
+        Returns:
+            The result of the node.
+        Raises:
+            ValueError: If no constant of the node is known, or if a linear layer is used twice.
+        """
         result = super().run_node(n)
         self._constants[n] = self._followed(n, result)
         return result
 
     def _followed(self, node: fx.Node, result: Any) -> float:
-        """The constant from the input to a node's result."""
+        """Return the constant from the input to a node's result."""
         if node.op == "placeholder":
             return 1.0
         before = [self._constants[source] for source in node.all_input_nodes]
         if not any(before) or (node.op, node.target) == ("call_method", "size"):
-            return 0.0  # it does not depend on the input's values
+            return 0.0  # the result does not depend on the input's values
         if node.op == "output":
             return max(before)
         if node.op == "call_module" and len(before) == 1 and isinstance(result, Tensor):
@@ -221,12 +267,12 @@ class LipschitzInterpreter(fx.Interpreter):
             return sum(self._term(term, result) for term in node.args if isinstance(term, fx.Node))
         known = {"call_function": _FUNCTIONS, "call_method": _METHODS}.get(node.op, {})
         if node.target in known:
-            return known[node.target] * sum(before)  # all but one of them are sizes
+            return known[node.target] * sum(before)  # all arguments but one are sizes
         kind = type(self.fetch_attr(str(node.target))) if node.op == "call_module" else node.target
         raise _unknown(node, getattr(kind, "__name__", str(kind)))
 
     def _term(self, term: fx.Node, result: Tensor) -> float:
-        """The constant of a term of a sum, whose values count as often as they are broadcast."""
+        """Return the constant of a term of a sum, whose values count as often as they are broadcast."""
         value = self.env[term]
         copies = result.numel() / value.numel() if isinstance(value, Tensor) else 1
         return self._constants[term] * copies**0.5
@@ -268,7 +314,11 @@ class LipschitzInterpreter(fx.Interpreter):
 
 
 def _grid(layer: nn.Conv2d, before: torch.Size, after: torch.Size) -> Sequence[int]:
-    """The grid on which the circular convolution bounds the layer; raises ValueError where there is none."""
+    """Return the grid on which the circular convolution bounds the layer.
+
+    Raises:
+        ValueError: If there is no such grid.
+    """
     if layer.padding_mode == "zeros":
         return spectra.padded_grid(layer, before[1:])
     if layer.padding_mode != "circular":

@@ -1,8 +1,10 @@
 """Frame bounds of linear maps: λ₋ and λ₊, the lowest and largest singular values (Section 4.3).
 
-A map from n to m variables has min(m, n) singular values. Those of a circular convolution are those of the small matrices
-A(ω), one for each frequency ω. A zero-padded convolution has none so simple: `padded_grid` gives a circular one that bounds
-it from above, `zero_padded` its own norm by an iteration that can only stay below.
+A map from n to m variables has min(m, n) singular values.
+Those of a circular convolution are those of the small matrices A(ω), one for each frequency ω.
+A zero-padded convolution has no such simple form.
+`padded_grid` gives a circular convolution that bounds it from above.
+`zero_padded` approximates its own norm from below by an iteration.
 """
 
 import math
@@ -15,22 +17,34 @@ from scipy.sparse.linalg import LinearOperator, svds
 from torch import Tensor, nn
 from torch.func import functional_call
 
-_CHUNK = (
-    2**21
-)  # complex numbers in the matrices A(ω) that are made at once: 32 MiB, and a few times that with copies
-_TOLERANCE = 1e-3  # of svds, which hands its square to ARPACK: the residual of λ₊², as a share of it
+# The number of complex numbers in the matrices A(ω) that are computed at once.
+# They take 32 MiB, and a few times that with copies.
+_CHUNK = 2**21
+# The tolerance of svds, which passes its square to ARPACK. That is the relative residual of λ₊².
+_TOLERANCE = 1e-3
 
 
 class Bounds(NamedTuple):
-    """λ₋ and λ₊."""
+    """The frame bounds of a linear map.
+
+    Attributes:
+        lower: λ₋, the lowest singular value.
+        upper: λ₊, the largest singular value.
+    """
 
     lower: float
     upper: float
 
 
 class Norm(NamedTuple):
-    """value = ‖A v‖ for a unit vector v, so at most ‖A‖ but for rounding; residual = ‖Aᵀu - value v‖ with u = A v / value:
-    some singular value of A lies that near to the value, in practice the largest."""
+    """An approximation of the norm of a linear map A, with its error.
+
+    Attributes:
+        value: ‖A v‖ for a unit vector v. It is at most ‖A‖, apart from rounding.
+        residual: ‖Aᵀu - value v‖ with u = A v / value.
+            Some singular value of A is at most this far from `value`.
+            In practice it is the largest one.
+    """
 
     value: float
     residual: float
@@ -38,7 +52,13 @@ class Norm(NamedTuple):
 
 @torch.no_grad()
 def fully_connected(weight: Tensor) -> Bounds:
-    """The frame bounds of a weight matrix (F, C)."""
+    """Compute the frame bounds of a weight matrix.
+
+    Args:
+        weight: The weight matrix, (F, C).
+    Returns:
+        The frame bounds.
+    """
     values = torch.linalg.svdvals(weight.double())
     return Bounds(values.min().item(), values.max().item())
 
@@ -51,11 +71,23 @@ def convolution(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Bounds:
-    """The frame bounds of a convolution with circular padding on a grid (h, w); weight (F, C/groups, kh, kw).
+    """Compute the frame bounds of a convolution with circular padding (Section 4.3).
 
-    The transform of the output at ω is A(ω) times that of the input at ω and its s_h s_w - 1 aliases, s the stride, which
-    stand beside each other along A's columns. The division by √(s_h s_w) is for the output's smaller grid. Grouped
-    channels have an A(ω) each. Raises ValueError unless the grid's sides are multiples of the stride.
+    The transform of the output at ω is A(ω) times that of the input at ω and its s_h s_w - 1 aliases.
+    Here s is the stride. The aliases are side by side in the columns of A.
+    The division by √(s_h s_w) accounts for the output's smaller grid.
+    With groups of channels there is one A(ω) for each group.
+
+    Args:
+        weight: The weight, (F, C/groups, kh, kw).
+        grid: The size of the grid, (h, w).
+        stride: The stride, (s_h, s_w).
+        dilation: The dilation along each axis.
+        groups: The number of groups of channels.
+    Returns:
+        The frame bounds.
+    Raises:
+        ValueError: If the grid's sides are not multiples of the stride.
     """
     if any(side % step for side, step in zip(grid, stride, strict=True)):
         raise ValueError(
@@ -78,19 +110,22 @@ def convolution(
 def _phases(
     taps: Sequence[int], grid: Sequence[int], stride: Sequence[int], dilation: Sequence[int], most: int
 ) -> Iterator[Tensor]:
-    """exp(-iω·n) for each frequency of the output's grid, its aliases, and a kernel's places n, in chunks (frequencies,
-    aliases, kh·kw) of at most `most` frequencies and aliases, or one frequency.
+    """Yield exp(-iω·n) for the output's frequencies ω, their aliases and the kernel's places n.
 
-    Taken from the places themselves, which may lie beyond the grid: there the kernel wraps around. Frequencies at which A
-    has the same singular values are left out: -ω, whose A is the complex conjugate, and all but one along an axis on which
-    the kernel is a single tap, as A does not depend on it.
+    Each chunk is (frequencies, aliases, kh·kw).
+    It has at most `most` pairs of a frequency and an alias, or a single frequency.
+    The places n may lie beyond the grid; there the kernel wraps around.
+    Frequencies at which A has the same singular values are left out:
+
+    - -ω, because its A is the complex conjugate.
+    - All but one frequency along an axis with a single tap of the kernel, because A does not depend on it.
     """
     along_axes = []
     for count, side, step, spread in zip(taps, grid, stride, dilation, strict=True):
         output = side // step
         frequencies = torch.arange(1 if count == 1 else output)
         aliases = frequencies[:, None] + output * torch.arange(step)
-        # The exponent modulo the side in whole numbers, so that it is exact.
+        # The exponent is reduced modulo the side in integers, so that it is exact.
         turns = (aliases[:, :, None] * spread * torch.arange(count) % side).double() / side
         along_axes.append(torch.polar(torch.ones_like(turns), -2 * torch.pi * turns))
     rows, columns = along_axes
@@ -105,12 +140,21 @@ def _phases(
 
 
 def padded_grid(layer: nn.Conv2d, image_shape: Sequence[int]) -> tuple[int, int]:
-    """The smallest grid (h, w) on which circular padding is as good as zero padding, of multiples of the stride.
+    """Compute the smallest grid on which circular padding is as good as zero padding.
 
-    The wider of the two margins has to fit beside the image (c, h, w), and serves both its ends. The image among zeros on
-    this grid then has, under the circular convolution, the zero-padded one's outputs among its own, but for outputs that saw
-    nothing but padding. So the zero-padded map is the circular one between an embedding and a selection, neither of which
-    lengthens a vector, and ‖zero-padded‖ ≤ λ₊ of the circular convolution. (The lower bounds have no such order.)
+    The grid's sides are multiples of the stride.
+    The wider of the two margins must fit beside the image, and serves both ends of the image.
+    Put the image among zeros on this grid and apply the circular convolution.
+    Its outputs then contain those of the zero-padded convolution, except outputs that saw only padding.
+    So the zero-padded map is the circular one between an embedding and a selection.
+    Neither of these lengthens a vector, hence ‖zero-padded‖ ≤ λ₊ of the circular convolution.
+    The lower bounds have no such order.
+
+    Args:
+        layer: The convolution.
+        image_shape: The shape of its input, (c, h, w).
+    Returns:
+        The size of the grid, (h, w).
     """
     sides = zip(image_shape[1:], _margins(layer), layer.stride, strict=True)
     height, width = (step * math.ceil((side + max(margins)) / step) for side, margins, step in sides)
@@ -118,7 +162,7 @@ def padded_grid(layer: nn.Conv2d, image_shape: Sequence[int]) -> tuple[int, int]
 
 
 def _margins(layer: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The rows above and below, and the columns left and right, that a layer pads."""
+    """Return the numbers of rows above and below, and of columns left and right, that a layer pads."""
     if layer.padding == "valid":
         return (0, 0), (0, 0)
     if layer.padding == "same":
@@ -129,10 +173,19 @@ def _margins(layer: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def zero_padded(layer: nn.Conv2d, image_shape: Sequence[int], seed: int) -> Norm:
-    """The norm of a layer as the network applies it to (c, h, w): its own padding, cropping and stride, without the bias.
+    """Compute the norm of a convolution as the network applies it, without the bias.
 
-    Lanczos' iteration on the map and its adjoint, from a random vector, in float32 for the convolutions to be quick; value
-    and residual are taken from its last vector in float64.
+    The layer keeps its own padding, cropping and stride.
+    The method is Lanczos' iteration on the map and its adjoint, from a random vector.
+    It uses float32 to make the convolutions fast.
+    The value and the residual are computed from its last vector in float64.
+
+    Args:
+        layer: The convolution.
+        image_shape: The shape of its input, (c, h, w).
+        seed: The seed of the random vector.
+    Returns:
+        The norm and its residual.
     """
     single, double = (
         _operator(layer, image_shape, torch.float32),
@@ -142,9 +195,8 @@ def zero_padded(layer: nn.Conv2d, image_shape: Sequence[int], seed: int) -> Norm
     image = single.matvec(start)
     if not image.any():
         return Norm(0.0, 0.0)
-    if (
-        min(single.shape) == 1
-    ):  # ARPACK needs two; of rank one, the map and its adjoint lead to the only singular vector
+    if min(single.shape) == 1:
+        # ARPACK needs two dimensions. With rank one, the map and its adjoint give the only singular vector.
         vector = single.rmatvec(image)
     else:
         start = start if single.shape[1] <= single.shape[0] else image
@@ -157,7 +209,7 @@ def zero_padded(layer: nn.Conv2d, image_shape: Sequence[int], seed: int) -> Norm
 
 
 def _operator(layer: nn.Conv2d, image_shape: Sequence[int], dtype: torch.dtype) -> LinearOperator:
-    """A layer without its bias as a matrix (outputs, inputs) that is nowhere written out."""
+    """Return a layer without its bias as a matrix (outputs, inputs) that is never written out."""
     parameters = {"weight": layer.weight.detach().to(dtype)}
     if layer.bias is not None:
         parameters["bias"] = torch.zeros_like(layer.bias, dtype=dtype)

@@ -1,9 +1,12 @@
 """Confidence intervals, and the tests behind a verdict against the paper's numbers.
 
-Rates: Wilson's interval; Fisher's exact test between our count and the paper's. Means: Student's interval; a z test in
-which the paper's unknown spread is taken to be ours. A printed number stands for every value that rounds to it, `<1.2` for
-every one up to that, and the one nearest to ours is tested. With replicates, other trainings of the same networks, both are
-t tests that count how far training again moves a number, too (Welch and Satterthwaite's degrees of freedom).
+Rates have Wilson's interval. Fisher's exact test compares our count with the paper's.
+Means have Student's interval. A z test compares them; it assumes that the paper's unknown spread equals ours.
+A printed number stands for every value that rounds to it. `<1.2` stands for every value up to 1.2.
+The value nearest to ours among these is tested.
+Replicates are other trainings of the same networks.
+With replicates, both tests are t tests (Welch and Satterthwaite's degrees of freedom).
+They then also count how much training again changes a number.
 """
 
 from collections.abc import Sequence
@@ -13,25 +16,43 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-SIGNIFICANCE = 0.01  # a verdict is `differs` when the test rejects at this level
-CONFIDENCE = 0.95  # of the intervals
+SIGNIFICANCE = 0.01  # the level of the tests: the verdict is `differs` if the test rejects
+CONFIDENCE = 0.95  # the confidence level of the intervals
 
 AGREES, DIFFERS, NOT_COMPARABLE = "agrees", "differs", "not comparable"
 
 
-Replicates = Sequence[np.ndarray]  # the values of the images, for each training of the networks
+Replicates = Sequence[np.ndarray]  # the values of the images, (n,), for each training of the networks
 
 
 class Estimate(NamedTuple):
+    """An estimate with its confidence interval.
+
+    Attributes:
+        value: The estimate.
+        n: The number of images.
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+        std: The standard deviation over replicates, NaN for a single one.
+    """
+
     value: float
     n: int
     low: float
     high: float
-    std: float  # over replicates, NaN for one
+    std: float
 
 
 def rate(replicates: Replicates) -> Estimate:
-    """The share of true values, each (n,) bool, with Wilson's interval. The interval is that of sampling n images."""
+    """Estimate the share of true values, with Wilson's interval.
+
+    The interval is that of sampling n images.
+
+    Args:
+        replicates: The values of each replicate, (n,) bool.
+    Returns:
+        The share and its interval, NaN without images.
+    """
     n = min(map(len, replicates))
     if not n:
         return without_interval(float("nan"), 0)
@@ -41,7 +62,15 @@ def rate(replicates: Replicates) -> Estimate:
 
 
 def mean(replicates: Replicates) -> Estimate:
-    """The mean of values, each (n,), with Student's interval. The interval is that of sampling n images."""
+    """Estimate the mean of values, with Student's interval.
+
+    The interval is that of sampling n images.
+
+    Args:
+        replicates: The values of each replicate, (n,).
+    Returns:
+        The mean and its interval. The mean is NaN without images, and the interval with fewer than two.
+    """
     n = min(map(len, replicates))
     if not n:
         return without_interval(float("nan"), 0)
@@ -52,21 +81,42 @@ def mean(replicates: Replicates) -> Estimate:
 
 
 def without_interval(value: float, n: int) -> Estimate:
-    """A number without an interval."""
+    """Return an estimate without an interval.
+
+    Args:
+        value: The estimate.
+        n: The number of images.
+    Returns:
+        The estimate, with NaN for the interval and the standard deviation.
+    """
     return Estimate(float(value), n, float("nan"), float("nan"), float("nan"))
 
 
 class Difference(NamedTuple):
+    """A difference of two means.
+
+    Attributes:
+        value: The difference.
+        low: The lower end of the 95 % interval.
+        high: The upper end of the 95 % interval.
+        p: The two-sided p value of Welch's test.
+    """
+
     value: float
-    low: float  # of the 95 % interval
+    low: float
     high: float
-    p: float  # Welch's, two-sided
+    p: float
 
 
 def difference(one: Sequence[float], other: Sequence[float]) -> Difference:
-    """By how much the mean of one sample of independent values (m,) exceeds another's (m',), with Welch's interval and test.
+    """Compute how much the mean of one sample exceeds another's, with Welch's interval and test.
 
-    Without two values of each, or where neither has a spread, there is neither interval nor p value: NaN.
+    Args:
+        one: Independent values, (m,).
+        other: Independent values, (m',).
+    Returns:
+        The difference. The interval and the p value are NaN if a sample has fewer than two values.
+        They are also NaN if neither sample has a spread.
     """
     value = float(np.mean(one) - np.mean(other))
     if min(len(one), len(other)) < 2 or max(np.ptp(one), np.ptp(other)) == 0:
@@ -77,7 +127,13 @@ def difference(one: Sequence[float], other: Sequence[float]) -> Difference:
 
 
 def printed_range(printed: str) -> tuple[float, float]:
-    """The values that round to a printed decimal number; with a < before it, all from 0 up to it."""
+    """Return the range of the values that a printed number stands for.
+
+    Args:
+        printed: A decimal number, or a decimal number after "<".
+    Returns:
+        The limits of the values that round to the number. After "<" they are 0 and the number.
+    """
     if printed.startswith("<"):
         return 0.0, float(printed[1:])
     number = Decimal(printed)
@@ -86,7 +142,15 @@ def printed_range(printed: str) -> tuple[float, float]:
 
 
 def compare_rate(replicates: Replicates, printed: str, paper_n: int) -> str:
-    """The verdict on our (n,) bool events against a rate that the paper prints in percent of `paper_n`."""
+    """Compare a rate with a rate that the paper prints in percent.
+
+    Args:
+        replicates: Our events of each replicate, (n,) bool.
+        printed: The paper's rate in percent, as printed.
+        paper_n: The number of images that the paper's rate is taken over.
+    Returns:
+        The verdict: `AGREES`, `DIFFERS`, or `NOT_COMPARABLE` without images.
+    """
     n = min(map(len, replicates))
     if not n:
         return NOT_COMPARABLE
@@ -103,7 +167,15 @@ def compare_rate(replicates: Replicates, printed: str, paper_n: int) -> str:
 
 
 def compare_mean(replicates: Replicates, printed: str, paper_n: int) -> str:
-    """The verdict on our (n,) values against a mean that the paper prints, taken over `paper_n` images."""
+    """Compare a mean with a mean that the paper prints.
+
+    Args:
+        replicates: Our values of each replicate, (n,).
+        printed: The paper's mean, as printed.
+        paper_n: The number of images that the paper's mean is taken over.
+    Returns:
+        The verdict: `AGREES`, `DIFFERS`, or `NOT_COMPARABLE` with fewer than two images.
+    """
     n = min(map(len, replicates))
     if n < 2:
         return NOT_COMPARABLE
@@ -114,16 +186,20 @@ def compare_mean(replicates: Replicates, printed: str, paper_n: int) -> str:
 
 
 def _verdict(difference: float, means: Sequence[float], sampling: float) -> str:
-    """Whether a difference to the paper's one training is more than sampling images and training again explain.
+    """Test whether a difference to the paper's single training exceeds what two sources of variation explain.
 
-    sampling: the variance of the difference that sampling the images has, ours and theirs.
+    The sources are the sampling of images and training again.
+
+    Args:
+        difference: Our mean over replicates minus the paper's number.
+        means: The mean of each replicate.
+        sampling: The variance of the difference from sampling the images, ours and the paper's.
     """
     training, freedom = 0.0, np.inf
     if len(means) > 1:
         training = np.var(means, ddof=1) * (1 + 1 / len(means))
-        freedom = (
-            (len(means) - 1) * ((training + sampling) / training) ** 2 if training else np.inf
-        )  # Welch-Satterthwaite
+        # The degrees of freedom are Welch and Satterthwaite's.
+        freedom = (len(means) - 1) * ((training + sampling) / training) ** 2 if training else np.inf
     error = np.sqrt(training + sampling)
     if difference == 0 or error == 0:
         return AGREES if difference == 0 else DIFFERS
@@ -135,28 +211,50 @@ def _std(means: Sequence[float]) -> float:
 
 
 def _standard_error(replicates: Replicates) -> float:
-    """Of one replicate's mean, as sampling n images has it: replicates share their images, so more of them do not help."""
+    """Return the standard error of one replicate's mean from sampling n images.
+
+    Replicates share their images, so more replicates do not reduce it.
+    """
     if min(map(len, replicates)) < 2:
         return float("nan")
     return float(np.sqrt(np.mean([values.var(ddof=1) / len(values) for values in replicates])))
 
 
 class Effect(NamedTuple):
-    probability: float  # that a value of the first sample is larger than one of the second, ties half: ½ is no difference
-    low: float  # of the 95 % interval
+    """The probability that a value of one sample is larger than one of another.
+
+    Attributes:
+        probability: The probability that a value of the first sample is larger than one of the second.
+            Ties count half, and ½ means no difference.
+        low: The lower end of the 95 % interval.
+        high: The upper end of the 95 % interval.
+        p: The two-sided p value of Mann and Whitney's test.
+    """
+
+    probability: float
+    low: float
     high: float
-    p: float  # Mann and Whitney's, two-sided
+    p: float
 
 
 def probability_larger(one: np.ndarray, other: np.ndarray) -> Effect:
-    """Whether values of one sample (m,) are larger than those of another (m',), as independent samples.
+    """Compute the probability that a value of one sample is larger than one of another, independent sample.
 
-    The interval is Wilson's for as many trials as would give the probability the variance that DeLong's estimator finds, or
-    for the smaller of the samples where that finds none. Unlike DeLong's own it stays within [0, 1] and has a width at 0
-    and 1. Simulated, it covers in 91 to 99 % of the cases for samples of the same size, from 5 on; where one is many
-    times as large as the other, too seldom: for 5 and 1,000 values in 66 to 88 %.
+    The interval is Wilson's, with a number of trials that is chosen as follows.
+    With this number the probability has the variance that DeLong's estimator gives.
+    If this variance is zero, the number is the size of the smaller sample.
+    Unlike DeLong's own interval, it stays within [0, 1] and has a width at 0 and 1.
+    In simulations it covers in 91 to 99 % of the cases for samples of the same size, from 5 on.
+    It covers too seldom if one sample is many times as large as the other.
+    For 5 and 1,000 values it covers in 66 to 88 % of the cases.
 
-    Raises ValueError for an empty sample or one with a NaN.
+    Args:
+        one: The values of one sample, (m,).
+        other: The values of the other sample, (m',).
+    Returns:
+        The probability, its interval and the p value.
+    Raises:
+        ValueError: If a sample is empty or has a NaN.
     """
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if min(len(one), len(other)) == 0 or np.isnan(one).any() or np.isnan(other).any():
@@ -176,6 +274,6 @@ def probability_larger(one: np.ndarray, other: np.ndarray) -> Effect:
 
 
 def _exceeded(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """For each value of one (m,), the share of the other (m',) that it exceeds, ties half: (m,)."""
+    """Return the share of the other values (m',) that each value of one (m,) exceeds, ties half: (m,)."""
     other = np.sort(other)
     return (np.searchsorted(other, one, "left") + np.searchsorted(other, one, "right")) / (2 * len(other))

@@ -1,5 +1,6 @@
-"""Section 3: the images that maximise ⟨φ(x), e_i⟩ (units) or ⟨φ(x), v⟩ (random directions), and how alike they are.
+"""The images that maximise a unit ⟨φ(x), e_i⟩ or a random direction ⟨φ(x), v⟩ (Section 3).
 
+The module also measures how similar these images are.
 A row holds the images with the largest inner product with one direction, as indices into the image set.
 """
 
@@ -10,18 +11,27 @@ from torch import Tensor, nn
 
 from blindspots.networks.architectures import weight_layers
 
-LAST_HIDDEN = "last_hidden"  # what goes into the last layer that carries weights
-SAMPLE = 10_000  # vectors over all pairs of which a mean distance is taken; a larger set is sampled
-_BLOCK = 500  # directions, or vectors, whose products with a whole set are in memory at once
+LAST_HIDDEN = "last_hidden"  # the input of the last layer with weights
+# The largest number of vectors for which a mean distance is taken over all pairs. A larger set is sampled.
+SAMPLE = 10_000
+_BLOCK = 500  # the number of directions or vectors whose products with a whole set are in memory at once
 
 
 @torch.no_grad()
 def features(network: nn.Module, images: Tensor, layer: str = LAST_HIDDEN, batch: int = 1000) -> Tensor:
-    """φ(x): what a layer of the network, in evaluation mode, makes of (n, ...) images, flattened: (n, d).
+    """Compute φ(x): the flattened output of a layer of the network in evaluation mode.
 
-    layer: `last_hidden`, or the dotted name of a module, for its output.
-
-    Raises ValueError without images, for any other name, and for a module that the network does not use just once an image.
+    Args:
+        network: The network, in evaluation mode.
+        images: The images, (n, ...).
+        layer: `last_hidden` for the input of the last layer with weights.
+            Otherwise the dotted name of a module, whose output is taken.
+        batch: The number of images that are computed at once.
+    Returns:
+        The features, (n, d).
+    Raises:
+        ValueError: If there are no images, or if there is no such layer.
+            Also if the network does not use the layer exactly once per image.
     """
     if not len(images):
         raise ValueError("there are no images")
@@ -31,7 +41,8 @@ def features(network: nn.Module, images: Tensor, layer: str = LAST_HIDDEN, batch
     seen: list[Tensor] = []
 
     def keep(value: Tensor) -> None:
-        seen.append(value.flatten(1).to(images.device, copy=True))  # a copy: the next layer may work in place
+        # A copy is needed, because the next layer may work in place.
+        seen.append(value.flatten(1).to(images.device, copy=True))
 
     if layer == LAST_HIDDEN:
         hook = weight_layers(network)[-1].register_forward_pre_hook(lambda _, inputs: keep(inputs[0]))
@@ -43,7 +54,8 @@ def features(network: nn.Module, images: Tensor, layer: str = LAST_HIDDEN, batch
             network(part)
             if len(seen) != 1:
                 raise ValueError(f"the network uses its layer {layer} {len(seen)} times an image, not once")
-            if values is None:  # in one piece from the start: two copies of AlexNet's would be gigabytes
+            if values is None:
+                # One array is allocated from the start, because two copies of AlexNet's would take gigabytes.
                 values = seen[0].new_empty(len(images), seen[0].shape[1])
             values[start : start + len(part)] = seen.pop()
     finally:
@@ -52,25 +64,45 @@ def features(network: nn.Module, images: Tensor, layer: str = LAST_HIDDEN, batch
 
 
 def random_directions(d: int, count: int, seed: int) -> np.ndarray:
-    """Unit vectors v, uniform over the sphere: (d, count) float64, a column each."""
-    gaussian = (
-        np.random.default_rng(seed).standard_normal((count, d)).T
-    )  # more of them begin with the same ones
+    """Draw unit vectors v, uniform over the sphere.
+
+    Args:
+        d: The dimension.
+        count: The number of vectors.
+        seed: The seed.
+    Returns:
+        The vectors as columns, (d, count) float64.
+    """
+    # A larger number of vectors begins with the same vectors.
+    gaussian = np.random.default_rng(seed).standard_normal((count, d)).T
     return gaussian / np.linalg.norm(gaussian, axis=0)
 
 
 def rotation(d: int, seed: int) -> np.ndarray:
-    """A random orthonormal basis, uniform over the orthogonal group (Haar): (d, d) float64, a column each."""
+    """Draw a random orthonormal basis, uniform over the orthogonal group (Haar).
+
+    Args:
+        d: The dimension.
+        seed: The seed.
+    Returns:
+        The basis vectors as columns, (d, d) float64.
+    """
     q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((d, d)))
-    return q * np.sign(np.diag(r))  # without, q would depend on the convention of LAPACK and not be uniform
+    # Without these signs, q would depend on LAPACK's convention and would not be uniform.
+    return q * np.sign(np.diag(r))
 
 
 def largest(features: Tensor, directions: np.ndarray | None, top: int) -> np.ndarray:
-    """The images with the largest inner products with each direction: (m, top) int64, largest first.
+    """Find the images with the largest inner products with each direction.
 
-    features: (n, d); directions: (d, m), or None for the d units. Images that tie are in the order of the set.
-
-    Raises ValueError if there are fewer images than `top`.
+    Args:
+        features: The features, (n, d).
+        directions: The directions as columns, (d, m), or None for the d units.
+        top: The number of images in a row.
+    Returns:
+        The indices of the images, (m, top) int64, largest first. Images that tie are in the order of the set.
+    Raises:
+        ValueError: If there are fewer images than `top`.
     """
     if len(features) < top:
         raise ValueError(f"there are {len(features)} images, fewer than the {top} of a row")
@@ -86,25 +118,47 @@ def largest(features: Tensor, directions: np.ndarray | None, top: int) -> np.nda
 
 
 def active_units(features: Tensor, top: int = 1) -> np.ndarray:
-    """The units whose `top` largest images exceed others, so that ties alone do not make the row: (d,) bool.
+    """Find the units whose row does not depend on ties alone.
 
-    With one, those that are not the same for all images.
+    The smallest of a unit's `top` largest values must exceed its smallest value over all images.
+    With `top` = 1 these are the units whose values are not the same for all images.
+
+    Args:
+        features: The features, (n, d).
+        top: The number of images in a row.
+    Returns:
+        Whether each unit is active, (d,) bool.
     """
     return (features.topk(top, dim=0).values[-1] > features.amin(0)).cpu().numpy()
 
 
 def purity(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The share of each row's images that have the row's most common label: (m,), of labels (n,) and rows (m, top)."""
+    """Compute the share of each row's images that have the row's most common label.
+
+    Args:
+        labels: The labels of the image set, (n,).
+        rows: The indices of the images in each row, (m, top).
+    Returns:
+        The shares, (m,).
+    """
     shown = labels[rows]
     return (shown[:, :, None] == shown[:, None, :]).sum(2).max(1) / rows.shape[1]
 
 
 def spread(vectors: np.ndarray, rows: np.ndarray, seed: int = 0) -> np.ndarray:
-    """How unlike the images of each row are, as a multiple of how unlike the images of the set are: (m,).
+    """Compute how different the images of each row are, relative to the images of the set.
 
-    The mean Euclidean distance of the pairs in a row (m, top), over that of all pairs of the vectors (n, p): 0 for the same
-    image again and again, 1 on average for images drawn at random. The latter is exact up to SAMPLE vectors; of more, it is
-    that of all pairs of SAMPLE vectors drawn by the seed. NaN for rows of one image, and if all vectors are the same.
+    It is the mean Euclidean distance of the pairs in a row, divided by that of all pairs of vectors.
+    It is 0 if a row repeats the same image. It is 1 on average for images drawn at random.
+    The mean over all pairs of vectors is exact for up to `SAMPLE` vectors.
+    Of more vectors, it is the mean over all pairs of `SAMPLE` random ones.
+
+    Args:
+        vectors: The vectors of the image set, (n, p).
+        rows: The indices of the images in each row, (m, top).
+        seed: The seed of the random sample.
+    Returns:
+        The relative distances, (m,). They are NaN for rows of one image, and if all vectors are the same.
     """
     whole = vectors
     if len(vectors) > SAMPLE:
@@ -117,14 +171,16 @@ def spread(vectors: np.ndarray, rows: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def _mean_distance(vectors: np.ndarray) -> float:
-    """The mean Euclidean distance over all pairs of (n, p) vectors, from their products, which is a fast way."""
-    vectors = (
-        vectors.astype(np.float64) - vectors[0]
-    )  # the products of a common offset would drown the differences
+    """Return the mean Euclidean distance over all pairs of vectors (n, p).
+
+    It is computed from the vectors' products, which is fast.
+    """
+    # A common offset is removed, because its products would swamp the differences.
+    vectors = vectors.astype(np.float64) - vectors[0]
     squares = np.square(vectors).sum(axis=1)
     total = 0.0
     for start in range(0, len(vectors), _BLOCK):
         part = slice(start, start + _BLOCK)
         distances = squares[part, None] + squares[start:] - 2 * vectors[part] @ vectors[start:].T
-        total += np.sqrt(np.triu(distances, 1).clip(0)).sum()  # each pair once
+        total += np.sqrt(np.triu(distances, 1).clip(0)).sum()  # counts each pair once
     return total / (len(vectors) * (len(vectors) - 1) / 2)

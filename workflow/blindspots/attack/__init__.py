@@ -1,6 +1,7 @@
-"""Minimum-distortion attacks on any torch module: the library's face.
+"""The public functions and classes for minimum-distortion attacks on any torch module.
 
-Programs of the workflow import the modules themselves, as a fingerprint does not follow what a package's file imports.
+The workflow's programs import the single modules instead. A code fingerprint does not follow the imports of
+this file.
 """
 
 from blindspots.attack.core import Adversarial, minimum_distortion, refine

@@ -1,4 +1,7 @@
-"""What an attack can be made on: one clear line for a model, images or classes with which it would fail or mislead."""
+"""Checks of the input of an attack.
+
+A model, images or classes with which the attack would fail or mislead give one clear error message.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-_FEW = 4  # images whose gradient is looked at
-_MANY = 20  # numbers between 0 and 1 are probabilities
-_NUDGE = 1e-3  # of the width of the box
-_SCALES = 10  # margins: logits of smaller differences are of another scale
-_ROUNDING = 1e-6  # of the width of the box
+# The gradient of this number of images is checked.
+_FEW = 4
+# If there are at least this number of outputs, all between 0 and 1, they are taken to be probabilities.
+_MANY = 20
+_NUDGE = 1e-3  # As a fraction of the width of the box.
+# Logits that differ by less than this number of margins have another scale.
+_SCALES = 10
+_ROUNDING = 1e-6  # As a fraction of the width of the box.
 
 
 class _Function(nn.Module):
-    """A plain function as a model."""
+    """A module that calls a plain function."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -25,14 +31,20 @@ class _Function(nn.Module):
 
 
 def as_module(model: Any) -> nn.Module:
-    """A model that may be a plain function of images. Raises ValueError if it cannot be called."""
-    model = getattr(
-        model, "_orig_mod", model
-    )  # as it was before torch.compile, which cannot keep a graph for two gradients
+    """Convert a model to a module.
+
+    Args:
+        model: A module, or a plain function of images.
+    Returns:
+        The module. A compiled model is replaced by the one before torch.compile.
+    Raises:
+        ValueError: If the model cannot be called.
+    """
+    # torch.compile cannot keep a graph for two gradients.
+    model = getattr(model, "_orig_mod", model)
     model = getattr(model, "_torchdynamo_orig_callable", model)
-    exported = isinstance(model, nn.Module) and "eval" in vars(
-        model
-    )  # its own refuses, and there is only one mode
+    # The eval method of an exported model raises an error, and such a model has only one mode.
+    exported = isinstance(model, nn.Module) and "eval" in vars(model)
     if isinstance(model, nn.Module) and not exported:
         return model
     if not callable(model):
@@ -43,20 +55,37 @@ def as_module(model: Any) -> nn.Module:
 
 
 def as_numbers(bounds: Any) -> tuple[float, float]:
-    """The bounds of all pixels. Raises ValueError if they are not two numbers."""
+    """Convert the bounds of the pixels to numbers.
+
+    Args:
+        bounds: The smallest and the largest pixel value, which apply to all pixels.
+    Returns:
+        The bounds as two floats.
+    Raises:
+        ValueError: If the bounds are not two numbers.
+    """
     try:
         lower, upper = bounds
         return float(lower), float(upper)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(
-            f"bounds are {bounds}: give two numbers for all pixels, and put what differs between channels into the model"
+            f"bounds are {bounds}: give two numbers for all pixels, "
+            "and put what differs between channels into the model"
         ) from None
 
 
 def without_rounding(images: Any, bounds: tuple[float, float]) -> Any:
-    """Images that leave the bounds by no more than rounding are brought back."""
+    """Clip images that exceed the bounds only by rounding.
+
+    Args:
+        images: The images, (b, ...). Any other object is returned as it is.
+        bounds: The smallest and the largest pixel value.
+    Returns:
+        The clipped images if no pixel is out of bounds by more than 1e-6 of the box's width. Otherwise the
+        given images.
+    """
     if not isinstance(images, Tensor) or not images.is_floating_point() or not bounds[0] < bounds[1]:
-        return images  # which is refused later
+        return images  # A later check raises the error.
     width, inside = bounds[1] - bounds[0], images.clamp(*bounds)
     beyond = (images - inside).abs()
     return inside if beyond.any() and math.isfinite(width) and (beyond <= _ROUNDING * width).all() else images
@@ -65,9 +94,19 @@ def without_rounding(images: Any, bounds: tuple[float, float]) -> Any:
 def check_inputs(
     model: nn.Module, images: Tensor, bounds: tuple[float, float], margin: float, batch: int | None
 ) -> int:
-    """The number of classes. Raises ValueError where no attack can be made.
+    """Check the model, the images and the options of an attack.
 
-    For the arguments see `blindspots.attack.core.minimum_distortion`.
+    Args:
+        model: A module that returns logits (b, k), in evaluation mode.
+        images: The images, (b, ...), float32 or float64, within the bounds.
+        bounds: The smallest and the largest pixel value.
+        margin: The lead in logits that the target needs, 0 or larger.
+        batch: The number of images in a batch, or None.
+    Returns:
+        The number of classes k.
+    Raises:
+        ValueError: If no attack can be made on this input. (See `blindspots.attack.core.minimum_distortion`
+            for the requirements.)
     """
     if not bounds[0] < bounds[1]:
         raise ValueError(f"bounds are {bounds}: give the smaller one first")
@@ -80,8 +119,8 @@ def check_inputs(
             raise ValueError("the model is in training mode: call model.eval() first")
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise ValueError(
-                f"the model's {name or type(module).__name__} normalises by the batch's own statistics, so that an "
-                "image's logits depend on the others: make it with track_running_stats=True"
+                f"the model's {name or type(module).__name__} normalises by the batch's own statistics, "
+                "so that an image's logits depend on the others: make it with track_running_stats=True"
             )
     if torch.is_inference_mode_enabled():
         raise ValueError("torch.inference_mode() has no gradients: attack outside of it")
@@ -93,7 +132,7 @@ def check_inputs(
         if not values.isfinite().all():
             raise ValueError(f"the model's {name} has a value that is NaN or infinite")
     for name, values in model.named_buffers():
-        if values.isnan().any():  # an infinite one may be a mask
+        if values.isnan().any():  # An infinite value may be a mask.
             raise ValueError(f"the model's {name} has a value that is NaN")
     if not isinstance(images, Tensor):
         raise ValueError(f"the images are {type(images).__name__}: give a tensor")
@@ -105,7 +144,8 @@ def check_inputs(
         raise ValueError("there are no images to attack")
     if images.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"the images are {images.dtype}: give float32 or float64 within the bounds, and a model that takes it"
+            f"the images are {images.dtype}: give float32 or float64 within the bounds, "
+            "and a model that takes it"
         )
     if images.is_inference():
         raise ValueError("torch.inference_mode() has no gradients: clone the images, which were made in it")
@@ -117,7 +157,7 @@ def check_inputs(
     with torch.no_grad():
         try:
             said = model(shown)
-        except Exception as error:  # whatever a model asserts
+        except Exception as error:  # A model's own checks may raise any error.
             shape = tuple(images.shape[1:])
             raise ValueError(
                 f"the model does not take {images.dtype} images {shape}: {_first_line(error)}"
@@ -137,7 +177,8 @@ def check_inputs(
         )
     if not said.isfinite().all():
         raise ValueError(
-            "the model returns NaN or infinite logits: no attack can be made on it; mask a class by a finite number, as -1e4"
+            "the model returns NaN or infinite logits: no attack can be made on it; "
+            "mask a class by a finite number, as -1e4"
         )
     if (said >= 0).all() and (said.sum(1) - 1).abs().max() < 1e-4:
         raise ValueError(
@@ -145,16 +186,17 @@ def check_inputs(
         )
     if ((said >= 0) & (said <= 1)).all() and said.shape[1] * len(said) >= _MANY:
         raise ValueError(
-            "all that the model returns lies between 0 and 1, as probabilities do: leave out its sigmoids, the attack needs "
-            "logits; if these are logits, return them times 10"
+            "all that the model returns lies between 0 and 1, as probabilities do: leave out its sigmoids, "
+            "the attack needs logits; if these are logits, return them times 10"
         )
     spread = (said.amax(1) - said.amin(1)).max().item()
     if spread < _SCALES * margin:
         raise ValueError(
-            f"margin is {margin}, and the model's logits differ by {spread:.2g} at most: return them times some number, or "
-            f"give a margin below {spread / _SCALES:.2g}"
+            f"margin is {margin}, and the model's logits differ by {spread:.2g} at most: "
+            f"return them times some number, or give a margin below {spread / _SCALES:.2g}"
         )
-    if len(few) == 1 and batch != 1:  # so that it is beside another one, here itself back to front
+    # A single image is checked beside another one, which is the same image with its pixels reversed.
+    if len(few) == 1 and batch != 1:
         few = torch.cat([few, few.flatten(1).flip(1).view_as(few)])
     _check_answers(model, few, margin)
     _check_gradient(model, few[:_FEW], bounds)
@@ -163,13 +205,18 @@ def check_inputs(
 
 @torch.no_grad()
 def _check_answers(model: nn.Module, images: Tensor, margin: float) -> None:
-    """Raises ValueError if an image has other logits when the model is asked again, in another order, or for it alone: an
-    example that has succeeded would not be one for whoever looks at it."""
+    """Check that an image's logits do not depend on the call, on the order or on the other images.
+
+    Otherwise an example could succeed in the attack and fail when it is classified again.
+
+    Raises:
+        ValueError: If the logits differ by more than rounding.
+    """
 
     def asked(images: Tensor) -> Tensor:
         try:
             return model(images.clone())
-        except Exception as error:  # whatever a model asserts
+        except Exception as error:  # A model's own checks may raise any error.
             count = "one image" if len(images) == 1 else f"{len(images)} images"
             raise ValueError(
                 f"the model does not take {count}: {_first_line(error)}; let it take any number"
@@ -177,7 +224,8 @@ def _check_answers(model: nn.Module, images: Tensor, margin: float) -> None:
 
     said = asked(images)
     eps, scale = torch.finfo(said.dtype).eps, said.abs().max().clamp_min(1.0).item()
-    rounding = eps**0.5 * scale  # in another order of sums, as for another number of images
+    # With another number of images, the sums may have another order.
+    rounding = eps**0.5 * scale
     if ((asked(images) - said).abs() > min(rounding, max(margin / 4, 64 * eps * scale))).any():
         raise ValueError(
             "the model returns other logits when it is asked again: leave out what is random in it, such as "
@@ -186,8 +234,8 @@ def _check_answers(model: nn.Module, images: Tensor, margin: float) -> None:
     alone = asked(images[:1])
     if alone.shape != said[:1].shape:
         raise ValueError(
-            f"the model returns {tuple(alone.shape)} for one image alone, not {tuple(said[:1].shape)}: leave out what drops "
-            "the batch's axis, such as squeeze()"
+            f"the model returns {tuple(alone.shape)} for one image alone, not {tuple(said[:1].shape)}: "
+            "leave out what drops the batch's axis, such as squeeze()"
         )
     last, turned = asked(images[-1:]), asked(images.flip(0)).flip(0)
     if any(
@@ -195,18 +243,19 @@ def _check_answers(model: nn.Module, images: Tensor, margin: float) -> None:
         for one, other in ((alone, said[:1]), (last, said[-1:]), (turned, said))
     ):
         raise ValueError(
-            "the model returns other logits for an image when others are beside it, or in another order: leave out what "
-            "mixes them or depends on their places, such as "
+            "the model returns other logits for an image when others are beside it, or in another order: "
+            "leave out what mixes them or depends on their places, such as "
             "batch normalisation by the batch's own statistics (track_running_stats=False)"
         )
 
 
 def _check_gradient(model: nn.Module, images: Tensor, bounds: tuple[float, float]) -> None:
+    """Check that the gradient is finite for some image, and is not lost where pixels are on their bounds."""
     here = _gradient(model, images)
     if not here.isfinite().flatten(1).all(1).any():
         raise ValueError(
-            "the gradient of the model's logits is NaN or infinite, as that of a square root or a norm is at 0: add a small "
-            "number there"
+            "the gradient of the model's logits is NaN or infinite, "
+            "as that of a square root or a norm is at 0: add a small number there"
         )
     width = bounds[1] - bounds[0]
     nudge = _NUDGE * (width if math.isfinite(width) else 1.0)
@@ -215,16 +264,18 @@ def _check_gradient(model: nn.Module, images: Tensor, bounds: tuple[float, float
         without = on.any() and not here[on].any()
         if without and _gradient(model, images + nudge * lower - nudge * upper)[on].any():
             raise ValueError(
-                "the model has no gradient where pixels are on their bounds, as one that clamps its images: leave that out, "
-                "the attack keeps to the bounds by itself"
+                "the model has no gradient where pixels are on their bounds, as one that clamps its images: "
+                "leave that out, the attack keeps to the bounds by itself"
             )
 
 
 def _gradient(model: nn.Module, images: Tensor) -> Tensor:
+    """The gradient of each image's largest logit with respect to its pixels, (b, ...)."""
     with torch.enable_grad():
         images = images.clone().requires_grad_()
         try:
-            answer = model(images).amax(1).sum()  # not of all logits, whose sum may be the same everywhere
+            # The sum of all logits of an image may be constant.
+            answer = model(images).amax(1).sum()
             gradient = (
                 torch.autograd.grad(answer, images, allow_unused=True)[0] if answer.requires_grad else None
             )
@@ -238,27 +289,52 @@ def _gradient(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _first_line(error: Exception) -> str:
+    """The first line of an error's message, or the error's type if there is no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_bounds(what: str, images: Tensor, bounds: tuple[float, float]) -> None:
-    """Raises ValueError if a pixel lies outside of the bounds."""
+    """Check that all pixels are within the bounds.
+
+    Args:
+        what: The name of the images in the error message.
+        images: The images, of any shape.
+        bounds: The smallest and the largest pixel value.
+    Raises:
+        ValueError: If a pixel is outside the bounds or NaN.
+    """
     outside = images[~((images >= bounds[0]) & (images <= bounds[1]))]
     if len(outside):
         raise ValueError(
-            f"{what} has a value outside [{bounds[0]}, {bounds[1]}], or NaN: {outside[0].item():g}; scale the images or "
-            "give bounds"
+            f"{what} has a value outside [{bounds[0]}, {bounds[1]}], or NaN: {outside[0].item():g}; "
+            "scale the images or give bounds"
         )
 
 
 def check_count(what: str, count: Any) -> None:
-    """Raises ValueError if this is no whole number of at least 1."""
+    """Check that a number is an integer of at least 1.
+
+    Args:
+        what: The name of the number in the error message.
+        count: The number.
+    Raises:
+        ValueError: If it is not an integer, or less than 1.
+    """
     if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
         raise ValueError(f"{what} is {count!r}: it has to be 1 at least, a whole number")
 
 
 def check_classes(what: str, classes: Tensor, images: Tensor, k: int) -> None:
-    """Raises ValueError if these are not one of k classes for each of the images."""
+    """Check that there is one valid class for each image.
+
+    Args:
+        what: The name of one class in the error message.
+        classes: The classes, (b,), integers, on the images' device.
+        images: The images, (b, ...).
+        k: The number of classes.
+    Raises:
+        ValueError: If the classes have another type, shape or device, or if one is out of range.
+    """
     if not isinstance(classes, Tensor) or classes.dtype not in _INTEGERS or classes.shape != images.shape[:1]:
         given = (
             f"{classes.dtype} {tuple(classes.shape)}"

@@ -1,4 +1,7 @@
-"""D(x, l): the nearest image to x that a network calls l (Section 4.1), for any network that returns logits."""
+"""Minimum-distortion attacks: D(x, l) of Section 4.1, the nearest image to x that a network classifies as l.
+
+The attacks work on any network that returns logits.
+"""
 
 import math
 from collections.abc import Callable
@@ -41,21 +44,33 @@ STATUS = {
 METHODS = {"sqp": SQP(), "lbfgs": LBFGS()}
 POLICIES = ("random", "second", "nearest")
 
-_VECTORS = (
-    40  # of an image's size, for each one in work, by either method as they are; longer histories take more
-)
-_NEAR_THE_CACHE = 64 * 2**20  # bytes: on a CPU, more at once are no faster,
-_AT_LEAST = 32  # but fewer images than this are slower
+# Both methods with their default options keep at most 40 arrays of an image's size for each image.
+# A longer L-BFGS history needs more.
+_VECTORS = 40
+# Bytes. On a CPU a larger batch is no faster.
+_NEAR_THE_CACHE = 64 * 2**20
+# A batch of fewer images is slower.
+_AT_LEAST = 32
 
 
 class Adversarial(NamedTuple):
     """The result of an attack on b images.
 
-    images (b, ...): x + r, or the original image where none was found; targets (b,); success (b,) bool; distortion (b,):
-    root mean square of r, NaN where none was found; c (b,): the penalty weight it was found with, NaN for "sqp"; residual
-    (b,): how far from optimal it is, 0 at a minimum, for "lbfgs" the projected gradient of the penalised problem relative
-    to that of the penalty, for "sqp" and `refine` the length of the last quadratic step relative to ‖r‖ (the KKT
-    conditions of min ‖r‖ itself), NaN where there was no step; gradient_evaluations (b,); status (b,): keys of `STATUS`.
+    For "lbfgs", the residual is the norm of the projected gradient of the penalised problem, relative to the
+    norm of the penalty's gradient. For "sqp" and `refine`, it is the length of the last quadratic step
+    relative to ‖r‖. That residual measures the optimality (KKT) conditions of min ‖r‖ itself.
+
+    Attributes:
+        images: The adversarial images x + r, (b, ...). An image is the original where no example was found.
+        targets: The target classes, (b,), integers.
+        success: Whether an adversarial example was found, (b,), bool.
+        distortion: The root mean square of r, (b,), in the units of the pixels. NaN without success.
+        c: The penalty weight with which the example was found, (b,). NaN for "sqp", for an image that needed
+            no search, and without success.
+        residual: The distance from optimality, (b,), which is 0 at a minimum. NaN where there was no step,
+            and without success.
+        gradient_evaluations: The number of gradients that each image needed, (b,).
+        status: How the search ended, (b,), as keys of `STATUS`.
     """
 
     images: Tensor
@@ -83,32 +98,41 @@ def minimum_distortion(
     processes: bool = False,
     report: Report = no_report,
 ) -> Adversarial:
-    """The nearest images that `model` classifies as `targets`.
+    """Find the nearest images that a model classifies as the targets.
 
-    model:   a module or a function, which returns logits (b, k), the same for an image whatever is beside it; in evaluation
-             mode, on the images' device and of their dtype. It does not clamp its images, whose gradient would be lost at
-             the bounds; the attack keeps to these by itself.
-    images:  (b, ...), float32 or float64, within the bounds. In float64 the results are the same on every device, by the
-             paper's procedure if it is LBFGS(rounded=True).
-    targets: (b,) class labels; or a policy: "random" (uniformly, by the seed), "second" (the most likely other class), or
-             "nearest" (the other class with the smallest distortion, for k - 1 times the work).
-    method:  "sqp", the nearest minimum that we know how to find; "lbfgs", the paper's procedure; or either with options of
-             its own, as in method=SQP(exploration=0).
-    labels:  (b,) the true classes, which a policy then does not choose either, unless there are but two classes; what the
-             model says it never chooses.
-    bounds:  the box, the smallest and the largest pixel value.
-    margin:  a success needs the target's logit to lead by this much, so that rounding, which differs between batch sizes
-             and devices, does not undo it.
-    batch:   images worked on together, which bounds the memory; by itself as many as fit.
-    threads: batches worked on at the same time on a CPU, by a thread each, as far as they fit into its memory. They change
-             nothing of the results, if the model keeps nothing of one call for another.
-    processes: whether the threads are processes, copies of this one, which is quicker (see `parallel`).
-    report:  called after each batch with a message and its values, as a logger's `info` is.
+    This approximates D(x, l) (Section 4.1). A minimum is a local one, the best that the search found. Success
+    and distortion are measured on the resulting images, independently of the search.
 
-    Returns an `Adversarial`. A minimum is a local one: the best that the search came to. Success and distortion are
-    measured on the images, apart from the search.
-
-    Raises ValueError for input that no attack can be made on.
+    Args:
+        model: A module, or a function of images, that returns logits (b, k). An image's logits do not depend
+            on the other images of the batch. The model is in evaluation mode, on the images' device and of
+            their dtype. It does not clamp its images, because that loses the gradient at the bounds. The
+            attack keeps the images within the bounds.
+        images: The original images, (b, ...), float32 or float64, within the bounds. In float64 the results
+            are the same on every device. For the paper's procedure this needs LBFGS(rounded=True).
+        targets: The target classes, (b,), integers, or the name of a policy that chooses them. "random"
+            chooses uniformly, by the seed. "second" chooses the most likely other class. "nearest" chooses
+            the other class with the smallest distortion, which costs k - 1 times the work.
+        method: "sqp" finds the nearest minima that we know how to find. "lbfgs" is the paper's procedure. An
+            `SQP` or `LBFGS` object sets the options, as in method=SQP(exploration=0).
+        labels: The true classes, (b,), integers. A policy never chooses the class that the model predicts. It
+            does not choose the label either, unless the model has only two classes.
+        seed: The seed of the "random" policy, an integer of 64 bits.
+        bounds: The smallest and the largest pixel value, which define the box.
+        margin: The lead in logits that the target needs over all other classes for a success. Because of it,
+            rounding does not undo a success on another device or with another batch size.
+        batch: The number of images in a batch, which limits the memory. By default it is as large as fits.
+        threads: The number of batches that are processed at the same time on a CPU, one thread for each, as
+            far as they fit into its memory. It does not change the results, provided that the model keeps no
+            state between calls.
+        processes: Whether to use processes, which are copies of this one, in place of threads. Processes are
+            faster (see `blindspots.parallel`).
+        report: A function that is called after each batch with a message and its values, like a logger's
+            `info`.
+    Returns:
+        The adversarial images and the measurements of them, for b images.
+    Raises:
+        ValueError: If no attack can be made on the input.
     """
     options = _options(method)
     model, bounds = as_module(model), as_numbers(bounds)
@@ -127,7 +151,8 @@ def minimum_distortion(
         return _result(problem, images, lambda rest, rows: _search(rest, options))
 
     def nearest(part: slice) -> Adversarial:
-        pairs = allowed[part].nonzero().split(parts.size)  # of an image and a class that it may become
+        # Each pair is an image and one of its allowed targets.
+        pairs = allowed[part].nonzero().split(parts.size)
         every = [attacked(images[part][some[:, 0]], some[:, 1]) for some in pairs]
         return _nearest_of(_joined(every), allowed[part])
 
@@ -153,10 +178,27 @@ def refine(
     processes: bool = False,
     report: Report = no_report,
 ) -> Adversarial:
-    """From (b, ...) adversarial images of any origin on to the local minima of the distortion that they lead to.
+    """Move adversarial images of any origin to local minima of the distortion.
 
-    An image that the model does not classify as its target stays the original, without success. No image ends further away.
-    For the rest see `minimum_distortion`.
+    No image ends further from its original than it began.
+
+    Args:
+        model: As for `minimum_distortion`.
+        images: The original images, (b, ...), float32 or float64, within the bounds.
+        adversarial: The adversarial images to start from, (b, ...), of the same dtype and within the bounds.
+        targets: The target classes, (b,), integers.
+        method: "sqp", or an `SQP` object with the options.
+        bounds: As for `minimum_distortion`.
+        margin: As for `minimum_distortion`.
+        batch: As for `minimum_distortion`.
+        threads: As for `minimum_distortion`.
+        processes: As for `minimum_distortion`.
+        report: As for `minimum_distortion`.
+    Returns:
+        The refined images and the measurements of them. An image that the model does not classify as its
+        target is replaced by the original, without success.
+    Raises:
+        ValueError: If the method is not SQP, or if no attack can be made on the input.
     """
     options = _options(method)
     if not isinstance(options, SQP):
@@ -200,14 +242,14 @@ def _options(method: str | SQP | LBFGS) -> SQP | LBFGS:
 
 
 def _vectors(options: SQP | LBFGS, classes: int) -> int:
-    """Vectors of an image's size that a method works with for each image."""
+    """The number of arrays of an image's size that a method keeps for each image."""
     if isinstance(options, LBFGS):
-        of_method = 2 * (
-            2 * options.history + 1
-        )  # pairs and a step, and once more while images are taken out
+        # L-BFGS keeps its pairs and a step. Finished images are removed by a copy, which doubles that.
+        of_method = 2 * (2 * options.history + 1)
     else:
         competitors = min(options.competitors_after(options.max_rounds - 1), classes - 1)
-        of_method = 3 * competitors  # their gradients, with what a projection makes of them
+        # These are the competitors' gradients and the intermediate arrays of a projection.
+        of_method = 3 * competitors
     return max(_VECTORS, 15 + of_method)
 
 
@@ -216,7 +258,7 @@ def _search(problem: Problem, options: SQP | LBFGS) -> Found:
 
 
 def _chosen(model, images, policy, labels, classes, seed, batch) -> tuple[Tensor | None, Tensor | None]:
-    """The targets that a policy chooses (b,), or for "nearest" all the classes that it may choose from, (b, k)."""
+    """The targets that a policy chooses, (b,), or for "nearest" a mask of the allowed classes, (b, k)."""
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed is {seed!r}: give a whole number of 64 bits")
     if policy not in POLICIES:
@@ -236,7 +278,7 @@ def _chosen(model, images, policy, labels, classes, seed, batch) -> tuple[Tensor
 
 
 class _Parts(NamedTuple):
-    """How many images are worked on together, and by how many threads side by side."""
+    """The number of images in a batch, and the number of threads that process batches at the same time."""
 
     size: int
     threads: int
@@ -245,9 +287,13 @@ class _Parts(NamedTuple):
     def of(
         cls, model: nn.Module, images: Tensor, batch: int | None, threads: int, vectors: int = _VECTORS
     ) -> "_Parts":
-        """The size, if it is not given, is as many as half of the free memory holds, and on a CPU no more than is fastest; a
-        power of two, so that the parting, which changes the rounding, hardly depends on what else is running. It never
-        depends on the threads, of which there are so many that their parts fit."""
+        """Choose the batch size, if none is given, and the number of threads.
+
+        The batch fits into half of the free memory. On a CPU it is no larger than the fastest size. The size
+        changes the rounding. It is a power of two, so that it hardly depends on other running programs. It
+        never depends on the threads. Their number is limited so that their batches fit into half of the free
+        memory.
+        """
         an_image = _bytes_in_work(model, images, vectors)
         free = (
             torch.cuda.mem_get_info(images.device)[0] if images.is_cuda else psutil.virtual_memory().available
@@ -280,7 +326,16 @@ def _joined(parts: list[Adversarial]) -> Adversarial:
 def _result(
     problem: Problem, original: Tensor, search: Callable[[Problem, Tensor], Found], todo: Tensor | None = None
 ) -> Adversarial:
-    """What `search` finds for the originals (b, ...) that are not of their target's class before, if to do, (b,) bool."""
+    """Run a search on the images that do not have their target's class yet, and measure the outcome.
+
+    Args:
+        problem: The problem of b images.
+        original: The original images, (b, ...).
+        search: A function of a subset of the problem and of its rows (r,) in the whole.
+        todo: Which images to search for, (b,), bool. By default all.
+    Returns:
+        The result for all b images.
+    """
     already = problem.leads(problem.x, problem.rows).amin(1) > 0
     points, unknown = problem.x.clone(), torch.full_like(problem.x[:, 0], torch.nan)
     c, residual = unknown.clone(), unknown.clone()
@@ -298,7 +353,7 @@ def _result(
         problem.gradient_evaluations[rows] += rest.gradient_evaluations
         if len(failed := rows[~found.reached]):
             _, gradients = problem.smallest_lead(problem.x[failed], failed)
-            # As of a model that rounds, whose units are all off or saturated, or that takes a root at 0.
+            # This happens if the model rounds, takes a root at 0, or has only inactive or saturated units.
             flat[failed] = ~gradients.any(1) | ~gradients.isfinite().all(1)
 
     moved = (points != problem.x).view(-1, *problem.shape)
@@ -318,7 +373,14 @@ def _result(
 
 
 def _nearest_of(every: Adversarial, allowed: Tensor) -> Adversarial:
-    """Of the results for all allowed pairs of (b, k), each image's nearest; the evaluations are those of all of them."""
+    """Select each image's nearest result among its allowed classes.
+
+    Args:
+        every: The results of all allowed pairs, in the order of the mask's true elements.
+        allowed: The classes that each image may become, (b, k), bool.
+    Returns:
+        The result for b images, with the gradient evaluations of all their pairs.
+    """
     size = every.distortion.nan_to_num(torch.inf)
     sizes = size.new_full(allowed.shape, torch.inf).masked_scatter(allowed, size)
     first = allowed & (sizes == sizes.amin(1, keepdim=True))
@@ -330,7 +392,7 @@ def _nearest_of(every: Adversarial, allowed: Tensor) -> Adversarial:
 
 
 def _bytes_in_work(model: nn.Module, images: Tensor, vectors: int = _VECTORS) -> int:
-    """What an image in work takes of memory, with what the network keeps for its gradient."""
+    """The memory in bytes that one image needs, with the activations that a gradient needs."""
     kept = []
     own = {parameter.data_ptr() for parameter in model.parameters()}
     with (

@@ -1,7 +1,8 @@
-"""The exact D(x, l) of a linear softmax classifier, where it is a small convex problem: to test attacks against.
+"""The exact D(x, l) of a linear softmax classifier, as a reference for testing attacks.
 
-The network calls x + r the class l when every margin (w_l - w_j)·(x + r) + b_l - b_j is at least 0: k - 1 linear
-inequalities and the box (Section 4.1 with f linear).
+The network classifies x + r as l when every margin (w_l - w_j)·(x + r) + b_l - b_j is at least 0. For a
+linear f, the problem of Section 4.1 therefore has k - 1 linear inequalities and the box. It is a small convex
+problem.
 """
 
 from typing import NamedTuple
@@ -15,10 +16,18 @@ from blindspots.solvers.projection import project
 
 
 class Exact(NamedTuple):
-    """images (b, ...) float64; success (b,) bool, false where no image in the box is of the target's class; distortion (b,)
-    root mean square, NaN without success; gap (b,), by how much the distortion could at most be smaller; targets (b,).
+    """The exact minima for b images.
 
-    That no image is of the class is proved by the dual but where it is a matter of rounding."""
+    Where there is no success, the dual proves it, except for cases that depend on rounding.
+
+    Attributes:
+        images: The nearest images, (b, ...), float64. An image is the original without success.
+        success: Whether the box contains an image where the target leads by the margin, (b,), bool.
+        distortion: The root mean square of r, (b,), in the units of the pixels. NaN without success.
+        gap: The duality gap, (b,), in the units of the distortion. It is the most by which the true minimum
+            can be smaller. NaN without success.
+        targets: The target classes, (b,), integers.
+    """
 
     images: Tensor
     success: Tensor
@@ -37,13 +46,22 @@ def exact_linear(
     margin: float = 0.0,
     batch: int = 1000,
 ) -> Exact:
-    """The nearest images that a linear classifier calls `targets`, or, without targets, anything but what it says now.
+    """Find the nearest images that a linear classifier assigns to the targets.
 
-    model:           one linear layer on the flattened pixels, as the paper's softmax networks.
-    images, targets: (b, ...) within the bounds; (b,) class labels.
-    margin:          logits by which the target has to lead.
+    This is the exact D(x, l) (Section 4.1).
 
-    Raises ValueError if the model is not one linear layer, and for input that no attack can be made on.
+    Args:
+        model: One linear layer on the flattened pixels, like the paper's softmax networks.
+        images: The original images, (b, ...), within the bounds.
+        targets: The target classes, (b,), integers. Without them, the result is the nearest image of any
+            class other than the predicted one.
+        bounds: The smallest and the largest pixel value, which define the box.
+        margin: The lead in logits that the target needs over all other classes.
+        batch: The number of images that are processed at the same time.
+    Returns:
+        The exact minima for b images.
+    Raises:
+        ValueError: If the model is not one linear layer, or if no attack can be made on the input.
     """
     bounds = as_numbers(bounds)
     images = without_rounding(images, bounds)

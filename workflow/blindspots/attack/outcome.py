@@ -1,4 +1,4 @@
-"""What an attack came to, measured on its images alone."""
+"""The success and the distortion of an attack, measured on its images alone."""
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,18 @@ def outcome(
     targets: Tensor,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[Tensor, Tensor]:
-    """What an attack came to, measured on its (n, ...) images alone.
+    """Measure the success and the distortion of an attack on its images alone.
 
-    Success (n,) bool: the network calls the image the target, with finite logits, and no pixel is out of bounds. Distortion
-    (n,), NaN without success.
+    Args:
+        network: The network, which returns logits (n, k).
+        originals: The original images, (n, ...).
+        adversarial: The adversarial images, (n, ...).
+        targets: The target classes, (n,), integers.
+        bounds: The smallest and the largest pixel value.
+    Returns:
+        The success, (n,), bool, and the distortion, (n,). A success has finite logits, the target as the
+        predicted class and no pixel outside the bounds. The distortion is the root mean square (Section 4.2),
+        in the units of the pixels. It is NaN without success.
     """
     inside = ((adversarial >= bounds[0]) & (adversarial <= bounds[1])).flatten(1).all(dim=1)
     said = logits(network, adversarial)

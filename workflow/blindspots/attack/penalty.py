@@ -1,12 +1,12 @@
-"""The paper's procedure for D(x, l) (Section 4.1): penalised, box-constrained L-BFGS, and a line search over c.
+"""The paper's procedure for D(x, l) (Section 4.1): box-constrained L-BFGS and a line search over c.
 
-For a penalty weight c, L-BFGS minimises c|r| + loss(x + r, l) over x + r in the box; a line search over c looks for the
-smallest distortion that succeeds. (The paper prints 'minimum c': c weighs |r|, so a larger c gives a smaller distortion,
-and what is looked for is the largest c that still succeeds.)
+For a penalty weight c, L-BFGS minimises c|r| + loss(x + r, l) over x + r in the box. A line search over c
+finds the smallest distortion that succeeds. The paper prints 'minimum c', but c weighs |r|, so that a larger
+c gives a smaller distortion. The search therefore finds the largest c that still succeeds.
 
-Every image goes through its own line search. Some hundred are in work at a time, and as one is done the next takes its
-place. The minimisation for a new c starts at the best point so far, whose loss and gradient are known, with the curvature
-that was found for the c before.
+Every image has its own line search. A few hundred images are processed at a time. When one is finished, the
+next takes its place. The minimisation for a new c starts at the best point so far, whose loss and gradient
+are known. It uses the curvature that was found for the previous c.
 """
 
 import math
@@ -20,24 +20,42 @@ from blindspots.attack.problem import Found, Loss, Problem
 from blindspots.solvers.box_lbfgs import DROP_BELOW, Evaluation, Minimisation, binding
 from blindspots.solvers.reproducible_sums import AS_THEY_ARE, SINGLE, Sums
 
-IN_WORK = 256  # images at a time on a CPU: more leave its cache, fewer do not outweigh what an operation costs by itself
-_FIRST_C = 0.4  # of the loss's slope: from much more, more c have to be tried
+# Images at a time on a CPU. More exceed its cache. With fewer, the fixed cost of each operation dominates.
+IN_WORK = 256
+# This is relative to the loss's slope. A much larger first c needs more values of c.
+_FIRST_C = 0.4
 
 
 @dataclass(frozen=True)
 class LBFGS:
-    """Options of the paper's procedure.
+    """Options of the paper's procedure (Section 4.1).
 
-    norm:           the penalty on r: "l2" for the paper's c‖r‖₂, "squared_l2" for c‖r‖₂².
-    c_tolerance:    the search over c ends when the largest c that succeeds and the smallest that fails differ by at most
-                    this fraction, or after `max_searches` values of c; until both exist, c moves by `c_growth`, its
-                    square, its cube, and so on.
-    tolerance, min_decrease, window, max_evaluations, history: of the minimisation at each c (see `lbfgs.Minimisation`).
-    looseness:      tolerance and min_decrease are as many times larger as c is known less than to c_tolerance when a
-                    minimisation begins, but at most this many times: at first it is only asked whether c succeeds. The
-                    nearest success may be of such a minimisation, which has then converged by its own tolerance.
-    rounded:        to single precision, every sum and what the network says: of a network and images in double precision
-                    the examples are then the same on every device. In single precision it does nothing.
+    While c is known only roughly, a minimisation only has to show whether this c succeeds. `looseness`
+    therefore enlarges its tolerance and min_decrease. The factor is the width of the bracket around c when
+    the minimisation begins, relative to c_tolerance, and at most `looseness`. The nearest success may come
+    from such a minimisation, which has then converged by its own tolerance.
+
+    Attributes:
+        norm: The penalty on r, "l2" for the paper's c‖r‖₂ or "squared_l2" for c‖r‖₂².
+        c_tolerance: The search over c ends when the largest c that succeeds and the smallest c that fails
+            differ by at most this fraction.
+        c_growth: The factor by which c changes at first. Until both a success and a failure exist, c changes
+            by this factor, its square, its cube and so on.
+        max_searches: The number of values of c after which the search ends at the latest.
+        tolerance: The tolerance of the minimisation at each c, relative to the norm of the penalty's gradient
+            (see `box_lbfgs.Minimisation.end`).
+        min_decrease: The smallest decrease of the objective within a window, relative to the penalty (see
+            `box_lbfgs.Minimisation.end`).
+        window: The number of evaluations after which the decrease is checked (see
+            `box_lbfgs.Minimisation.end`).
+        looseness: The largest factor on tolerance and min_decrease, at least 1.
+        max_evaluations: The largest number of evaluations in the minimisation at each c.
+        history: The number of passes that L-BFGS remembers (see `box_lbfgs.Minimisation`).
+        rounded: Whether to round every sum and the network's outputs to single precision. For a network and
+            images in double precision, the examples are then the same on every device. In single precision it
+            has no effect.
+    Raises:
+        ValueError: If an option is out of its range.
     """
 
     norm: str = "l2"
@@ -68,14 +86,23 @@ class LBFGS:
 
 
 def search(problem: Problem, options: LBFGS) -> Found:
-    """The line search over c, for every image: move c until it is bracketed, then close in on where it fails."""
+    """Run the line search over c for every image (Section 4.1).
+
+    The search moves c until it is between a success and a failure. It then narrows this bracket.
+
+    Args:
+        problem: The problem of b images. Its counts of gradient evaluations are updated.
+        options: The options of the procedure.
+    Returns:
+        The nearest successes for b images.
+    """
     penalty = _Penalty(
         options.norm == "l2", problem.lower, problem.upper, SINGLE if options.rounded else AS_THEY_ARE
     )
     in_work = len(problem.x) if problem.x.is_cuda else min(IN_WORK, len(problem.x))
     best = _Best.at_the_images(problem, penalty, in_work)
     slope = _positive(penalty.sums.norm(best.loss.gradients))
-    reach = _positive(best.loss.values) / slope  # how far away the loss would be zero if it went on like this
+    reach = _positive(best.loss.values) / slope  # At this distance a linear loss would be zero.
     bracket = _Bracket(_FIRST_C * slope if penalty.l2 else slope / (4 * reach), options)
 
     rows, following = problem.rows[:in_work].clone(), in_work
@@ -86,10 +113,12 @@ def search(problem: Problem, options: LBFGS) -> Found:
     work.begin(going.nonzero().squeeze(1), origin, at, (reach / slope)[rows], forget=going)
     while True:
         work.turn()
-        work.advance(lambda points: penalty.of(problem.loss(points, rows), points, points - origin, c))  # noqa: B023
-        problem.gradient_evaluations[rows[~going]] -= (
-            1  # places that have no image any more are computed, but cost none
+        work.advance(
+            # This function is called only before the variables that it uses change.
+            lambda points: penalty.of(problem.loss(points, rows), points, points - origin, c)  # noqa: B023
         )
+        # Places without an image are still computed, but they are not counted.
+        problem.gradient_evaluations[rows[~going]] -= 1
         slack = bracket.slack(rows)
         end = work.end(
             options.tolerance * slack, options.min_decrease * slack, options.window, options.max_evaluations
@@ -125,14 +154,25 @@ def search(problem: Problem, options: LBFGS) -> Found:
 
 
 class _Penalty:
-    """c|r| and what it makes of the loss."""
+    """The penalty c|r| and its sum with the loss."""
 
     def __init__(self, l2: bool, lower: float, upper: float, sums: Sums):
         self.l2, self._lower, self._upper, self.sums = l2, lower, upper, sums
 
     def of(self, loss: Loss, points: Tensor, r: Tensor, c: Tensor) -> Evaluation:
-        """c|r| + loss at (r, n) points x + r, and its gradient, in place of the loss's; it is measured by c|r| and the norm
-        of that one's gradient."""
+        """Evaluate c|r| + loss and its gradient.
+
+        The gradient overwrites that of the loss. The scales of the evaluation are c|r| and the norm of its
+        gradient.
+
+        Args:
+            loss: The loss at r points, with its gradients (r, n).
+            points: The points x + r, (r, n).
+            r: The perturbations, (r, n).
+            c: The penalty weights, (r,).
+        Returns:
+            The penalised objective at the points.
+        """
         loss = Loss(
             self.sums.rounded(loss.values), self.sums.round_(loss.gradients), self.sums.rounded(loss.leads)
         )
@@ -149,25 +189,37 @@ class _Penalty:
         )
 
     def loss(self, at: Evaluation, r: Tensor, c: Tensor) -> Loss:
-        """What of an evaluation at r (r, n) other than 0 is the loss."""
+        """The loss in an evaluation of the penalised objective at r (r, n), which is not 0."""
         pull = self._pull(self.sums.norm(r), c)
         return Loss(
             *map(self.sums.rounded, (at.value - at.value_scale, at.gradient - pull[:, None] * r, at.aside))
         )
 
     def _pull(self, size: Tensor, c: Tensor) -> Tensor:
-        """What r is multiplied by in the gradient, which is 0 at the kink."""
+        """The factor of r in the penalty's gradient, (r,), which is 0 at the kink r = 0."""
         return torch.where(size == 0, 0, c / size) if self.l2 else 2 * c
 
     def _smallest_subgradient(self, points: Tensor, gradient: Tensor, c: Tensor) -> Tensor:
-        """At r = 0, where ‖r‖₂ has a kink: the loss's gradient shortened by c, or 0 where r = 0 is the minimum."""
+        """The gradient at r = 0, where ‖r‖₂ has a kink, (r, n).
+
+        It is the loss's gradient shortened by c, or 0 where r = 0 is the minimum.
+        """
         size = self.sums.norm(gradient * ~binding(points, gradient, self._lower, self._upper))
         return gradient * (1 - c / _positive(size)).clamp_min(0)[:, None]
 
 
 class _Best(NamedTuple):
-    """Each image's nearest success, or at first the image itself: its points (b, n), the loss there, its distance (b,), and
-    what `Found` has of it."""
+    """Each image's nearest success, or the image itself until there is one.
+
+    Attributes:
+        points: The points, (b, n).
+        loss: The loss at the points.
+        distance: The distance ‖r‖₂ of each success, (b,). Infinite without success.
+        reached: Whether there is a success, (b,), bool.
+        c: The penalty weight of the success, (b,). NaN without success.
+        residual: The residual of the success, (b,). NaN without success.
+        status: How the minimisation of the success ended, (b,).
+    """
 
     points: Tensor
     loss: Loss
@@ -179,6 +231,7 @@ class _Best(NamedTuple):
 
     @classmethod
     def at_the_images(cls, problem: Problem, penalty: _Penalty, at_once: int) -> "_Best":
+        """Evaluate the loss at the images, a number of them at once, before any success."""
         parts = [problem.loss(problem.x[rows], rows) for rows in problem.rows.split(at_once)]
         loss = Loss(*(penalty.sums.rounded(torch.cat(values)) for values in zip(*parts, strict=True)))
         unknown = torch.full_like(loss.values, torch.nan)
@@ -193,7 +246,7 @@ class _Best(NamedTuple):
         )
 
     def take_in(self, penalty, rows, ended, succeeds, work, end, origin, c) -> None:
-        """Where minimisations have ended with a success nearer than before."""
+        """Record the minimisations that have ended with a nearer success than before."""
         r = work.x.index_select(0, ended) - origin.index_select(0, ended)
         far = penalty.sums.norm(r)
         nearer = succeeds & (far < self.distance[rows[ended]])
@@ -211,10 +264,12 @@ class _Best(NamedTuple):
 
 
 class _Bracket:
-    """For each image the largest log c that succeeded, the smallest that failed, the leads there, and the c to try next.
+    """The bracket around each image's c, and the next c to try.
 
-    Between the two the lead is interpolated, which is quicker than halving as it falls smoothly; what is tried lies a
-    little to one side of where it would be zero, so that a good guess closes the bracket from both sides in two tries.
+    The bracket consists of the largest log c that succeeded, the smallest log c that failed, and the leads
+    there. Between the two the lead is interpolated. This is faster than halving, because the lead falls
+    smoothly. The next c lies a little to one side of the interpolated zero. A good guess then closes the
+    bracket from both sides in two tries.
     """
 
     def __init__(self, c: Tensor, options: LBFGS):
@@ -226,16 +281,20 @@ class _Bracket:
 
     @property
     def c(self) -> Tensor:
+        """The penalty weights to try next, (b,)."""
         return self.log_c.exp()
 
     def slack(self, rows: Tensor) -> Tensor:
-        """How many times larger the tolerances of a minimisation may be, (r,): as many as c is known less than it has to be,
-        as it is only asked whether c succeeds."""
+        """The factor by which the tolerances of a minimisation may be larger, (r,).
+
+        It is the width of the bracket relative to c_tolerance, at least 1 and at most the looseness. A rough
+        minimisation is enough to show whether c succeeds.
+        """
         width = (self._high[rows] - self._low[rows]) / self._tolerance
         return width.clamp(1, self._looseness)
 
     def narrowed(self, rows: Tensor, lead: Tensor) -> Tensor:
-        """Take in the leads at c, choose the next c, and say which of the rows go on: (r,) bool."""
+        """Record the leads at c and choose the next c. Return which rows continue, (r,), bool."""
         self._tries[rows] += 1
         tries, tried, low, high = (part[rows] for part in (self._tries, self.log_c, self._low, self._high))
         width, succeeds = high - low, lead >= 0

@@ -1,7 +1,9 @@
-"""The problem D(x, l) (Section 4.1): minimise ‖r‖ subject to f(x + r) = l and x + r in the box, for a batch of images.
+"""The minimisation problem of D(x, l) for a batch of images (Section 4.1).
 
-f(x + r) = l where the target's logit leads all others. Images are points here, rows of n pixels (b, n), whose box is from 0
-to 1 whatever the images' own is, so that no tolerance depends on the scale of the pixels.
+The problem is to minimise ‖r‖ subject to f(x + r) = l and x + r in the box. The constraint f(x + r) = l holds
+where the target's logit is larger than all others. Here an image is a point, a row of n pixels in an array
+(b, n). The box of the points is from 0 to 1, whatever the box of the images is. Therefore no tolerance
+depends on the scale of the pixels.
 """
 
 from copy import copy
@@ -13,25 +15,45 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 _ROUNDINGS = 16
-_OUT_OF_THE_QUESTION = 1e3  # logits below the largest one
-_LARGEST_SLACK = 4e-3  # logits
+# Classes whose logits are this far below the largest one do not count for the rounding.
+_OUT_OF_THE_QUESTION = 1e3
+_LARGEST_SLACK = 4e-3  # In logits.
 
 
 class Linearised(NamedTuple):
-    """The target's leads over its p nearest competitors: their values (r, p), those classes (r, p), gradients (r, p, n)."""
+    """The target's leads over its p nearest competitors, linearised at r points.
+
+    Attributes:
+        leads: The leads, (r, p), in logits.
+        classes: The classes of the competitors, (r, p), integers.
+        gradients: The gradients of the leads with respect to the points, (r, p, n).
+    """
 
     leads: Tensor
     classes: Tensor
     gradients: Tensor
 
     def offsets(self, points: Tensor) -> Tensor:
-        """b of gradients @ u ≥ b, which says that the linearised leads are at least 0: (r, p)."""
+        """The offsets b of the inequalities gradients @ u ≥ b.
+
+        A point u satisfies them where the linearised leads are at least 0.
+
+        Args:
+            points: The points of the linearisation, (r, n).
+        Returns:
+            The offsets, (r, p).
+        """
         return (self.gradients @ points[:, :, None])[:, :, 0] - self.leads
 
 
 class Loss(NamedTuple):
-    """loss(x + r, l), the cross-entropy towards the target, at r points: values (r,), gradients (r, n), and the target's
-    lead over its nearest competitor there, (r,)."""
+    """The loss(x + r, l) of Section 4.1 at r points, which is the cross-entropy with the target class.
+
+    Attributes:
+        values: The losses, (r,).
+        gradients: The gradients of the losses with respect to the points, (r, n).
+        leads: The target's leads over its nearest competitor, (r,), in logits.
+    """
 
     values: Tensor
     gradients: Tensor
@@ -39,8 +61,15 @@ class Loss(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a method found for b images: points (b, n); reached (b,) bool, they are of the target's class; c (b,), the
-    penalty weight, NaN where the method has none; residual (b,), 0 at a minimum; status (b,)."""
+    """The result of a method for b images.
+
+    Attributes:
+        points: The points, (b, n).
+        reached: Whether they have the target class, (b,), bool.
+        c: The penalty weight, (b,). NaN where the method has none.
+        residual: The distance from optimality, (b,), which is 0 at a minimum.
+        status: How the search ended, (b,), as keys of `core.STATUS`.
+    """
 
     points: Tensor
     reached: Tensor
@@ -50,11 +79,31 @@ class Found(NamedTuple):
 
 
 class Problem:
-    """D(x, l) for (b, ...) images; counts the gradients that each has cost.
+    """The problem D(x, l) for b images (Section 4.1).
 
-    bounds: the images' box; where one of them is infinite, points are the pixels as they are.
-    margin: logits by which the target has to lead, so that rounding, which differs between batch sizes and devices, does
-    not undo a success; for each image (b,) what its logits' rounding may come to is added.
+    It counts the gradients that each image needs.
+
+    Args:
+        model: A module that returns logits (b, k).
+        images: The original images, (b, ...).
+        targets: The target classes, (b,), integers.
+        bounds: The box of the images. If a bound is infinite, the points are the pixels without scaling.
+        margin: The lead in logits that the target needs. Because of it, rounding does not undo a success on
+            another device or with another batch size. For each image, an estimate of the rounding of its
+            logits is added.
+    Attributes:
+        model: The module.
+        targets: The target classes, (b,), integers.
+        bounds: The box of the images.
+        shape: The shape of one image.
+        origin: The pixel value that becomes 0 in the points.
+        width: The number of pixel units that become 1 in the points.
+        lower: The lower bound of the points.
+        upper: The upper bound of the points.
+        x: The original images as points, (b, n).
+        rows: The row numbers of the images, (b,).
+        gradient_evaluations: The number of gradients that each image has needed, (b,).
+        margin: The lead that each image's target needs, (b,), in logits.
     """
 
     def __init__(
@@ -77,7 +126,13 @@ class Problem:
         self._slack = min(margin, _LARGEST_SLACK) + rounding
 
     def subset(self, rows: Tensor) -> "Problem":
-        """The problems `rows` alone, with a count of their own."""
+        """The problem of some of the images.
+
+        Args:
+            rows: The row numbers of the images, (r,).
+        Returns:
+            The problem of r images, with its own counts of gradient evaluations.
+        """
         part = copy(self)
         part.x, part.targets = self.x[rows], self.targets[rows]
         part.margin, part._slack = self.margin[rows], self._slack[rows]
@@ -86,36 +141,64 @@ class Problem:
         return part
 
     def points(self, images: Tensor) -> Tensor:
-        """(r, ...) images as points (r, n)."""
+        """Convert images (r, ...) to points (r, n)."""
         flat = images.flatten(1)
         return (
             flat if self.width == 1 and self.origin == 0 else ((flat - self.origin) / self.width).clamp(0, 1)
         )
 
     def images(self, points: Tensor) -> Tensor:
-        """(r, n) points as images (r, ...), which by rounding may lie a little outside of their box."""
+        """Convert points (r, n) to images (r, ...), which may lie slightly outside their box by rounding."""
         if self.width != 1 or self.origin != 0:
             points = points * self.width + self.origin
         return points.view(-1, *self.shape)
 
     def beyond(self, times: int) -> Tensor:
-        """The lead that a step aims at, as its linearisation may be wrong: for a small margin that many times it, (b,)."""
+        """The lead that a step aims at, because its linearisation may be wrong.
+
+        Args:
+            times: The factor on the margin. Of a margin above 4e-3 logits, only 4e-3 logits are multiplied.
+        Returns:
+            The leads, (b,), in logits.
+        """
         return self.margin - self._slack + times * self._slack
 
     def logits(self, points: Tensor) -> Tensor:
-        """f at (r, n) points: (r, k)."""
+        """The network's logits (r, k) at points (r, n)."""
         return self.model(self.images(points))
 
     def leads(self, points: Tensor, rows: Tensor) -> Tensor:
-        """The target's lead over each class at (r, n) points of the problems `rows`: (r, k), infinite over itself."""
+        """The target's lead over each class.
+
+        Args:
+            points: The points, (r, n).
+            rows: The row numbers of their images, (r,).
+        Returns:
+            The leads, (r, k), in logits. The lead over the target itself is infinite.
+        """
         return _leads(self.logits(points), self.targets[rows])
 
     def holds(self, points: Tensor, rows: Tensor) -> Tensor:
-        """Which points are of their target's class, by the margin: (r,) bool."""
+        """Whether points have their target's class.
+
+        Args:
+            points: The points, (r, n).
+            rows: The row numbers of their images, (r,).
+        Returns:
+            Whether the target leads by at least the margin, (r,), bool.
+        """
         return self.leads(points, rows).amin(1) >= self.margin[rows]
 
     def linearised(self, points: Tensor, rows: Tensor, competitors: int) -> Linearised:
-        """The smallest leads at (r, n) points, linearised there. Each costs a gradient."""
+        """Linearise the smallest leads, each of which costs a gradient.
+
+        Args:
+            points: The points, (r, n).
+            rows: The row numbers of their images, (r,).
+            competitors: The number of leads, at most k - 1.
+        Returns:
+            The leads with their gradients, in ascending order.
+        """
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             leads = self.leads(points, rows)
@@ -127,8 +210,18 @@ class Problem:
         return Linearised(smallest.detach(), classes, torch.stack(gradients, dim=1))
 
     def smallest_lead(self, points: Tensor, rows: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The smallest lead at (r, n) points, (r,), and its gradients (r, n); or a smooth function below it, over all
-        competitors: -t log Σ exp(-lead / t), where t is the smoothing, in logits."""
+        """The smallest lead and its gradient.
+
+        With smoothing t, it is replaced by a smooth function below it, -t log Σ exp(-lead / t). The sum is
+        over all competitors.
+
+        Args:
+            points: The points, (r, n).
+            rows: The row numbers of their images, (r,).
+            smoothing: The smoothing t, in logits. 0 means no smoothing.
+        Returns:
+            The smallest leads, (r,), in logits, and their gradients, (r, n).
+        """
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             leads = self.leads(points, rows)
@@ -138,7 +231,14 @@ class Problem:
         return smallest.detach(), gradients
 
     def loss(self, points: Tensor, rows: Tensor) -> Loss:
-        """The loss at (r, n) points of the problems `rows`."""
+        """The loss and its gradient.
+
+        Args:
+            points: The points, (r, n).
+            rows: The row numbers of their images, (r,).
+        Returns:
+            The loss at the points.
+        """
         targets = self.targets[rows]
         with torch.enable_grad():
             points = points.detach().requires_grad_()
@@ -149,13 +249,22 @@ class Problem:
         return Loss(losses.detach(), gradients, _leads(logits.detach(), targets).amin(1))
 
     def distance(self, points: Tensor, rows: Tensor) -> Tensor:
-        """‖r‖₂ of (r, n) points x + r: (r,)."""
+        """The distance ‖r‖₂ of points x + r from their x.
+
+        Args:
+            points: The points, (r, n).
+            rows: The row numbers of their images, (r,).
+        Returns:
+            The distances, (r,).
+        """
         return (points - self.x[rows]).norm(dim=1)
 
 
 def _gradient(values: Tensor, points: Tensor, retain_graph: bool = False) -> Tensor:
-    """Of each of (r,) values with respect to its point, (r, n), in memory of its own: where it is one number for all pixels,
-    autograd may give that number alone."""
+    """The gradient of each value (r,) with respect to its point, (r, n), in its own memory.
+
+    Where a gradient is the same number for all pixels, autograd may return an expanded view of that number.
+    """
     (gradients,) = torch.autograd.grad(values.sum(), points, retain_graph=retain_graph)
     return gradients.contiguous()
 

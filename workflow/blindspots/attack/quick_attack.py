@@ -1,4 +1,7 @@
-"""Near examples of another class by a few gradients: for training, which needs many and not the very nearest ones."""
+"""A quick attack by a few gradients, for adversarial training.
+
+Training needs many adversarial examples, but not the nearest ones.
+"""
 
 from collections.abc import Sequence
 
@@ -10,20 +13,30 @@ from blindspots.networks.fully_connected import Layer, backward, forward
 from blindspots.solvers.row_operations import where
 
 _STEPS = 4
-_MARGIN = 4e-3  # logits that an example leads by, at least;
-_AIM = 10 * _MARGIN  # a step aims farther, to fall short less often
+# The smallest lead of an example, in logits.
+_MARGIN = 4e-3
+# A step aims at a larger lead, so that it falls short less often.
+_AIM = 10 * _MARGIN
 
 
 @torch.no_grad()
 def near_examples(
     layers: Sequence[Layer], x: Tensor, targets: Tensor, bounds: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Points (b, n) of the targets' classes (b,) near x, (b, n), within their bounds; and where any was found, (b,).
+    """Find points of the target classes near x.
 
-    layers: of the classes' logits of such points, none of whose targets are the classes of x. What is not found is x.
+    The method is that of `sqp.explore` without noise and momentum. A step goes a share of the way back to x.
+    It then goes to where the linearised lead of the target over its nearest competitor is just positive. The
+    example is the nearest point of the target class on this path.
 
-    It is `sqp.explore` without noise or momentum: a step goes a share of the way back to x, and then to where the target's
-    lead over its nearest competitor, linearised, is just positive. The nearest point on this path is the example.
+    Args:
+        layers: The layers of the network, which takes such points and returns the logits of the classes.
+        x: The original points, (b, n).
+        targets: The target classes, (b,), integers. No target is the class of its x.
+        bounds: The smallest and the largest value of a variable.
+    Returns:
+        The examples, (b, n), within the bounds, and whether one was found, (b,), bool. Where none was found,
+        the point is x.
     """
     points, nearest, distance = x, x, torch.full_like(x[:, 0], torch.inf)
     passes, logits = forward(layers, {0: x.t()})
@@ -43,7 +56,14 @@ def near_examples(
 
 
 def _smallest_lead(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The lead (b,) of the targets' logits over the largest of the others in (k, b), and its slopes by these, (k, b)."""
+    """Find the targets' leads over their nearest competitors.
+
+    Args:
+        logits: The logits, (k, b).
+        targets: The target classes, (b,), integers.
+    Returns:
+        The leads, (b,), and their gradients with respect to the logits, (k, b).
+    """
     target = targets[None]
     largest, competitor = logits.scatter(0, target, -torch.inf).max(0, keepdim=True)
     slope = torch.zeros_like(logits).scatter_(0, target, 1.0).scatter_(0, competitor, -1.0)

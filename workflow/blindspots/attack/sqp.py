@@ -1,14 +1,18 @@
-"""A local minimum of the distortion itself, under the constraint that defines it, by sequential quadratic steps.
+"""Local minima of the distortion itself, by sequential quadratic programming (SQP).
 
-The penalised problem of the paper's procedure ends a little away from min ‖r‖ subject to f(x + r) = l: what c weighs is
-the cross-entropy, not the constraint. A sequential quadratic step takes up the constraint: linearise the margins of the
-target over its nearest competitors, and project x onto what that allows within the box, exactly. (Nocedal and Wright,
-*Numerical Optimization*, 2006, Chapter 18.) Three stages use it:
+The paper's penalised problem (Section 4.1) ends a little away from min ‖r‖ subject to f(x + r) = l. It
+balances |r| against the cross-entropy, not against the constraint. A sequential quadratic step uses the
+constraint itself. It linearises the margins of the target over its nearest competitors. It then projects x
+exactly onto the points within the box that satisfy these linear inequalities. (Nocedal and Wright, *Numerical
+Optimization*, 2006, Chapter 18.)
 
-- `reach`   goes to the target's class, to the nearest point that the linearised margins allow, and on until it is there;
-- `explore` goes many small steps with a gradient averaged over noise and over the steps before: the networks' kinks make
-            many shallow local minima, out of which an exact gradient leads no way;
-- `descend` ends in a local minimum, and says how nearly it satisfies the optimality (KKT) conditions.
+The method has three stages:
+
+- `reach` finds a point of the target class. It repeats steps to the nearest point that the linearised margins
+  allow.
+- `explore` makes many small steps with a gradient averaged over noise and over the previous steps. The
+  networks' kinks cause many shallow local minima, which a search with the exact gradient cannot leave.
+- `descend` ends in a local minimum. It measures how closely the optimality (KKT) conditions are satisfied.
 """
 
 from dataclasses import dataclass
@@ -23,39 +27,50 @@ from blindspots.solvers.box_lbfgs import CONVERGED, NO_DESCENT, OUT_OF_EVALUATIO
 from blindspots.solvers.projection import project
 from blindspots.solvers.row_operations import only_inside, where
 
-_OVERSHOOT = 1.05  # of steps towards the target's class, which the curvature tends to cut short
+# This factor lengthens the steps towards the target class, which the curvature tends to make too short.
+_OVERSHOOT = 1.05
 _REACHING_ROUNDS = 10
-_ROUGH, _EXACT = 1e-2, 0.02  # tolerances of the projections, the latter relative to that of the whole
+# These are tolerances of the projections. `_EXACT` is relative to the tolerance of the whole method.
+_ROUGH, _EXACT = 1e-2, 0.02
 
-SHARE = (
-    0.6,
-    0.06,
-)  # of the way back to x that a step of the exploration goes: the first one, and the one after the last
+# A step of an exploration goes a share of the way back to x. These are the shares of the first step and of
+# the step after the last.
+SHARE = (0.6, 0.06)
 
 _LOOSE = LBFGS(norm="squared_l2", c_tolerance=0.1, tolerance=1e-2, max_evaluations=100, rounded=True)
 
 _SECANTS = 5
-_SHORT = 0.9  # of the way to where a chord crosses zero: as a rule of the class still
-_PATIENCE = 4  # rounds after which more competitors are linearised
+# A trial goes this share of the way to the zero of the chord. That point usually still has the target class.
+_SHORT = 0.9
+# After this number of rounds, more competitors are linearised.
+_PATIENCE = 4
 _LEAST_DAMPING = 1e-3
-_LARGEST_GAIN = 0.1  # times the tolerance, of the last step
+# The last step may shorten the distortion by at most this fraction of the tolerance.
+_LARGEST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
 class SQP:
     """Options of the sequential quadratic method.
 
-    exploration: steps of `explore`, a gradient each, for images where the quadratic steps do not converge.
-    noise:       how many times the distance the noise of its first step is long, which becomes less by and by.
-    smoothing:   logits over which its first step smooths the smallest lead, which becomes less by and by, down to a
-                 hundredth: where there are many classes, the nearest competitor alone leads astray. 0 for no smoothing.
-    momentum:    how much of the average of the gradients before one of its steps keeps. Deep networks, whose gradients
-                 change from point to point, need more than shallow ones.
-    competitors: how many of the other classes are linearised at first, the nearest ones; each costs a gradient a round.
-                 Images that are not done after some rounds get twice as many, and so on.
-    tolerance:   an image is done when the quadratic step is at most this fraction of its distortion, and shortens that by
-                 at most a tenth as much.
-    max_rounds:  quadratic steps, and as many again after an exploration.
+    Attributes:
+        exploration: The number of steps of `explore`, with one gradient each. Images are explored where the
+            quadratic steps do not converge.
+        noise: The length of the noise in the first step of `explore`, relative to the distance ‖r‖. It
+            decreases gradually.
+        smoothing: The scale in logits over which the first step of `explore` smooths the smallest lead. It
+            decreases gradually to a hundredth. With many classes, the nearest competitor alone misleads the
+            search. 0 means no smoothing.
+        momentum: The share of the average of the previous gradients that a step of `explore` keeps. In deep
+            networks the gradient changes from point to point. They need more momentum than shallow ones.
+        competitors: The number of other classes that are linearised at first, the nearest ones. Each costs
+            one gradient in each round. The number doubles after every few rounds for the images that are not
+            finished.
+        tolerance: An image is finished when the quadratic step is at most this fraction of its distortion.
+            The step must also shorten the distortion by at most a tenth of this fraction.
+        max_rounds: The largest number of quadratic steps. The same number is allowed after an exploration.
+    Raises:
+        ValueError: If an option is out of its range.
     """
 
     exploration: int = 100
@@ -79,21 +94,39 @@ class SQP:
             raise ValueError(f"tolerance is {self.tolerance}: it has to be larger than 0")
 
     def competitors_after(self, rounds: int) -> int:
-        """How many competitors are linearised after so many rounds."""
+        """The number of competitors that are linearised after a number of rounds."""
         return self.competitors * 2 ** (rounds // _PATIENCE)
 
 
 def nearest(problem: Problem, options: SQP) -> Found:
-    """From the images themselves: the minima that the target's class is first reached at, or that exploration finds."""
+    """Find local minima of the distortion, starting at the images themselves.
+
+    The search reaches the target class and descends from there. It explores where that does not converge.
+
+    Args:
+        problem: The problem of b images. Its counts of gradient evaluations are updated.
+        options: The options of the method.
+    Returns:
+        The minima for b images.
+    """
     points = reach(problem, options.competitors)
     return minima(problem, points, problem.holds(points, problem.rows), options)
 
 
 def minima(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> Found:
-    """Local minima from (b, n) points, of which some have reached (b,) the target's class; those end no further from x.
+    """Find local minima of the distortion, starting at given points.
 
-    Where the quadratic steps do not converge, the network has kinks there, and other minima are near: it is explored. Where
-    the class has not been reached at all, the paper's procedure looks for it in the end.
+    Where the quadratic steps do not converge, the network has kinks, and other minima are near. There the
+    search explores. If that finds no point of the target class either, the paper's procedure (Section 4.1)
+    searches for one.
+
+    Args:
+        problem: The problem of b images. Its counts of gradient evaluations are updated.
+        points: The points to start from, (b, n).
+        reached: Which points have the target class, (b,), bool. These end no further from x than they began.
+        options: The options of the method.
+    Returns:
+        The minima for b images.
     """
     found = descend(problem, points, reached, options)
     kinks = (found.status != CONVERGED) & (options.exploration > 0)
@@ -118,7 +151,14 @@ def minima(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> F
 
 
 def reach(problem: Problem, competitors: int) -> Tensor:
-    """Points (b, n) of the target's class near x, as far as a few linearised steps find them."""
+    """Find points of the target class near x by a few linearised steps.
+
+    Args:
+        problem: The problem of b images. Its counts of gradient evaluations are updated.
+        competitors: The number of nearest competitors that are linearised.
+    Returns:
+        The points, (b, n). A point may still not have the target class.
+    """
     points, rows = problem.x.clone(), problem.rows
     for _ in range(_REACHING_ROUNDS):
         rows = rows[~problem.holds(points[rows], rows)]
@@ -133,20 +173,33 @@ def reach(problem: Problem, competitors: int) -> Tensor:
 
 
 def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> tuple[Tensor, Tensor]:
-    """The nearest points (b, n) of the target's class on a path of small averaged steps, and whether they are nearer (b,)
-    than where the path began, for those that had reached the class there.
+    """Find the nearest points of the target class on a path of small averaged steps.
 
-    A step goes a share of the way back to x, and then to where the smallest lead, linearised with the average gradient,
-    is just positive. The noise at a step is the same for all images: an image's result does not depend on the others.
+    A step goes a share of the way back to x. It then goes to where the smallest lead is just positive. For
+    this, the lead is linearised with the average gradient. The noise of a step is the same for all images, so
+    that an image's result does not depend on the others.
+
+    Args:
+        problem: The problem of b images. Its counts of gradient evaluations are updated.
+        points: The points to start from, (b, n).
+        reached: Which of these points have the target class, (b,), bool.
+        options: The options of the method.
+    Returns:
+        The nearest points, (b, n), and whether each improves on its start, (b,), bool. A point improves if it
+        has the target class, and is nearer to x than a start of that class.
     """
     rows, pixels, steps = problem.rows, problem.x.shape[1], options.exploration
-    exact = not (options.noise or options.smoothing)  # the lead that a step linearises is the path's own
+    # Without noise and smoothing, the lead that a step linearises is the exact lead at its point.
+    exact = not (options.noise or options.smoothing)
     drawn = {"generator": torch.Generator("cpu").manual_seed(0), "dtype": points.dtype, "device": "cpu"}
     nearest, distance = points.clone(), torch.where(reached, problem.distance(points, rows), torch.inf)
     improved = torch.zeros_like(reached)
 
     def keep(points: Tensor, away: Tensor, lead: Tensor | None = None) -> None:
-        """Take what is of the class and nearer; a lead that is known need not be asked for, nor one that is too far."""
+        """Keep the points that have the target class and are nearer.
+
+        The network is evaluated only for nearer points whose leads are not known.
+        """
         nearer = (away < distance).nonzero().squeeze(1)
         if not len(nearer):
             return
@@ -180,27 +233,46 @@ def explore(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
 
 
 def onto_half_space(goal: Tensor, normal: Tensor, offset: Tensor, lower: float, upper: float) -> Tensor:
-    """As `project` for a single inequality, by two steps of Newton's method: near enough on a path of many points."""
+    """Project points onto one inequality within the box, approximately.
+
+    This does the same as `project` for a single inequality, by two steps of Newton's method. That is accurate
+    enough on a path of many points.
+
+    Args:
+        goal: The points to project, (b, n).
+        normal: The normals of the inequalities normal · u ≥ offset, (b, n).
+        offset: The offsets of the inequalities, (b,).
+        lower: The lower bound of every variable.
+        upper: The upper bound of every variable.
+    Returns:
+        The projected points, (b, n).
+    """
     multiplier, point = torch.zeros_like(offset), goal
-    moved, product = (
-        torch.empty_like(goal),
-        torch.empty_like(goal),
-    )  # new memory at every turn would take most of the time
+    # The loop reuses this memory. To allocate it in every pass would take most of the time.
+    moved, product = torch.empty_like(goal), torch.empty_like(goal)
     for _ in range(2):
         slope = only_inside(normal, point, lower, upper, out=product).norm(dim=1).square_()
         newton = (multiplier + (offset - torch.mul(normal, point, out=product).sum(1)) / slope).clamp_min(0)
-        multiplier = torch.where(newton.isfinite(), newton, multiplier)  # no slope: no way on
+        multiplier = torch.where(newton.isfinite(), newton, multiplier)  # Not finite if the slope is 0.
         point = torch.addcmul(goal, multiplier[:, None], normal, out=moved).clamp_(lower, upper)
     return point
 
 
 def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> Found:
-    """Quadratic steps from the (b, n) points that have reached (b,) the target's class to local minima of the distortion.
+    """Take quadratic steps to local minima of the distortion.
 
-    A step is corrected once for the curvature of the margins, and goes as far as the network still answers l. Where the
-    curvature is too large for that to lead nearer, it is damped: not x is projected, but a point on the way to it. The
-    residual is the length of the last step before its correction as a fraction of the distortion: 0 at a point that
-    satisfies the optimality conditions.
+    A step is corrected once for the curvature of the margins. It goes as far as the network still classifies
+    the point as l. Where the curvature is too large for such a step to lead nearer, the step is damped. It
+    then projects a point on the way to x instead of x itself.
+
+    Args:
+        problem: The problem of b images. Its counts of gradient evaluations are updated.
+        points: The points to start from, (b, n).
+        reached: Which of these points have the target class, (b,), bool. The others stay as they are.
+        options: The options of the method.
+    Returns:
+        The minima for b images. The residual is the length of the last step before its correction, as a
+        fraction of the distortion. It is 0 at a point that satisfies the optimality (KKT) conditions.
     """
     lower, upper = problem.lower, problem.upper
     exact = _EXACT * options.tolerance
@@ -209,9 +281,8 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
     residual, damping = torch.full_like(distance, torch.nan), torch.ones_like(distance)
     status = torch.full_like(rows, OUT_OF_EVALUATIONS)
     classes = problem.leads(points[:1], rows[:1]).shape[1]
-    multipliers = points.new_zeros(
-        len(points), classes
-    )  # of every class: the competitors of the next round may be others
+    # Every class has a multiplier, because the next round may have other competitors.
+    multipliers = points.new_zeros(len(points), classes)
 
     rows = rows[reached]
     for completed in range(options.max_rounds):
@@ -219,7 +290,8 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
             break
         here, damped = points[rows], damping[rows][:, None]
         linear = problem.linearised(here, rows, options.competitors_after(completed))
-        margin = problem.beyond(2)[rows][:, None]  # of which the linearisation may be wrong by half
+        # The linearisation may be wrong by half of this margin.
+        margin = problem.beyond(2)[rows][:, None]
         offsets = linear.offsets(here) + margin
         goal = here + damped * (problem.x[rows] - here)
         warm = multipliers[rows].gather(1, linear.classes) * damped
@@ -240,7 +312,8 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
         points[rows[nearer]], distance[rows[nearer]] = there[nearer], size[nearer]
         damping[rows] = torch.where(worthwhile, (2 * damping[rows]).clamp_max(1), damping[rows] / 4)
 
-        # Near a minimum a step gains its own square; one that gains more was cut short by another class the time before.
+        # Near a minimum, the gain of a step is the square of its length. If the gain is larger, another class
+        # cut the previous step short.
         converged = (residual[rows] <= options.tolerance) & (gain <= _LARGEST_GAIN * options.tolerance)
         stuck = damping[rows] < _LEAST_DAMPING
         status[rows] = torch.where(converged, CONVERGED, torch.where(stuck, NO_DESCENT, OUT_OF_EVALUATIONS))
@@ -249,9 +322,18 @@ def descend(problem: Problem, points: Tensor, reached: Tensor, options: SQP) -> 
 
 
 def _as_far_as_it_holds(problem: Problem, rows: Tensor, here: Tensor, lead: Tensor, there: Tensor) -> Tensor:
-    """Points (r, n) of the target's class on the ways from here, where its smallest lead is known (r,), to there.
+    """Find the last points of the target class on the lines between two sets of points.
 
-    Where `there` is not of the class, nearly the last ones that are: by the method of false position.
+    Where `there` does not have the class, the method of false position finds nearly the last point that does.
+
+    Args:
+        problem: The problem of b images.
+        rows: The images of the points, (r,).
+        here: The starts of the lines, (r, n), which have the target class.
+        lead: The smallest leads at `here`, (r,).
+        there: The ends of the lines, (r, n).
+    Returns:
+        The points, (r, n).
     """
     margin = problem.margin[rows]
     beyond = problem.leads(there, rows).amin(1) - margin
@@ -262,11 +344,11 @@ def _as_far_as_it_holds(problem: Problem, rows: Tensor, here: Tensor, lead: Tens
     low, high = torch.zeros_like(margin), torch.ones_like(margin)
     low_lead, high_lead = (lead[cut] - margin).clamp_min(0), beyond[cut]
     for _ in range(_SECANTS):
-        share = (low_lead / (low_lead - high_lead)).nan_to_num(0.5)  # where a lead is infinite, or no number
+        share = (low_lead / (low_lead - high_lead)).nan_to_num(0.5)  # A lead may be infinite or NaN.
         tried = low + (high - low) * (_SHORT * share).clamp_min(1 - _SHORT)
         found = problem.leads(start + tried[:, None] * step, rows).amin(1) - margin
         holds = found >= 0
-        # Illinois: the end that stays counts less, so that it moves the next time.
+        # This is the Illinois variant. It halves the lead at the end that stays, so that this end moves next.
         low_lead, high_lead = (
             torch.where(holds, found, low_lead / 2),
             torch.where(holds, high_lead / 2, found),

@@ -1,8 +1,9 @@
-"""The target l of D(x, l), which the paper leaves open: one class for each image, never its label nor what the network says.
+"""Rules that choose the target class l of D(x, l), which the paper does not specify (Section 4.1).
 
-For a misclassified image, which the network takes for another class than its label, leaving that class out too keeps its
-D(x, l) from being x itself. Of two classes none would then be left: there its label is its target, so that D(x, l) is the
-way to the other side of the border for all images.
+Each image gets one class, which is neither its label nor the class that the network predicts. For a
+misclassified image these two differ. With the predicted class as the target, D(x, l) would be x itself. With
+two classes, no class would then remain. There the label of a misclassified image is its target. D(x, l) is
+then on the other side of the decision boundary for all images.
 """
 
 import torch
@@ -10,10 +11,18 @@ from torch import Tensor
 
 
 def random_targets(labels: Tensor, predicted: Tensor, classes: int, seed: int) -> Tensor:
-    """A uniformly random class among the others, (b,).
+    """Choose a uniformly random target among the other classes.
 
-    Each image's order of preference depends on the seed and its place alone, so two networks get the same targets but for
-    images that one of them misclassifies.
+    Each image's order of preference depends only on the seed and on its place. Two networks therefore get the
+    same targets, except for images that one of them misclassifies.
+
+    Args:
+        labels: The true classes, (b,), integers.
+        predicted: The classes that the network predicts, (b,), integers.
+        classes: The number of classes k.
+        seed: The seed of the random numbers.
+    Returns:
+        The target classes, (b,), integers.
     """
     generator = torch.Generator("cpu").manual_seed(int(seed))
     scores = torch.rand(len(labels), classes, generator=generator, dtype=torch.float64, device="cpu")
@@ -21,12 +30,29 @@ def random_targets(labels: Tensor, predicted: Tensor, classes: int, seed: int) -
 
 
 def second_targets(logits: Tensor, labels: Tensor) -> Tensor:
-    """The most likely class of (b, k) logits among the others, (b,)."""
+    """Choose the most likely of the other classes as the target.
+
+    Args:
+        logits: The network's logits, (b, k).
+        labels: The true classes, (b,), integers.
+    Returns:
+        The target classes, (b,), integers.
+    """
     return _without(logits, labels, logits.argmax(1)).argmax(1)
 
 
 def other_classes(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """(b, k) bool: the classes that may be a target, over all of which `nearest` takes the smallest distortion."""
+    """Find the classes that may be a target.
+
+    The policy "nearest" takes the smallest distortion over all of these classes.
+
+    Args:
+        labels: The true classes, (b,), integers.
+        predicted: The classes that the network predicts, (b,), integers.
+        classes: The number of classes k.
+    Returns:
+        Whether a class may be the target, (b, k), bool.
+    """
     return _without(torch.zeros(len(labels), classes, device=labels.device), labels, predicted) == 0
 
 

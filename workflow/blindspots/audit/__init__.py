@@ -1,1 +1,1 @@
-"""Where the numbers come from: records, checks, recomputation, the page and the archive."""
+"""The origin of the numbers: records, checks, recomputation, the audit page and the archive."""

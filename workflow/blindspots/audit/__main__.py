@@ -1,10 +1,10 @@
-"""Ask any number of a finished run where it comes from, and check that it still does.
+"""Show where any number of a finished run comes from, and check that it still does.
 
-    python -m blindspots.audit table4 M1 M2      one cell: its array, and the chain from there to the raw data
-    python -m blindspots.audit                   everything that the run made; exit status 1 if a link is broken
+    python -m blindspots.audit table4 M1 M2      one cell: its array, and the chain back to the raw data
+    python -m blindspots.audit                   all files of the run; exit status 1 if a link is broken
 
-Nothing that Snakemake remembers of the run is trusted: what should be there is its plan for this configuration and this
-code, and every hash is taken again.
+Nothing that Snakemake has stored about the run is trusted. The plan for this configuration and this code says
+which files there should be. Every hash is computed again.
 """
 
 import argparse
@@ -28,15 +28,23 @@ from blindspots.audit.verify import broken_links, invalidated_cells
 from blindspots.config.merging import merged
 from blindspots.steps.artifacts import ArtifactError
 
-# What people ask a run for; all that it is made from is checked with it.
+# The files that people request from a run. All their inputs are checked with them.
 FINISHED = (
     *(f"{folder}*.{kind}" for folder in ("", "seeds*/", "ablations/*/") for kind in ("csv", "md", "html")),
     *("*.png", "figures/*.png", "provenance.json", "archive.zip"),
 )
-NOT_OURS = ("README.md", "report.html")  # the folder's own, and Snakemake's
+NOT_OURS = ("README.md", "report.html")  # The first belongs to the folder, the second to Snakemake.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments; None for those of the command line.
+    Returns:
+        The exit status. It is 0 if everything that was checked holds, and 1 if not. It is 2 if there is
+        nothing to check, or the check is impossible.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m blindspots.audit",
         description=__doc__,
@@ -62,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--config",
         type=_configuration,
         action="append",
-        help="the run's, as JSON or as a file (default: config/config.yaml); of several each changes those before",
+        help="the run's, as JSON or as a file (default: config/config.yaml); "
+        "of several each changes those before",
     )
     options = parser.parse_args(argv)
     options.config = reduce(merged, options.config) if options.config else None
@@ -83,11 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _configuration(text: str) -> dict[str, Any]:
-    """JSON, or the path of a file in it or in YAML, which then is all that differs from config/config.yaml."""
+    """Parse JSON, or a file with JSON or YAML, as the changes to config/config.yaml."""
     try:
         written = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
         with contextlib.suppress(json.JSONDecodeError):
-            return _sections(text, json.loads(written))  # of which YAML would take 1e-05 for a text
+            return _sections(text, json.loads(written))  # YAML would read 1e-05 as text.
         return _sections(text, yaml.safe_load(written))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
@@ -176,7 +185,7 @@ def _everything(run: Run, options: argparse.Namespace) -> int:
 
 
 def _planned(made: Sequence[str], run: Run, config: Mapping[str, Any] | None) -> tuple[list[Job], list[str]]:
-    """The plan of what is made, and what of it is in no plan, as a picture of somebody's own or an old table."""
+    """Return the plan of the files, and those without a plan, such as your own picture or an old table."""
     unknown: list[str] = []
     while known := [path for path in made if path not in unknown]:
         try:
@@ -190,9 +199,8 @@ def _planned(made: Sequence[str], run: Run, config: Mapping[str, Any] | None) ->
 
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(
-            signal.SIGPIPE, signal.SIG_DFL
-        )  # whoever reads no further, as `head`, ends it without a word
+        # A reader that stops early, such as `head`, ends the program without an error message.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a terminal that has no λ
+        stream.reconfigure(errors="backslashreplace")  # Some terminals cannot print λ.
     raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""What a cell answers when it is asked where it comes from: its arrays, and the chain from there to the raw data."""
+"""The answer to where a cell comes from: its arrays, and the chain from there to the raw data."""
 
 import json
 import math
@@ -12,16 +12,28 @@ from blindspots.steps.artifacts import ArtifactError
 
 
 def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
-    """Where one cell comes from: its line, its arrays, and for every file of the chain its record and what is broken."""
+    """Find where one cell comes from.
+
+    Args:
+        run: The finished run.
+        table: The table.
+        row: The cell's row.
+        column: The cell's column.
+    Returns:
+        The line of the cell, its formula and its arrays. For every file of the chain it has the record and
+        what is broken.
+    Raises:
+        CellError: If there is no such cell, or one of its arrays is missing.
+        ArtifactError: If an artifact of its arrays cannot be read or is damaged.
+    """
     cell = run.cell(table, row, column)
     origin = run.origin(cell)
     links: dict[str, Any] = {}
     for source in origin["sources"]:
         for path, inputs in run.chain(source["artifact"], source["array"]).items():
             link = links.setdefault(path, {"inputs": [], **_described(run, path)})
-            link["inputs"] += [
-                name for name in inputs if name not in link["inputs"]
-            ]  # of a cell's other array in it
+            # Another array of the cell may lie in the same file.
+            link["inputs"] += [name for name in inputs if name not in link["inputs"]]
     return {
         "cell": cell,
         "broken": list(_contradicted(run, cell, origin["sources"])),
@@ -31,7 +43,7 @@ def answer(run: Run, table: str, row: str, column: str) -> dict[str, Any]:
 
 
 def _contradicted(run: Run, cell: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """By its arrays, where its table was edited."""
+    """Recompute the cell from its arrays, and report a difference, as after an edit of the table."""
     arrays = [CellArray(run.folder / of["artifact"], of["array"]).values() for of in sources]
     given = KINDS[cell["unit"]].of(arrays)
     if not same_value(given, stated_value(cell), rel_tol=1e-6):
@@ -63,7 +75,13 @@ def _described(run: Run, path: str) -> dict[str, Any]:
 
 
 def format_answer(found: Mapping[str, Any]) -> str:
-    """An answer as a tree, for people."""
+    """Format an answer as a tree, for people.
+
+    Args:
+        found: As `answer` returns it.
+    Returns:
+        The text, in several lines.
+    """
     cell = found["cell"]
     interval = (
         "" if cell["ci_low"] is None else f", 95 % interval {cell['ci_low']:.4g} to {cell['ci_high']:.4g}"

@@ -1,6 +1,7 @@
-"""The page on which a reader asks a number where it comes from: what its template cannot do itself.
+"""The audit page, on which a reader finds where a number comes from: the parts that its template cannot make.
 
-That is the pictures of each cell, drawn from the artifacts of the first replicate, and the source of the code.
+These are the images of each cell, taken from the artifacts of the first replicate, and the source of the
+code.
 """
 
 import base64
@@ -15,9 +16,8 @@ import h5py
 import jinja2
 import numpy as np
 
-os.environ["MPLBACKEND"] = (
-    "Agg"  # before the import, which fails for a backend of a notebook that it cannot find
-)
+# The import fails if the environment names the backend of a notebook that is not installed here.
+os.environ["MPLBACKEND"] = "Agg"
 import matplotlib.image
 
 from blindspots.audit.records import Run
@@ -25,23 +25,39 @@ from blindspots.report.kinds import KINDS
 from blindspots.steps import artifacts, image_sets
 from blindspots.steps.fingerprint import WORKFLOW, normalised
 
-SHOWN = 6  # images a cell
+SHOWN = 6  # images per cell, at most
 THUMBNAIL = 96  # pixels of a side, at most
-GAP = 128  # the gray around each
+GAP = 128  # the gray level of the border around each image
 
 
 class Examples(NamedTuple):
-    """Images that a cell's array speaks of."""
+    """The images that a cell's array is about.
 
-    of: int  # so many in all, of which the first few are here
-    part: str  # the set that they are of, train or test
+    Attributes:
+        of: The number of all such images. Only the first few of them are here.
+        part: The image set, such as train or test.
+        labels: The classes, (n,), integers.
+        targets: The target classes of the attack, (n,), integers. Empty for noise and for undistorted images.
+        rows: The original images and, if there are any, the distorted images, each (n, ...), in bytes.
+    """
+
+    of: int
+    part: str
     labels: Sequence[int]
-    targets: Sequence[int]  # of the attack; none for noise and for undistorted images
-    rows: Sequence[np.ndarray]  # (n, ...) bytes: the originals and, where there are, the distorted images
+    targets: Sequence[int]
+    rows: Sequence[np.ndarray]
 
 
 def render(template: str, exported: dict[str, Any], modules: dict[str, Any]) -> str:
-    """The page: of the tables' cells with their pictures, the files behind them, and the modules of code."""
+    """Render the page.
+
+    Args:
+        template: The text of the Jinja template.
+        exported: The cells of the tables with their images, and the files behind them.
+        modules: The modules of the code, as `module_texts` returns them.
+    Returns:
+        The page as HTML.
+    """
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -54,7 +70,14 @@ def render(template: str, exported: dict[str, Any], modules: dict[str, Any]) -> 
 
 
 def module_texts(paths: Sequence[Path], files: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """The modules that made the files, as they are now: their place, their text, and the hash that a fingerprint has."""
+    """Read the modules that made the files, in their present state.
+
+    Args:
+        paths: The modules of the project.
+        files: The files behind the tables, with their records.
+    Returns:
+        For each module that made one of the files its path, its text, and its hash in a fingerprint.
+    """
     made = {module for file in files.values() for module in file.get("record", {}).get("code_modules", {})}
     found = {}
     for path in paths:
@@ -68,9 +91,16 @@ def module_texts(paths: Sequence[Path], files: dict[str, Any]) -> dict[str, dict
 
 
 def picture(run: Run, cell: dict[str, Any], data: Mapping[str, Path], splits: Path) -> dict[str, Any] | None:
-    """The images of a cell as a PNG, with what is said of them and of each; None for a cell that counts no images.
+    """Draw the images of a cell.
 
-    data: the artifact that has a set's images.
+    Args:
+        run: The finished run.
+        cell: The cell with its arrays.
+        data: The artifact that has the images of a set, by the set's name.
+        splits: The artifact of the splits.
+    Returns:
+        The PNG in base 64, its caption, its alternative text, and a note for each image. If there are no such
+        images, only the caption. None for a cell that is not about images.
     """
     if not KINDS[cell["unit"]].of_images:
         return None
@@ -96,7 +126,19 @@ def picture(run: Run, cell: dict[str, Any], data: Mapping[str, Path], splits: Pa
 
 
 def examples(run: Run, source: dict[str, Any], data: Mapping[str, Path], splits: Path) -> Examples:
-    """The first images that a array says were misclassified or, if it has distortions, whose distortion counts."""
+    """Read the first images that an array marks.
+
+    These are the images that are misclassified. For an array of distortions they are the images whose
+    distortion counts.
+
+    Args:
+        run: The finished run.
+        source: The array, with the files that it was made from.
+        data: The artifact that has the images of a set, by the set's name.
+        splits: The artifact of the splits.
+    Returns:
+        At most `SHOWN` images.
+    """
     recorded = run.artifact(source["artifact"]).record["inputs"]
     distorted = recorded.get("distorted") or recorded.get("shards") or {}
     shards = [path for path in source["inputs"] if path in distorted]
@@ -116,7 +158,7 @@ def examples(run: Run, source: dict[str, Any], data: Mapping[str, Path], splits:
 
 
 def _places(file: h5py.File, array: str, row: str | None, splits: Path) -> np.ndarray:
-    """The places in the set of the images that are meant."""
+    """Return the places of the marked images in the image set."""
     if row is None:
         return file["index"][()][file["success"][()]]
     wrong = np.flatnonzero(file[array][()])
@@ -126,7 +168,7 @@ def _places(file: h5py.File, array: str, row: str | None, splits: Path) -> np.nd
 
 
 def _distorted(run: Run, shards: Sequence[str], places: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """What was made of the images of these sorted places, from as few of the shards as have them, and the targets."""
+    """Read the distorted images at sorted places from as few shards as possible, and their targets."""
     images, targets = [], []
     for path in shards:
         if len(images) == len(places):

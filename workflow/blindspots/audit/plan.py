@@ -1,4 +1,7 @@
-"""What the checked-out workflow and a configuration say is to be made, and how: Snakemake's own plan, from a dry run."""
+"""The plan of the workflow for a configuration: what is to be made, and how.
+
+It is Snakemake's own plan, from a dry run of the workflow as it is checked out.
+"""
 
 import json
 import os
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 from blindspots.steps.fingerprint import WORKFLOW
 from blindspots.steps.shards import collapsed, expanded
 
-_COMMAND = "exec python -P -m "  # how every rule of the workflow begins
+_COMMAND = "exec python -P -m "  # the start of every rule's command
 _MODULE = """
 module blindspots:
     snakefile: {snakefile!r}
@@ -29,28 +32,51 @@ _ERROR = re.compile(r"\w*(Error|Exception)\b|Error in")
 
 
 class PlanError(Exception):
-    """There is no plan; the message is what Snakemake said."""
+    """There is no plan. The message is Snakemake's error."""
 
 
 class UnknownTargetError(PlanError):
-    """The workflow, so configured, does not make a target; its path."""
+    """The workflow does not make a target with this configuration.
+
+    Attributes:
+        path: The target.
+    """
 
     def __init__(self, path: str):
+        """Make the message.
+
+        Args:
+            path: The target.
+        """
         super().__init__(f"the workflow, as it is configured, does not make {path}")
         self.path = path
 
 
 class Job(NamedTuple):
-    """One run of a program: paths relative to the folder of the run, inputs by their role and in their order."""
+    """One run of a program. Paths are relative to the run's folder.
+
+    Attributes:
+        program: The dotted name of the program's module.
+        inputs: The input files by role, in their order.
+        outputs: The output files.
+        settings: The named parameters.
+        unrecorded: The parameters that do not change the result, such as the sources of files.
+    """
 
     program: str
     inputs: dict[str, list[str]]
     outputs: list[str]
     settings: dict[str, Any]
-    unrecorded: dict[str, Any]  # settings that change nothing of what it makes: where files may come from
+    unrecorded: dict[str, Any]
 
     def arguments(self, outputs: Sequence[str]) -> list[str]:
-        """The program's arguments, but with other outputs."""
+        """Return the program's arguments with other outputs.
+
+        Args:
+            outputs: The output files.
+        Returns:
+            The arguments, without the unrecorded parameters.
+        """
         inputs = [word for role, paths in self.inputs.items() for word in (f"--{role}", *collapsed(paths))]
         return [*inputs, "--output", *outputs, "--settings", json.dumps(self.settings)]
 
@@ -58,10 +84,18 @@ class Job(NamedTuple):
 def plan(
     targets: Sequence[str], folder: Path, config: Mapping[str, Any] | None = None, results: str = "results"
 ) -> list[Job]:
-    """Every job that makes the targets (or, without any, all that is made by default) from the raw data on.
+    """Plan all jobs from the raw data to the targets.
 
-    config: what the run's configuration is, if not that of config/config.yaml. results: the folder of its results, in its
-    own. Raises PlanError.
+    Args:
+        targets: The files to be made. If there are none, the plan is for all default files.
+        folder: The run's folder.
+        config: The run's configuration; None for that of config/config.yaml.
+        results: The path of the results in the run's folder.
+    Returns:
+        The jobs.
+    Raises:
+        UnknownTargetError: If the workflow does not make a target.
+        PlanError: If Snakemake has no plan for another reason.
     """
     with tempfile.TemporaryDirectory() as scratch:
         snakefile = WORKFLOW.parent / "Snakefile"
@@ -88,13 +122,14 @@ def plan(
     unplanned = set(targets) - {path for job in jobs for path in job.outputs}
     if unplanned or not jobs:
         raise PlanError(
-            f"snakemake printed no command that makes {min(unplanned, default='anything')}: is a profile `quiet`?"
+            f"snakemake printed no command that makes {min(unplanned, default='anything')}: "
+            "is a profile `quiet`?"
         )
     return jobs
 
 
 def _job(words: Sequence[str]) -> Job:
-    """The job of a command line `PROGRAM --option values …`."""
+    """Parse the command line `PROGRAM --option values …` of a job."""
     program, *rest = words
     options: dict[str, list[str]] = {}
     for word in rest:

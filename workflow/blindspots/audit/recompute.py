@@ -1,8 +1,8 @@
-"""Proof by recomputation: a cell made once more, from its parents or all the way from the raw bytes, and compared.
+"""Recomputation of a cell, from its inputs or from the raw bytes, to prove its value.
 
-The programs run in a temporary folder that has the run's own files where they are not made again. On the machine that
-made them the results have to be the same bytes; where the processor, the device or a package is another one, its
-arithmetic rounds otherwise, and the cell may differ by a tolerance.
+The programs run in a temporary folder. It has the run's own files, except for those that are made again. On
+the machine that made them the results must be the same bytes. With another processor, device or package, the
+arithmetic rounds differently. Then the cell may differ by a tolerance.
 """
 
 import json
@@ -24,54 +24,78 @@ from blindspots.report.kinds import KINDS
 from blindspots.steps import artifacts
 from blindspots.steps.fingerprint import WORKFLOW
 
-ENVIRONMENT = ("cpu", "device", "packages")  # what may round otherwise
+ENVIRONMENT = ("cpu", "device", "packages")  # Another one of these may round differently.
 
 
 class RecomputationError(Exception):
-    """A program failed; the message says which, and what it said."""
+    """A recomputation is impossible or failed; the message says why."""
 
 
 class Tolerance(NamedTuple):
-    """How far a cell may be off where other arithmetic computed it."""
+    """The largest allowed difference of a cell that was recomputed with other arithmetic.
 
-    rate: float  # percentage points, or one image if that is more
-    distortion: float  # of the distortion itself
+    Attributes:
+        rate: The tolerance of a rate, in percentage points. It is at least one image.
+        distortion: The tolerance of a distortion, as a fraction of it.
+        reason: Why the results differ.
+    """
+
+    rate: float
+    distortion: float
     reason: str
 
 
-# Measured on Tables 3 and 4, with AVX2 where they were made with AVX-512: one level moves no rate, and distortions by 1e-6;
-# from the raw bytes, up to 1.0 points and 0.6 %.
+# These were measured on Tables 3 and 4, recomputed with AVX2 after a run with AVX-512. One level changes no
+# rate, and changes distortions by 1e-6. From the raw bytes, the changes are up to 1.0 points and 0.6 %.
 ONE_LEVEL = Tolerance(
     rate=0.1,
     distortion=1e-4,
-    reason="the order of float32 additions moves logits by some 1e-6, which decides only for images that near to a "
-    "boundary, and ends few attacks elsewhere",
+    reason="the order of float32 additions moves logits by some 1e-6, which decides only for images that "
+    "near to a boundary, and ends few attacks elsewhere",
 )
 DEEP = Tolerance(
     rate=3.0,
     distortion=0.02,
-    reason="training multiplies the rounding of its first iterations, so that it ends at other weights, as it would from "
-    "another seed",
+    reason="training multiplies the rounding of its first iterations, so that it ends at other weights, "
+    "as it would from another seed",
 )
 
 
 class Remade(NamedTuple):
-    """A file that was made again: what differs between it and the run's (nothing: the same bits)."""
+    """A file that was made again.
+
+    Attributes:
+        path: The file.
+        differences: What differs between it and the run's file. Empty if they have the same bits.
+        environment: How the processor, device and packages differ from those in the record.
+    """
 
     path: str
     differences: list[str]
-    environment: list[str]  # what it was computed with is other than the record says
+    environment: list[str]
 
 
 class Recomputation(NamedTuple):
+    """The result of a recomputation.
+
+    Attributes:
+        value: The value in the table.
+        again: The value that was computed again.
+        files: The files that were made again.
+        tolerance: The largest allowed difference, in the cell's unit. It is 0 if the environment is the same,
+            since then the same bits are required.
+        reason: Why the values may differ.
+    """
+
     value: float
     again: float
     files: list[Remade]
-    tolerance: float  # 0 where the same bits are due, because nothing of the environment is other
+    tolerance: float
     reason: str
 
     @property
     def holds(self) -> bool:
+        """Whether the value is confirmed."""
         if self.tolerance:
             return same_value(self.again, self.value, abs_tol=self.tolerance)
         return same_value(self.again, self.value) and not any(file.differences for file in self.files)
@@ -87,18 +111,36 @@ def recompute(
     deep: bool,
     report: Callable[[str], None],
 ) -> Recomputation:
-    """Compute a cell of a run again, whose plan `jobs` makes the cell's table. Raises CellError, RecomputationError."""
+    """Compute a cell of a run again.
+
+    Args:
+        run: The finished run.
+        jobs: The plan, with the job that makes the cell's table.
+        table: The table.
+        row: The cell's row.
+        column: The cell's column.
+        deep: Whether the whole chain from the raw data is computed again, instead of one level.
+        report: Called with a line of text for each job.
+    Returns:
+        The result.
+    Raises:
+        CellError: If there is no such cell.
+        RecomputationError: If the run has other settings than the plan, if the workflow does not make one of
+            the artifacts, or if a program fails.
+        ArtifactError: If an artifact cannot be read or is damaged.
+    """
     cell = run.cell(table, row, column)
     chosen = _chosen(run, jobs, cell, deep)
     for job in chosen:
         if other := changed_settings(run.artifact(job.outputs[0]).record, job.settings):
             raise RecomputationError(
-                f"{job.outputs[0]} was made with other settings than the configuration says ({', '.join(other)}): "
-                "give the run's own with --config"
+                f"{job.outputs[0]} was made with other settings than the configuration says "
+                f"({', '.join(other)}): give the run's own with --config"
             )
     (tabulation,) = [job for job in jobs if run.cells_file(table) in job.outputs]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, *run.folder.parts[1:])  # as deep as the run, since paths may go up from there
+        # The folder is as deep as the run's, since relative paths may go up from it.
+        folder = Path(scratch, *run.folder.parts[1:])
         again = Run(folder, run.results)
         _link({path for job in [*chosen, tabulation] for path in _read(job)}, chosen, run, again)
         remade = []
@@ -115,7 +157,16 @@ def recompute(
 
 
 def allowed(cell: Mapping[str, Any], tolerance: Tolerance) -> float:
-    """By how much a cell may be off. Both rates of a difference may be, in opposite directions."""
+    """Return the largest allowed difference of a cell.
+
+    Both rates of a difference may change, in opposite directions.
+
+    Args:
+        cell: The cell.
+        tolerance: The tolerance.
+    Returns:
+        The difference, in the cell's unit.
+    """
     kind = KINDS[cell["unit"]]
     if kind.rates == 1:
         return max(tolerance.rate, 100 / cell["n"])
@@ -123,7 +174,7 @@ def allowed(cell: Mapping[str, Any], tolerance: Tolerance) -> float:
 
 
 def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) -> list[Job]:
-    """The jobs that make the cell's artifacts (and all behind them), in an order in which they can run."""
+    """Return the jobs that make the cell's artifacts, in order; if `deep`, with all jobs before them."""
     maker = {path: job for job in jobs for path in job.outputs}
     graph: dict[str, list[str]] = {}
     for path, array in zip(cell["artifact"].split(";"), cell["array"].split(";"), strict=True):
@@ -133,9 +184,8 @@ def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) 
             )
         chain = run.chain(path, array)
         if not deep:
-            copied = (
-                chain[path] if maker[path].program == "scripts.gather_shards" else []
-            )  # copying is no computing
+            # This program only copies, so that its inputs are the level that is computed.
+            copied = chain[path] if maker[path].program == "scripts.gather_shards" else []
             chain = {name: chain[name] for name in (path, *copied)}
         graph |= {name: inputs for name, inputs in chain.items() if name in maker}
     order = [path for path in TopologicalSorter(graph).static_order() if path in graph]
@@ -143,7 +193,7 @@ def _chosen(run: Run, jobs: Sequence[Job], cell: Mapping[str, Any], deep: bool) 
 
 
 def _read(job: Job) -> Iterator[str]:
-    """The files that a job reads, and the folder that somebody's own pictures are in."""
+    """Yield the files that a job reads, and the folder of your own pictures."""
     for paths in job.inputs.values():
         yield from paths
     if job.program == "scripts.fetch_pictures" and job.settings["folder"]:
@@ -151,17 +201,20 @@ def _read(job: Job) -> Iterator[str]:
 
 
 def _link(inputs: set[str], chosen: Sequence[Job], run: Run, again: Run) -> None:
-    """Put what is not made again where it is read."""
+    """Link the files that are not made again to the places where they are read."""
     for path in inputs - {path for job in chosen for path in job.outputs}:
         place = Path(os.path.normpath(again.folder / path))
-        if not place.exists():  # as an absolute path does
+        if not place.exists():  # An absolute path exists already.
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(Path(os.path.normpath(run.folder / path)))
 
 
 def _sources(run: Run, job: Job, folder: Path) -> dict[str, Any]:
-    """Where a program's files come from. For the one that fetches the data: the raw files as the run has them, whose hashes
-    it checks, so that no network is needed."""
+    """Return the sources of a program's files.
+
+    The program that fetches the data gets the raw files as the run has them. It checks their hashes. So no
+    network is needed.
+    """
     if job.program != "scripts.fetch_images":
         return job.unrecorded
     folder.mkdir()
@@ -196,7 +249,7 @@ def _compared(then: Artifact, now: Artifact) -> Remade:
 
 
 def _differences(then: Artifact, now: Artifact) -> Iterator[str]:
-    """Where two artifacts differ, array by array; at last that it is the record."""
+    """Yield the differences by array. If no array differs, the difference is in the record."""
     differ = False
     old, new = then.arrays(), now.arrays()
     for name in sorted(old.keys() | new.keys()):
@@ -205,7 +258,10 @@ def _differences(then: Artifact, now: Artifact) -> Iterator[str]:
             yield f"{name} has another shape"
         elif not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
             unequal = np.abs(before.astype(float) - after.astype(float))
-            yield f"{name} by up to {np.nanmax(unequal):.2g}, in {np.count_nonzero(unequal):d} of {unequal.size} values"
+            yield (
+                f"{name} by up to {np.nanmax(unequal):.2g}, "
+                f"in {np.count_nonzero(unequal):d} of {unequal.size} values"
+            )
         else:
             continue
         differ = True
@@ -221,7 +277,13 @@ def _environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
 
 
 def format_recomputation(found: Recomputation) -> Iterator[str]:
-    """A recomputation in words, for people."""
+    """Format a recomputation as text, for people.
+
+    Args:
+        found: The result.
+    Yields:
+        The lines.
+    """
     for file in found.files:
         yield f"{file.path}: {'; '.join(file.differences) or 'the same bits'}"
     for change in sorted({change for file in found.files for change in file.environment}):

@@ -1,6 +1,6 @@
-"""Where a number comes from: the records of a finished run's artifacts, from a table's cell to the raw data.
+"""The records of a finished run's artifacts, from a table's cell back to the raw data.
 
-Everything is read from the artifacts themselves; nothing from the workflow engine's own books.
+Everything is read from the artifacts themselves. Nothing is read from Snakemake's own records.
 """
 
 import hashlib
@@ -24,25 +24,43 @@ from blindspots.steps.fingerprint import fingerprint
 
 
 class CellError(Exception):
-    """There is no such cell; the message says what there is."""
+    """There is no such cell; the message names those that there are."""
 
 
 class Artifact:
-    """One HDF5 artifact of a run in `folder`, by its path there. Raises ArtifactError if it is not whole."""
+    """An HDF5 artifact of a run.
+
+    Attributes:
+        folder: The run's folder.
+        path: The artifact's path in that folder.
+        record: The provenance record, by attribute.
+    """
 
     def __init__(self, folder: Path, path: str):
+        """Read the record.
+
+        Args:
+            folder: The run's folder.
+            path: The artifact's path in that folder.
+        Raises:
+            ArtifactError: If the artifact cannot be read or is damaged.
+        """
         self.folder, self.path = folder, path
         with artifacts.read(folder / path) as file:
             self.record = {key: _decoded(value) for key, value in file.attrs.items()}
 
     @cached_property
     def content(self) -> str:
-        """The hash that its arrays and its record have now; `record` has the one that they were written with."""
+        """The present hash of its arrays and its record. `record` has the hash at writing."""
         with artifacts.read(self.folder / self.path) as file:
             return artifacts.content_hash(file)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of its values, by name."""
+        """Read all arrays.
+
+        Returns:
+            The arrays by name.
+        """
         found: dict[str, np.ndarray] = {}
         with artifacts.read(self.folder / self.path) as file:
             file.visititems(
@@ -51,7 +69,14 @@ class Artifact:
         return {name: np.asarray(values) for name, values in found.items()}
 
     def inputs(self, array: str | None = None) -> list[str]:
-        """The files that it was made from; with a array, those that this one was."""
+        """Return the files that the artifact was made from.
+
+        Args:
+            array: The name of an array; only the files that this array was made from are returned. None for
+                all files.
+        Returns:
+            The paths.
+        """
         recorded = self.record["inputs"]
         if array and array.startswith("misclassified/"):
             _, row, column = array.split("/")
@@ -70,7 +95,13 @@ class Artifact:
 
 
 def code_changes(record: Mapping[str, Any]) -> Iterator[str]:
-    """What of the code that made an artifact is other code now."""
+    """Compare the code that made an artifact with the present code.
+
+    Args:
+        record: The artifact's record.
+    Yields:
+        At most one sentence about what has changed.
+    """
     try:
         now = fingerprint(record["program"])
     except KeyError:
@@ -86,27 +117,52 @@ def code_changes(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 class ArrayRecord(NamedTuple):
-    """A array that a cell is computed from."""
+    """An array that a cell is computed from.
+
+    Attributes:
+        artifact: The path of its artifact.
+        array: Its name in the artifact.
+        meaning: Its meaning, from the artifact.
+        shape: Its shape.
+        sha256: The SHA-256 of its bytes.
+    """
 
     artifact: str
     array: str
     meaning: str
     shape: list[int]
-    sha256: str  # of its bytes
+    sha256: str
 
 
 class Run:
-    """A finished run in a folder, its artifacts read once.
+    """A finished run. Each artifact is read once.
 
-    Attributes: `folder`, in which Snakemake ran, and `results`, the path of its results there: another one than `results`
-    where the workflow was a module with a prefix.
+    Attributes:
+        folder: The folder in which Snakemake ran.
+        results: The path of the results in it. It is not `results` if the workflow was a module with a
+            prefix.
     """
 
     def __init__(self, folder: Path, results: str = "results"):
+        """Describe a run; nothing is read yet.
+
+        Args:
+            folder: The folder in which Snakemake ran.
+            results: The path of the results in it.
+        """
         self.folder, self.results = folder, results
         self._read: dict[str, Artifact | ArtifactError] = {}
 
     def artifact(self, path: str) -> Artifact:
+        """Return an artifact.
+
+        Args:
+            path: Its path in the run's folder.
+        Returns:
+            The artifact.
+        Raises:
+            ArtifactError: If it cannot be read or is damaged.
+        """
         if path not in self._read:
             try:
                 self._read[path] = Artifact(self.folder, path)
@@ -118,7 +174,13 @@ class Run:
         return found
 
     def identity(self, path: str) -> str | None:
-        """What an input is known by now; None if it is missing or damaged."""
+        """Return the present identity of an input file.
+
+        Args:
+            path: Its path in the run's folder.
+        Returns:
+            The identity, or None if the file is missing or damaged.
+        """
         try:
             if path.endswith(".h5"):
                 return f"content:{self.artifact(path).record['content_sha256']}"
@@ -127,10 +189,25 @@ class Run:
             return None
 
     def cells_file(self, table: str) -> str:
+        """Return the path of a table's file with one line per cell, in the run's folder.
+
+        Args:
+            table: The table.
+        Returns:
+            The path.
+        """
         return f"{self.results}/{table}.cells.csv"
 
     def cells(self, table: str) -> pd.DataFrame:
-        """The cells of a table, as its file has them. Raises CellError if there is no such table."""
+        """Read the cells of a table.
+
+        Args:
+            table: The table.
+        Returns:
+            One line per cell.
+        Raises:
+            CellError: If there is no such table.
+        """
         path = self.folder / self.cells_file(table)
         if not path.is_file():
             there = sorted(found.name.removesuffix(".cells.csv") for found in path.parent.glob("*.cells.csv"))
@@ -138,7 +215,17 @@ class Run:
         return tables.read(path)
 
     def cell(self, table: str, row: str, column: str) -> dict[str, Any]:
-        """One cell's line. Raises CellError."""
+        """Read one cell.
+
+        Args:
+            table: The table.
+            row: The cell's row.
+            column: The cell's column.
+        Returns:
+            Its line, by column of the file. Missing values are None.
+        Raises:
+            CellError: If there is no such cell.
+        """
         cells = self.cells(table)
         found = cells[(cells["row"] == row) & (cells["column"] == column)]
         if len(found) != 1:
@@ -149,7 +236,16 @@ class Run:
         return _plain(found.iloc[0].to_dict())
 
     def origin(self, cell: dict[str, Any]) -> dict[str, Any]:
-        """How a cell was computed: the formula, and its arrays with the files that each was made from."""
+        """Return how a cell was computed.
+
+        Args:
+            cell: The cell's line.
+        Returns:
+            The formula, and the arrays with the files that each was made from.
+        Raises:
+            CellError: If an array is missing.
+            ArtifactError: If an artifact cannot be read or is damaged.
+        """
         sources = [
             source._asdict() | {"inputs": self.artifact(source.artifact).inputs(source.array)}
             for source in self.sources(cell)
@@ -161,7 +257,16 @@ class Run:
         return {"formula": formula, "sources": sources}
 
     def sources(self, cell: dict[str, Any]) -> Iterator[ArrayRecord]:
-        """The arrays of a cell, one for each replicate."""
+        """Read the arrays of a cell.
+
+        Args:
+            cell: The cell's line.
+        Yields:
+            The arrays, one per replicate.
+        Raises:
+            CellError: If an array is missing.
+            ArtifactError: If an artifact cannot be read or is damaged.
+        """
         for path, name in zip(cell["artifact"].split(";"), cell["array"].split(";"), strict=True):
             with artifacts.read(self.folder / path) as file:
                 if name not in file:
@@ -171,9 +276,14 @@ class Run:
                 yield ArrayRecord(path, name, array.attrs["meaning"], list(array.shape), digest)
 
     def chain(self, path: str, array: str | None = None) -> dict[str, list[str]]:
-        """Every file that an artifact, or one array of it, comes from -> what that file in turn was made from.
+        """Follow an artifact, or one array of it, back to the raw data.
 
-        A file that is no artifact, or cannot be read, was made from nothing that is known.
+        Args:
+            path: The artifact's path in the run's folder.
+            array: The name of the array; None for the whole artifact.
+        Returns:
+            The inputs of every file of the chain, by the file. A file that is not an artifact, or cannot be
+            read, has no known inputs.
         """
         found: dict[str, list[str]] = {}
 
@@ -192,25 +302,57 @@ class Run:
 
 
 def changed_settings(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """The settings in which an artifact's record differs from those of the job that is to make it, without its code."""
+    """Return the settings in which an artifact's record differs from its job, without the code's hash.
+
+    Args:
+        record: The artifact's record.
+        settings: The settings of the job that makes it.
+    Returns:
+        The names of the settings, sorted.
+    """
     recorded, planned = record["settings"], {key: value for key, value in settings.items() if key != "code"}
     return sorted(key for key in planned.keys() | recorded if planned.get(key) != recorded.get(key))
 
 
 def stated_value(cell: Mapping[str, Any]) -> float:
-    """The value that a table gives for a cell; NaN where there was nothing to compute it from."""
+    """Return the value that a table has for a cell.
+
+    Args:
+        cell: The cell's line.
+    Returns:
+        The value, or NaN if there was nothing to compute it from.
+    """
     return math.nan if cell["value"] is None else cell["value"]
 
 
 def same_value(one: float, other: float, rel_tol: float = 0.0, abs_tol: float = 0.0) -> bool:
-    """Whether two values of a cell are the same, NaN and NaN included."""
+    """Compare two values of a cell. Two NaN are equal.
+
+    Args:
+        one: The first value.
+        other: The second value.
+        rel_tol: The relative tolerance, as in `math.isclose`.
+        abs_tol: The absolute tolerance.
+    Returns:
+        Whether they are the same.
+    """
     return math.isclose(one, other, rel_tol=rel_tol, abs_tol=abs_tol) or (
         math.isnan(one) and math.isnan(other)
     )
 
 
 def export(run: Run, tables: Sequence[str]) -> dict[str, Any]:
-    """All that is known of the tables' numbers, for programs: every cell with its origin, and every file behind them."""
+    """Collect all that is known about the tables' numbers, for programs.
+
+    Args:
+        run: The finished run.
+        tables: The tables.
+    Returns:
+        Every cell with its origin, and every file behind the cells.
+    Raises:
+        CellError: If a table or an array is missing.
+        ArtifactError: If an artifact cannot be read or is damaged.
+    """
     described, files = {}, {}
     for table in tables:
         cells = [_plain(line) for line in run.cells(table).to_dict("records")]
@@ -228,7 +370,7 @@ def export(run: Run, tables: Sequence[str]) -> dict[str, Any]:
 
 
 def _words(markdown: Path) -> dict[str, Any]:
-    """A table's title and notes, as its page for people has them."""
+    """Read a table's title and notes from its page for people."""
     lines = markdown.read_text(encoding="utf-8").splitlines()
     return {
         "title": lines[0].removeprefix("# "),
@@ -247,7 +389,7 @@ def _plain(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decoded(value: Any) -> Any:
-    """An attribute as it was before it was written: what is neither a number nor text is there as JSON."""
+    """Decode an attribute that is stored as JSON, which is anything other than a number or text."""
     if isinstance(value, str) and value[:1] in ("{", "[", "t", "f", "n"):
         try:
             return json.loads(value)

@@ -1,7 +1,7 @@
-"""A finished run as a research object: an RO-Crate of the profile Provenance Run Crate, for a zip file.
+"""A finished run as a research object: an RO-Crate with the profile Provenance Run Crate, in a zip file.
 
-All that its metadata say stands in the archived files, most of it in results/provenance.json. The same files make the same
-bytes: identifiers are paths and hashes, and dates are those of the records.
+All metadata come from the archived files, most of them from results/provenance.json. The same files give the
+same bytes. So identifiers are paths and hashes, and dates are those of the records.
 """
 
 import ast
@@ -21,7 +21,7 @@ from rocrate.model import ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
 METADATA, CONFIGURATION, WORKFLOW = "ro-crate-metadata.json", "config/as_run.json", "Snakefile"
-OUTPUT = "output"  # the parameter that is none of the inputs
+OUTPUT = "output"  # the only formal parameter that is not an input
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
@@ -29,7 +29,8 @@ PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
-# Beyond the context of RO-Crate 1.1: one of the profiles' terms, and one of a later version's.
+# The context of RO-Crate 1.1 lacks these terms. The first is from the profiles, the second from a
+# later version.
 TERMS = {
     "sha256": "https://w3id.org/ro/terms/workflow-run#sha256",
     "localPath": "https://w3id.org/ro/terms#localPath",
@@ -48,13 +49,24 @@ FORMATS = {
 
 
 def described(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The files of an archive, path -> content, with the metadata of the crate that they are."""
+    """Add the metadata of the RO-Crate to the files of an archive.
+
+    Args:
+        files: The contents by path.
+    Returns:
+        The contents by path, with the metadata.
+    """
     metadata = _Crate(files).metadata.generate()
     return {**files, METADATA: (json.dumps(metadata, indent=1, ensure_ascii=False) + "\n").encode()}
 
 
 def write(path: Path, files: Mapping[str, bytes]) -> None:
-    """A zip file that knows nothing of when and where it was written."""
+    """Write a zip file whose bytes do not depend on the time and place of writing.
+
+    Args:
+        path: The file to be written.
+        files: The contents by path.
+    """
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in sorted(files.items()):
             entry = zipfile.ZipInfo(name)
@@ -63,10 +75,10 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 class _Crate(ROCrate):
-    """What is known of a run, from the whole to each cell of its tables."""
+    """All that is known about a run, from the whole to each cell of its tables."""
 
     def __init__(self, files: Mapping[str, bytes]):
-        super().__init__(version="1.1")  # of RO-Crate, which the profiles build on
+        super().__init__(version="1.1")  # the version of RO-Crate that the profiles build on
         self.metadata.extra_terms = TERMS
         exported = json.loads(files["results/provenance.json"])
         self.known = exported["files"]
@@ -76,7 +88,7 @@ class _Crate(ROCrate):
         self.paper = self.entity(
             self.project["urls"]["Paper"], "ScholarlyArticle", name="The paper that is reproduced"
         )
-        # What stood for each formal parameter of the workflow and its programs: (whose, name) -> entities.
+        # The values of each formal parameter of the workflow and its programs: (owner, name) -> entities.
         self.arguments: defaultdict[tuple[Entity, str], dict[Entity, None]] = defaultdict(dict)
 
         (version,) = re.findall(r"^snakemake==(.+)$", files["envs/constraints.txt"].decode(), re.MULTILINE)
@@ -91,7 +103,7 @@ class _Crate(ROCrate):
         self.root(files["README.md"].decode().partition("\n")[0].removeprefix("# "), [*actions, *cells])
 
     def entity(self, uri: str, kind: str | list[str], /, **properties: Any) -> Entity:
-        """An entity with what else is known of it; it is added when it is first asked for."""
+        """Return an entity with further properties. It is added to the crate at its first use."""
         entity = self.get(uri) or self.add(ContextEntity(self, uri))
         entity.properties()["@type"] = kind
         for key, value in properties.items():
@@ -100,6 +112,7 @@ class _Crate(ROCrate):
         return entity
 
     def archived(self, path: str, content: bytes) -> None:
+        """Describe a file of the archive."""
         digest, kind = hashlib.sha256(content).hexdigest(), FORMATS.get(Path(path).suffix, "text/plain")
         if path not in self:
             self.add_file(dest_path=path)
@@ -108,11 +121,12 @@ class _Crate(ROCrate):
         )
 
     def artifact(self, path: str) -> Entity:
-        """A file of the run that is too large for the archive.
+        """Describe a file of the run that is too large for the archive.
 
-        A file with a relative path would have to be there. One whose identifier is a fragment is none of the crate's data,
-        may be absent, and says by `localPath` where a run puts it (as RO-Crate 1.2 spells out). What it is known by is not
-        the SHA-256 of its bytes, which tell the time too, but the hash that the records have of it.
+        A file with a relative path would have to be in the archive. If the identifier is a fragment, the file
+        does not belong to the crate's data and may be absent. Then `localPath` gives its path in a run, as
+        RO-Crate 1.2 explains. The file's identifier is the hash in the records. It is not the SHA-256 of the
+        bytes, which depend on the time.
         """
         record = self.records.get(path)
         identifier = f"content:{record['content_sha256']}" if record else self.known[path]["identity"]
@@ -122,7 +136,7 @@ class _Crate(ROCrate):
         )
 
     def raw_data(self, record: Mapping[str, Any]) -> list[Entity]:
-        """The files that were there before the run: of the data set, pictures, or a network's weights."""
+        """Describe the files that existed before the run: the data set, pictures, or a network's weights."""
         settings = record["settings"]
         match record["program"]:
             case "scripts.fetch_images":
@@ -139,6 +153,7 @@ class _Crate(ROCrate):
         ]
 
     def array(self, source: Mapping[str, Any]) -> Entity:
+        """Describe an array of an artifact."""
         return self.entity(
             f"#{source['artifact']}/{source['array']}",
             "Dataset",
@@ -150,6 +165,7 @@ class _Crate(ROCrate):
         )
 
     def cell(self, cell: Mapping[str, Any]) -> Entity:
+        """Describe a cell of a table."""
         uri, unit = "#{table}/{row}/{column}".format(**cell), cell["unit"]
         paper, verdict = cell["paper"], f"ours: {cell['verdict']}"
         if paper is not None:
@@ -171,10 +187,12 @@ class _Crate(ROCrate):
         )
 
     def argument(self, whose: Entity, name: str, entity: Entity) -> Entity:
+        """Register an entity as a value of a formal parameter, and return the entity."""
         self.arguments[whose, name][entity] = None
         return entity
 
     def formal_parameters(self) -> None:
+        """Describe the formal parameters of the workflow and its programs."""
         for (whose, name), entities in self.arguments.items():
             kind = next(iter(entities)).type
             parameter = self.entity(f"#{whose.id}/{name}", "FormalParameter", name=name, additionalType=kind)
@@ -183,9 +201,11 @@ class _Crate(ROCrate):
                 entity.append_to("exampleOfWork", parameter, compact=True)
 
     def software(self, name: str, version: str) -> Entity:
+        """Describe a package with its version."""
         return self.entity(f"#{name}-{version}", "SoftwareApplication", name=name, softwareVersion=version)
 
     def tool(self, program: str, source: bytes) -> Entity:
+        """Describe a program."""
         records = [record for record in self.records.values() if record["program"] == program]
         packages = sorted({package for record in records for package in record["packages"].items()})
         return self.entity(
@@ -198,12 +218,14 @@ class _Crate(ROCrate):
         )
 
     def setting(self, tool: Entity, name: str, value: Any) -> Entity:
+        """Describe a setting of a program with its value."""
         text = json.dumps(value, sort_keys=True)
         uri = f"#{tool.id}/{name}/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         plain = value if isinstance(value, (str, int, float)) else text
         return self.argument(tool, name, self.entity(uri, "PropertyValue", name=name, value=plain))
 
     def job(self, tool: Entity, path: str, record: Mapping[str, Any]) -> Entity:
+        """Describe a run of a program."""
         start = datetime.fromisoformat(record["started"])
         end = start + timedelta(seconds=record["wall_seconds"])
         changes = " and uncommitted changes" if record["git_dirty"] else ""
@@ -214,7 +236,8 @@ class _Crate(ROCrate):
             f"#make/{path}",
             "CreateAction",
             name=f"Making {path}",
-            description=f"python -m {record['program']}; commit: {record['git_commit'] or 'unknown'}{changes}; "
+            description=f"python -m {record['program']}; "
+            f"commit: {record['git_commit'] or 'unknown'}{changes}; "
             f"processor: {record['cpu']}; threads: {record['threads']}; device: {record['device']}",
             instrument=tool,
             object=[*(self.argument(tool, role, entity) for role, entity in inputs), *settings],
@@ -225,7 +248,10 @@ class _Crate(ROCrate):
         )
 
     def run(self, files: Mapping[str, bytes], version: str) -> list[Entity]:
-        """The workflow with its rules as steps, and all that was done: in each step, for each artifact, and as a whole."""
+        """Describe the workflow with its rules as steps, and all actions.
+
+        There is an action for each rule, for each artifact, and for the whole run.
+        """
         tools, steps, controls, jobs = [], [], [], []
         for position, program in enumerate(_in_order(self.records), start=1):
             rule = program.removeprefix("scripts.")
@@ -284,6 +310,7 @@ class _Crate(ROCrate):
         ]
 
     def root(self, title: str, mentioned: list[Entity]) -> None:
+        """Describe the crate itself."""
         profiles = [
             self.entity(uri, "CreativeWork", name=name, version=Path(uri).name)
             for uri, name in PROFILES.items()
@@ -308,7 +335,7 @@ class _Crate(ROCrate):
 
 
 def _in_order(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The programs, each after those whose artifacts it reads."""
+    """Return the programs in an order in which each comes after those whose artifacts it reads."""
     before: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for record in records.values():
         read = [path for paths in record["inputs"].values() for path in paths if path in records]

@@ -1,4 +1,7 @@
-"""Every link from a run's raw data to its numbers, checked by content: what is broken, and which cells rest on it."""
+"""Checks of every link from a run's raw data to its numbers, by content.
+
+They find the broken links, and the cells that depend on them.
+"""
 
 import contextlib
 import importlib
@@ -16,14 +19,26 @@ from blindspots.steps.artifacts import ArtifactError
 
 
 class BrokenLink(NamedTuple):
-    """A broken link: a file, and what is wrong with it."""
+    """A broken link.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it.
+    """
 
     path: str
     reason: str
 
 
 def broken_links(run: Run, jobs: Sequence[Job]) -> Iterator[BrokenLink]:
-    """Every broken link of a run whose plan is `jobs`."""
+    """Find the broken links of a run.
+
+    Args:
+        run: The finished run.
+        jobs: The plan of its files.
+    Yields:
+        The broken links.
+    """
     for job in jobs:
         missing = [path for path in job.outputs if not (run.folder / path).is_file()]
         for path in missing:
@@ -71,7 +86,7 @@ def _raw_data(path: Path, files: Mapping[str, Mapping[str, str]]) -> Iterator[st
 
 
 def _derived(run: Run, job: Job) -> Iterator[BrokenLink]:
-    """Tables, pages and pictures carry no record: they are made once more and compared."""
+    """Check tables, pages and pictures. They carry no record, so they are made again and compared."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(run.folder):
         copies = [str(Path(scratch, str(number), Path(path).name)) for number, path in enumerate(job.outputs)]
         status, said = rerun_program(job, copies)
@@ -83,7 +98,14 @@ def _derived(run: Run, job: Job) -> Iterator[BrokenLink]:
 
 
 def rerun_program(job: Job, outputs: Sequence[str]) -> tuple[int, str]:
-    """Run a job's program in this process, with other outputs: its exit status, and the last line that it said."""
+    """Run a job's program in this process, with other outputs.
+
+    Args:
+        job: The job.
+        outputs: The output files.
+    Returns:
+        The exit status, and the last line of the standard error output.
+    """
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         status = importlib.import_module(job.program).main(job.arguments(outputs))
@@ -91,7 +113,16 @@ def rerun_program(job: Job, outputs: Sequence[str]) -> tuple[int, str]:
 
 
 def invalidated_cells(run: Run, jobs: Sequence[Job], broken: set[str]) -> dict[str, list[str]]:
-    """The cells of each table that rest on a broken file."""
+    """Find the cells of each table that depend on a broken file.
+
+    Args:
+        run: The finished run.
+        jobs: The plan of its files.
+        broken: The broken files.
+    Returns:
+        The cells by table, as `row × column`. A table whose own files are broken or missing has the entry
+        `all`.
+    """
     found: dict[str, list[str]] = {}
     for job in jobs:
         (cells_file,) = [path for path in job.outputs if path.endswith(".cells.csv")] or [None]

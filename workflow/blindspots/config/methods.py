@@ -1,4 +1,4 @@
-"""The sections training, attack, noise, amplification and evaluation."""
+"""The sections `training`, `attack`, `noise`, `amplification` and `evaluation` of the configuration."""
 
 from typing import Annotated, Literal
 
@@ -8,10 +8,14 @@ from blindspots.config.types import Count, Device, NonNegative, Positive, Sectio
 
 
 class Training(Section):
+    """The training of networks by L-BFGS."""
+
     method: Literal["working_set", "full_batch"]
-    """working_set: most iterations on the images that still matter. full_batch: every iteration on all images."""
+    """working_set: most iterations on the images that still matter. full_batch: every iteration on \
+all images."""
     decay_convention: Literal["half", "per_unit", "plain"]
-    """half: λ Σw²/2, which reproduces the paper's softmax rows. per_unit: λ Σw²/k, as printed. plain: λ Σw²."""
+    """half: λ Σw²/2, which reproduces the paper's softmax rows. per_unit: λ Σw²/k, as printed. \
+plain: λ Σw²."""
     gradient_tolerance: Positive
     """Converged means that no component of the gradient over all images is larger."""
     max_iterations: Count
@@ -38,7 +42,8 @@ class LBFGSOptions(Section):
     tolerance: Positive
     """The projected gradient relative to the penalty's at which a minimisation ends."""
     min_decrease: NonNegative
-    """A minimisation also ends if `window` evaluations lower the objective by no more than this fraction of c‖r‖."""
+    """A minimisation also ends if `window` evaluations lower the objective by no more than this fraction \
+of c‖r‖."""
     window: Count
     """Evaluations over which this decrease is measured."""
     looseness: Annotated[float, Field(ge=1, allow_inf_nan=False)]
@@ -57,7 +62,8 @@ class SQPOptions(Section):
     noise: NonNegative
     """The length of their first noise, in multiples of the distance."""
     smoothing: NonNegative
-    """The width of the softened maximum over competing classes at first, in logits. Many classes need some."""
+    """The width of the softened maximum over competing classes at first, in logits. Many classes need \
+some."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     """How much of the average gradient such a step keeps. Deep networks need more."""
     competitors: Count
@@ -69,11 +75,15 @@ class SQPOptions(Section):
 
 
 class Attack(Section):
+    """The search for the nearest adversarial examples."""
+
     target: Literal["random", "nearest", "second", "given"] | Seed
-    """random, second (the second most likely class), nearest (of all classes), given, or one class for all images that are
+    """random, second (the second most likely class), nearest (of all classes), given, or one class for all \
+images that are
     not of it."""
     given_targets: str | None
-    """With `target: given`, a text file with one class a line for each image of the set. A relative path starts at the run's
+    """With `target: given`, a text file with one class a line for each image of the set. A relative path \
+starts at the run's
     folder."""
     sample: Count | Literal["all"]
     """How many images are drawn at random, or all."""
@@ -108,12 +118,15 @@ class Attack(Section):
     def _one_class_for_others_alone(self):
         if isinstance(self.target, int) and not self.correct_only:
             raise ValueError(
-                f"target {self.target}: images that are of this class already have to be left out: correct_only"
+                f"target {self.target}: images that are of this class already have to be left out: "
+                "correct_only"
             )
         return self
 
 
 class Noise(Section):
+    """Gaussian noise, for comparison with adversarial examples."""
+
     seed: Seed
     """The seed of the noise."""
     clip: bool
@@ -121,11 +134,15 @@ class Noise(Section):
 
 
 class Amplification(Section):
+    """The amplification of distortions to one standard deviation."""
+
     clip: bool
     """Whether amplified images are cut to [0, 1]."""
 
 
 class Evaluation(Section):
+    """The classification of images by networks."""
+
     device: Device
     """auto takes CUDA where there is a device."""
     threads: Count

@@ -1,4 +1,4 @@
-"""The section networks."""
+"""The section `networks` of the configuration."""
 
 import math
 import operator
@@ -10,7 +10,7 @@ from pydantic import Field, WithJsonSchema, model_validator
 from blindspots.config.data import File, Sources
 from blindspots.config.types import PICTURES, Count, NonNegative, Positive, Section, Seed
 
-# As they are written; `loading` puts the number of classes in the place of the word.
+# The units as they are written. The module `loading` replaces the word `classes` by the number of classes.
 _UNITS = {
     "type": "array",
     "minItems": 1,
@@ -19,21 +19,26 @@ _UNITS = {
 
 
 class Network(Section):
-    """What every network has: the keys that define what is built, and those that say where its weights come from."""
+    """The common part of all networks: keys for what is built, and keys for where the weights come from."""
 
     _NOT_BUILT: ClassVar[tuple[str, ...]]
 
     @property
     def images(self) -> str:
-        """What it classifies: the images of `data`, or the pictures."""
+        """The images that it classifies: `data` or `pictures`."""
         return "data"
 
     @property
     def linear(self) -> bool:
+        """Whether it is a linear classifier."""
         return False
 
     def definition(self) -> dict[str, Any]:
-        """What is built (see `blindspots.networks.architectures.build`)."""
+        """Return the definition of what is built (see `blindspots.networks.architectures.build`).
+
+        Returns:
+            The values by key, as in JSON.
+        """
         return self.model_dump(mode="json", exclude={*self._NOT_BUILT})
 
 
@@ -65,14 +70,20 @@ class Trained(Network):
 
     @property
     def classes(self) -> int:
+        """The number of classes."""
         return self.units[-1]
 
     def training(self) -> dict[str, Any]:
-        """How it is trained."""
+        """Return the keys for its training.
+
+        Returns:
+            The values by key, as in JSON.
+        """
         return self.model_dump(mode="json", include={*self._NOT_BUILT} - {"attack"})
 
     @property
     def in_minibatches(self) -> bool:
+        """Whether it is trained in minibatches, instead of to convergence by L-BFGS."""
         return bool(self.training().get("minibatches"))
 
     def _one_decay_each(self, layers: int) -> None:
@@ -83,7 +94,7 @@ class Trained(Network):
 
 
 class Pretrained(Network):
-    """A network that comes trained, whose weights are a file."""
+    """A pretrained network, whose weights are in a file."""
 
     classes: Count
     """How many classes the network knows."""
@@ -100,10 +111,19 @@ class Pretrained(Network):
 
     @property
     def images(self) -> str:
+        """The images that it classifies: `pictures`."""
         return PICTURES
 
     def multiplications(self, image_shape: Sequence[int]) -> int:
-        """For one image, in the weights; about, as it only tells which jobs are long."""
+        """Estimate the multiplications with weights for one image.
+
+        The estimate is rough. It only tells which jobs are long.
+
+        Args:
+            image_shape: Height and width of an image, in pixels.
+        Returns:
+            The number of multiplications.
+        """
         return 500_000_000
 
 
@@ -145,26 +165,41 @@ class Perturbed(Section):
     def _perturbs_something(self):
         if not any(self.norms):
             raise ValueError(
-                f"norms: {self.norms} perturb nothing: give one of them more than 0, or leave it out altogether"
+                f"norms: {self.norms} perturb nothing: give one of them more than 0, "
+                "or leave it out altogether"
             )
         return self
 
     def passes(self, images: int) -> int:
-        """Through the network, for one over so many images; about, as it only tells which jobs are long."""
+        """Estimate the passes through the network for one pass of an image.
+
+        The estimate is rough. It only tells which jobs are long.
+
+        Args:
+            images: The number of training images.
+        Returns:
+            The number of passes.
+        """
         return 1 + sum(norm > 0 for norm in self.norms)
 
 
 class Steps(Perturbed):
+    """Training with outputs that are perturbed along the gradient of the loss."""
+
     kind: Literal["steps"]
     """Perturb by a step along the loss's gradient."""
 
 
 class RandomSteps(Perturbed):
+    """Training with outputs that are perturbed in a random direction."""
+
     kind: Literal["noise"]
     """Perturb by a step in a random direction."""
 
 
 class Pools(Perturbed):
+    """Training with adversarial examples of each layer, from pools."""
+
     kind: Literal["pools"]
     """Perturb by adversarial examples of each layer, from pools (the paper's scheme)."""
     amplified: bool
@@ -183,11 +218,22 @@ class Pools(Perturbed):
         return self
 
     def passes(self, images: int) -> int:
-        gradients = 5 * self.replaced * self.size / images  # to make the examples of a layer, for an image
+        """Estimate the passes through the network for one pass of an image, examples included.
+
+        The estimate is rough. It only tells which jobs are long.
+
+        Args:
+            images: The number of training images.
+        Returns:
+            The number of passes.
+        """
+        gradients = 5 * self.replaced * self.size / images  # for the examples of a layer, per image
         return round(super().passes(images) * (1 + gradients))
 
 
 class FullyConnected(Trained):
+    """A network of fully connected layers."""
+
     kind: Literal["fully_connected"]
     """Linear layers with an activation between them."""
     dropout: list[Annotated[NonNegative, Field(le=0.99)]] = Field(default_factory=list)
@@ -201,10 +247,17 @@ class FullyConnected(Trained):
 
     @property
     def linear(self) -> bool:
+        """Whether it is a linear classifier, with a single layer."""
         return len(self.units) == 1
 
     def multiplications(self, image_shape: Sequence[int]) -> int:
-        """For one image, in the weights."""
+        """Return the number of multiplications with weights for one image.
+
+        Args:
+            image_shape: Height and width of an image, in pixels.
+        Returns:
+            The number. It includes the decoder of a pretrained layer.
+        """
         inputs = [math.prod(image_shape), *self.units]
         return (
             sum(map(operator.mul, inputs, self.units))
@@ -230,12 +283,15 @@ class FullyConnected(Trained):
         }.items():
             if values and len(values) != len(self.units):
                 raise ValueError(
-                    f"{key}: {len(values)} values for the input and {len(self.units) - 1} hidden layers: one each"
+                    f"{key}: {len(values)} values for the input and {len(self.units) - 1} hidden layers: "
+                    "one each"
                 )
         return self
 
 
 class Convolutional(Trained):
+    """A network with one convolution."""
+
     kind: Literal["convolutional"]
     """A convolution, max pooling, and linear layers with dropout."""
     channels: Count
@@ -250,7 +306,13 @@ class Convolutional(Trained):
     """Options of training by Adam in minibatches."""
 
     def multiplications(self, image_shape: Sequence[int]) -> int:
-        """For one image, in the weights."""
+        """Return the number of multiplications with weights for one image.
+
+        Args:
+            image_shape: Height and width of an image, in pixels.
+        Returns:
+            The number.
+        """
         maps = [size - self.kernel + 1 for size in image_shape]
         inputs = [self.channels * math.prod(size // self.pool for size in maps), *self.units]
         return math.prod(maps) * self.channels * self.kernel**2 + sum(map(operator.mul, inputs, self.units))
@@ -262,11 +324,15 @@ class Convolutional(Trained):
 
 
 class AlexNet(Pretrained):
+    """The pretrained AlexNet of torchvision."""
+
     kind: Literal["alexnet"]
     """torchvision's AlexNet."""
 
 
 class EfficientNetLite(Pretrained):
+    """A pretrained EfficientNet-Lite."""
+
     kind: Literal["efficientnet_lite"]
     """EfficientNet-Lite."""
     width: Positive

@@ -1,6 +1,7 @@
 """The reference of the configuration's keys: python -m blindspots.config.reference
 
-Writes config/schema.json, by which editors check and explain the keys, and config/README.md, the same to read.
+It writes config/schema.json, with which editors check and explain the keys. It also writes the same reference
+for people, in config/README.md.
 """
 
 import json
@@ -20,6 +21,7 @@ Schema = Mapping[str, Any]
 
 
 def main() -> None:
+    """Write both files."""
     schema = json_schema()
     (FOLDER / "schema.json").write_text(written(schema), encoding="utf-8")
     page = FOLDER / "README.md"
@@ -27,15 +29,34 @@ def main() -> None:
 
 
 def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of the configuration.
+
+    Returns:
+        The schema.
+    """
     return {"$schema": _DIALECT, **Config.model_json_schema()}
 
 
 def written(schema: Schema) -> str:
+    """Format a schema as the text of its file.
+
+    Args:
+        schema: The schema.
+    Returns:
+        The text.
+    """
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def with_reference(page: str, schema: Schema) -> str:
-    """The page with the reference of the keys in the place of what stands behind its mark."""
+    """Insert the reference of the keys into a page.
+
+    Args:
+        page: The page. Everything after its mark is replaced.
+        schema: The schema.
+    Returns:
+        The page with the reference.
+    """
     head, mark, _ = page.partition(_BEGIN)
     shown: set[str] = set()
     sections = (_section(name, part, schema, shown) for name, part in schema["properties"].items())
@@ -51,9 +72,10 @@ def _section(name: str, part: Schema, schema: Schema, shown: set[str]) -> str:
 
 
 def _keys(prefix: str, part: Schema, schema: Schema, shown: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Each key below a part of the schema: its path, its values, and its meaning. `*` stands for any name.
+    """Yield each key below a part of the schema: its path, its values, and its meaning.
 
-    shown: The titles of the parts whose keys the page already has, such as those of `sources`; they are not repeated.
+    In a path, `*` stands for any name. `shown` has the titles of the parts whose keys are already on the
+    page, such as those of `sources`. They are not repeated.
     """
     alternatives = _alternatives(part, schema)
     for one in alternatives:
@@ -77,7 +99,7 @@ def _keys(prefix: str, part: Schema, schema: Schema, shown: set[str]) -> Iterato
 
 
 def _alternatives(part: Schema, schema: Schema) -> list[Schema]:
-    """What a part may be, references followed."""
+    """Return all alternatives for a part, with references resolved."""
     if "$ref" in part:
         return _alternatives(schema["$defs"][part["$ref"].rpartition("/")[2]], schema)
     options = part.get("oneOf") or part.get("anyOf")

@@ -1,4 +1,4 @@
-"""The whole configuration: what `config/*.yaml` may say, checked before any job starts. Unknown keys are errors."""
+"""The configuration of `config/*.yaml`. It is checked before any job starts. Unknown keys are errors."""
 
 import math
 from collections.abc import Sequence
@@ -17,11 +17,13 @@ from blindspots.config.tables import BaselineTable, MethodsTable, Table, Transfe
 from blindspots.config.types import PICTURES, Count, Name, Section
 from blindspots.data.splits import split
 
-# Files of these names in results/ are no table's of the configuration.
+# Files in results/ with these names do not belong to a table of the configuration.
 _OTHER_RESULTS = {"ablations", "archive", "audit", "claims", "provenance", "report", "units"}
 
 
 class Config(Section):
+    """The configuration of the workflow."""
+
     data: Data
     """The data set, by default MNIST."""
     pictures: Pictures
@@ -45,7 +47,8 @@ class Config(Section):
     noise: Noise
     """Gaussian noise, for comparison."""
     amplification: Amplification
-    """Distortions brought to one standard deviation: x + stddev (x' - x) / ‖x' - x‖, with the root mean square as norm."""
+    """Distortions brought to one standard deviation: x + stddev (x' - x) / ‖x' - x‖, with the root mean \
+square as norm."""
     evaluation: Evaluation
     """How networks classify images."""
     tables: Annotated[
@@ -63,7 +66,15 @@ class Config(Section):
     """The experiment with one choice changed at a time (results/ablations.csv)."""
 
     def check_network(self, name: str) -> None:
-        """Raises ConfigError if a network does not fit its images. It is asked for the networks that targets need alone."""
+        """Check that a network fits its images.
+
+        Only the networks that the targets need are checked.
+
+        Args:
+            name: The network's name.
+        Raises:
+            ConfigError: If its kernel and pool, or its number of classes, do not fit the images.
+        """
         network = self.networks[name]
         if (
             isinstance(network, Convolutional)
@@ -75,29 +86,58 @@ class Config(Section):
         classes = getattr(self, network.images).classes
         if network.classes != classes:
             raise ConfigError(
-                f"networks.{name}: {network.classes} units in the last layer, for {classes} classes: write `classes` as the "
-                "last of its units"
+                f"networks.{name}: {network.classes} units in the last layer, for {classes} classes: "
+                "write `classes` as the last of its units"
             )
 
     def attack_on(self, images: str) -> Attack:
-        """How a set of images is attacked."""
+        """Return the options of the attack on an image set.
+
+        Args:
+            images: The image set.
+        Returns:
+            The options.
+        """
         return self._attacks[images]
 
     def attack_against(self, network: str, images: str) -> Attack:
-        """How they are attacked for a network, which may have options of its own."""
+        """Return the options of the attack on a network, which may have its own.
+
+        Args:
+            network: The network's name.
+            images: The image set.
+        Returns:
+            The options.
+        """
         return Attack.model_validate(self._attack_against(network, images))
 
     def size(self, images: str) -> int:
-        """How many images of a set are distorted, at most."""
+        """Return the largest number of images of a set that are distorted.
+
+        Args:
+            images: The image set.
+        Returns:
+            The number.
+        """
         sample = self.attack_on(images).sample
         return self._whole(images) if sample == "all" else min(sample, self._whole(images))
 
     def shards(self, images: str) -> int:
-        """How many jobs distort them."""
+        """Return the number of jobs that distort the images of a set.
+
+        Args:
+            images: The image set.
+        Returns:
+            The number.
+        """
         return math.ceil(self.size(images) / self.attack_on(images).images_per_job)
 
     def replicated(self) -> dict[str, dict[str, Any]]:
-        """The replicates beside the experiment itself, by name: the same with other seeds for all networks."""
+        """Return the replicates without the experiment itself: the same with other seeds for all networks.
+
+        Returns:
+            The changes of the configuration, by the replicate's name.
+        """
         seeds = {
             name: network.seed for name, network in self.networks.items() if isinstance(network, Trained)
         }
@@ -107,7 +147,13 @@ class Config(Section):
         }
 
     def trainings(self, table: Section) -> int:
-        """From how many seeds the networks of a table are trained."""
+        """Return the number of seeds that the networks of a table are trained from.
+
+        Args:
+            table: The table's section.
+        Returns:
+            The number.
+        """
         return max(self.replicates, table.seeds if isinstance(table, MethodsTable) else 1)
 
     @cached_property
@@ -160,7 +206,8 @@ class Config(Section):
         for name, network in self.networks.items():
             if "norm" in getattr(network, "attack", {}).get("lbfgs", {}):
                 raise ValueError(
-                    f"networks.{name}.attack.lbfgs.norm: all networks of a table have the same one, attack.lbfgs.norm"
+                    f"networks.{name}.attack.lbfgs.norm: all networks of a table have the same one, "
+                    "attack.lbfgs.norm"
                 )
             try:
                 self.attack_against(name, "test")
@@ -175,7 +222,8 @@ class Config(Section):
     def _compares_mnist_alone(self):
         if self.compare_with_paper and {role: file.sha256 for role, file in self.data.files} != MNIST:
             raise ValueError(
-                "compare_with_paper: the paper's numbers are those of MNIST, and data.files are others: set it to false"
+                "compare_with_paper: the paper's numbers are those of MNIST, and data.files are others: "
+                "set it to false"
             )
         return self
 
@@ -249,7 +297,7 @@ class Config(Section):
             )
 
     def _record_test_errors(self, key: str, networks: Sequence[str]) -> None:
-        """What is trained to convergence has no epochs, after each of which a figure could draw the test error."""
+        """Check that all networks have epochs. The figure draws the test error after each epoch."""
         for network in networks:
             if not self.networks[network].in_minibatches:
                 raise ValueError(
@@ -260,5 +308,6 @@ class Config(Section):
         check_known(key, network, self.networks)
         if (self.networks[network].images == PICTURES) != (images == PICTURES):
             raise ValueError(
-                f"{key}: {network} classifies no images of the {images} set, but those of {self.networks[network].images}"
+                f"{key}: {network} classifies no images of the {images} set, "
+                f"but those of {self.networks[network].images}"
             )

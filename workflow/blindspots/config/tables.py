@@ -1,10 +1,13 @@
-"""The sections tables and units.
+"""The sections `tables` and `units` of the configuration.
 
-Each kind of table is a class, which says what its rule reads. Beside the keys of the configuration it has
+Each kind of table is a class that knows what its rule reads. It has the keys of the configuration, and these
+members:
 
-- `image_set`: the set whose images are distorted, or classified where none are;
-- `inputs(paths, variant, name)`: the files that its rule reads, by their role, for a variant of the table `name`;
-- `shards(paths, variant)`: the shards with the images that it is about, by what they are of.
+- `image_set`: the set whose images are distorted. If none are distorted, it is the set whose images are
+  classified.
+- `inputs(paths, variant, name)`: the files that its rule reads, by their role, for a variant of the table
+  `name`.
+- `shards(paths, variant)`: the shards with the images of its rows, by row or artifact.
 """
 
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -32,9 +35,19 @@ class BaselineTable(Section):
 
     @property
     def image_set(self) -> str:
+        """The set whose images are distorted."""
         return self.distorted
 
     def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
+        """Return the files that the table's rule reads.
+
+        Args:
+            paths: The paths of all artifacts.
+            variant: The folder of the variant.
+            name: The table's name.
+        Returns:
+            The files by role.
+        """
         replicates = paths.replicates(variant, self)
         kinds = {"adversarial": self.networks, "refined": self.networks, "exact": paths.linear(self.networks)}
         return {
@@ -51,6 +64,14 @@ class BaselineTable(Section):
         }
 
     def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
+        """Return the shards with the table's examples.
+
+        Args:
+            paths: The paths of all artifacts.
+            variant: The folder of the variant.
+        Returns:
+            The shards, by the artifact that is gathered from them.
+        """
         kinds = {"adversarial": self.networks, "refined": self.networks, "exact": paths.linear(self.networks)}
         artifacts = [
             paths.examples(kind, self.image_set, variant, one)
@@ -61,7 +82,7 @@ class BaselineTable(Section):
 
 
 class Block(Section):
-    """Some rows of a transfer table: each network's examples, amplified to a stddev or as they are, and then noise."""
+    """Rows of a transfer table: each network's examples, as they are or amplified, and then noise."""
 
     amplified_to: Positive | None
     """The standard deviation that the examples are amplified to; null leaves them as they are."""
@@ -70,7 +91,14 @@ class Block(Section):
 
 
 class Row(NamedTuple):
-    """A row of a transfer table: distorted for a network, amplified to a stddev or (None) not; or noise of a stddev."""
+    """A row of a transfer table, with adversarial examples or with noise.
+
+    Attributes:
+        name: The row's name.
+        network: The network that the images are distorted for; None for noise.
+        stddev: The standard deviation of the noise, or that of the amplified examples. None for examples that
+            are not amplified.
+    """
 
     name: str
     network: str | None
@@ -95,10 +123,15 @@ class TransferTable(Section):
 
     @property
     def image_set(self) -> str:
+        """The set whose images are distorted."""
         return self.distorted
 
     def rows(self) -> list[Row]:
-        """The rows in the table's order."""
+        """Return the rows in the table's order.
+
+        Returns:
+            The rows.
+        """
         rows = []
         for block in self.blocks:
             suffix = "" if block.amplified_to is None else "_amplified"
@@ -107,15 +140,32 @@ class TransferTable(Section):
         return rows
 
     def measured_rows(self) -> list[Row]:
-        """The rows whose distortions the table tells."""
+        """Return the rows whose average distortion is in the table.
+
+        Returns:
+            The rows.
+        """
         return [row for row in self.rows() if self.average_distortion or (row.network and row.stddev is None)]
 
     def pictured_rows(self) -> list[Row]:
-        """The rows of the table's figure: those that are not amplified, and the last noise."""
+        """Return the rows of the table's figure.
+
+        Returns:
+            The rows that are not amplified, and the last one with noise.
+        """
         noise = [row for row in self.rows() if row.network is None]
         return [row for row in self.rows() if row.network and row.stddev is None] + noise[-1:]
 
     def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
+        """Return the files that the table's rule reads.
+
+        Args:
+            paths: The paths of all artifacts.
+            variant: The folder of the variant.
+            name: The table's name.
+        Returns:
+            The files by role.
+        """
         replicates = paths.replicates(variant, self)
         return {
             "evaluation": [paths.evaluation(replicate, name) for replicate in replicates],
@@ -130,6 +180,14 @@ class TransferTable(Section):
         }
 
     def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
+        """Return the shards with the distorted images.
+
+        Args:
+            paths: The paths of all artifacts.
+            variant: The folder of the variant.
+        Returns:
+            The shards, by row.
+        """
         return {
             row.name: paths.shards(paths.row(self, variant, row), variant, self.image_set)
             for row in self.rows()
@@ -137,7 +195,7 @@ class TransferTable(Section):
 
 
 class SpectralTable(Section):
-    """The frame bounds of every linear map, beside the instability that adversarial examples show (the paper's Table 5)."""
+    """The frame bounds of every linear map, and the instability of examples (the paper's Table 5)."""
 
     kind: Literal["spectral"]
     """The frame bounds of every linear map."""
@@ -150,17 +208,35 @@ class SpectralTable(Section):
 
     @property
     def image_set(self) -> str:
+        """The set whose images are distorted."""
         return self.distorted
 
     def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
+        """Return the files that the table's rule reads.
+
+        Args:
+            paths: The paths of all artifacts.
+            variant: The folder of the variant.
+            name: The table's name.
+        Returns:
+            The files by role.
+        """
         return {"spectra": [paths.spectra(self, variant, network) for network in self.networks]}
 
     def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
+        """Return an empty mapping, as this table has no shards.
+
+        Args:
+            paths: The paths of all artifacts.
+            variant: The folder of the variant.
+        Returns:
+            An empty mapping.
+        """
         return {}
 
 
 class MethodsTable(Section):
-    """The errors of networks that are trained in different ways, each from several seeds, against those of baselines."""
+    """The errors of networks trained in different ways, each from several seeds, compared with baselines."""
 
     kind: Literal["methods"]
     """The errors of networks that are trained in different ways."""
@@ -175,9 +251,19 @@ class MethodsTable(Section):
 
     @property
     def image_set(self) -> str:
+        """The set whose images are classified."""
         return "test"
 
     def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
+        """Return the files that the table's rule reads.
+
+        Args:
+            paths: The paths of all artifacts.
+            variant: The folder of the variant.
+            name: The table's name.
+        Returns:
+            The files by role.
+        """
         replicates = paths.replicates(variant, self)
         return {
             "originals": [paths.evaluation(replicate, name) for replicate in replicates],
@@ -185,6 +271,14 @@ class MethodsTable(Section):
         }
 
     def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
+        """Return an empty mapping, as this table has no shards.
+
+        Args:
+            paths: The paths of all artifacts.
+            variant: The folder of the variant.
+        Returns:
+            An empty mapping.
+        """
         return {}
 
     @model_validator(mode="after")
@@ -199,7 +293,7 @@ Table = BaselineTable | TransferTable | SpectralTable | MethodsTable
 
 
 class UnitsOf(Section):
-    """Of which layer, and over which images; and what the figures of its units and of random directions are called."""
+    """An inspection of a layer's units: the layer, the images, and the names of the figures."""
 
     network: str
     """The network whose units are inspected."""

@@ -1,4 +1,4 @@
-"""What values of the configuration may be."""
+"""Types of values in the configuration."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,7 +6,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def no_truth_value(value: Any) -> Any:
-    """Python counts true as 1; a number in the configuration is not meant so."""
+    """Reject true and false as a number. Python counts true as 1, but the configuration does not.
+
+    Args:
+        value: The value.
+    Returns:
+        The same value.
+    Raises:
+        ValueError: If it is true or false.
+    """
     if isinstance(value, bool):
         raise ValueError(f"input should be a number, got {value}")
     return value
@@ -28,4 +36,6 @@ Count = Annotated[int, BeforeValidator(no_truth_value), Field(gt=0)]
 
 
 class Section(BaseModel):
+    """A section of the configuration. Unknown keys are errors, and no value can be changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,1 +1,1 @@
-"""Data sets: their files, downloads, splits and distorted copies. No torch."""
+"""Image sets: their files, downloads, splits and distorted copies. This package does not use torch."""

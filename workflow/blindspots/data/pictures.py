@@ -1,6 +1,6 @@
-"""Photographs as the networks that come trained on ImageNet want them: squares out of the middle, with their classes.
+"""Photographs in the form that networks trained on ImageNet need: central squares, with their classes.
 
-What torchvision is needed for imports it, because that takes seconds.
+Functions that need torchvision import it themselves, because the import takes seconds.
 """
 
 import io
@@ -28,15 +28,26 @@ KINDS = (
 )
 KINDS += (".tiff", ".webp")
 _OF_8_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-_PHOTOMETRIC = 262  # the tag of a TIFF file that says which of black and white is 0
+_PHOTOMETRIC = 262  # the tag of a TIFF file that tells whether 0 is black or white
 _OF_16_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
 def prepare(content: bytes, resize: int, size: int) -> np.ndarray:
-    """The middle of a picture file whose shorter side is first resized: (3, size, size) bytes, red, green and blue.
+    """Crop the central square of a picture whose shorter side is first resized.
 
-    The picture is upright, as its EXIF orientation says. What is transparent has its colours, and of several pictures the
-    first one is taken. Raises ValueError if the content is no picture, or none that can be told in 8 bits.
+    The picture is turned upright according to its EXIF orientation.
+    Transparency is ignored: transparent pixels keep their colours.
+    From a file with several pictures, the first one is used.
+
+    Args:
+        content: The content of the picture file.
+        resize: The length of the shorter side after resizing, in pixels.
+        size: The side of the square, in pixels.
+    Returns:
+        The red, green and blue values, (3, size, size) uint8.
+    Raises:
+        ValueError: If the content is no picture, or if it cannot be converted to 8 bits.
+            Also if it has too many pixels.
     """
     from torchvision.transforms import functional
 
@@ -45,7 +56,7 @@ def prepare(content: bytes, resize: int, size: int) -> np.ndarray:
             negative = getattr(file, "tag_v2", {}).get(_PHOTOMETRIC) == 0
             upright = _in_8_bits(ImageOps.exif_transpose(file), negative)
             picture = functional.center_crop(functional.resize(upright, resize), size)
-    except (OSError, SyntaxError) as error:  # Pillow says so of a damaged PNG
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged PNG
         raise ValueError(f"it is no picture, or damaged: {error}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it has too many pixels: {error} Save it smaller, or leave it out") from error
@@ -53,11 +64,15 @@ def prepare(content: bytes, resize: int, size: int) -> np.ndarray:
 
 
 def _in_8_bits(picture: Image.Image, negative: bool) -> Image.Image:
-    """A picture as red, green and blue, 0 to 255. Raises ValueError where it is not known what its numbers stand for.
+    """Convert a picture to red, green and blue, from 0 to 255.
 
-    negative: whether 0 is white in the file, which Pillow itself heeds with 8 bits alone.
+    Args:
+        picture: The picture.
+        negative: Whether 0 is white in the file. Pillow itself considers this only with 8 bits.
+    Raises:
+        ValueError: If the meaning of the picture's values is not known.
     """
-    if picture.mode in _OF_16_BITS:  # Pillow itself would cut them off at 255
+    if picture.mode in _OF_16_BITS:  # Pillow itself would clip the values at 255
         values = np.round(np.asarray(picture) / 257).astype(np.uint8)
         picture = Image.fromarray(255 - values if negative else values)
     if picture.mode not in _OF_8_BITS:
@@ -68,23 +83,35 @@ def _in_8_bits(picture: Image.Image, negative: bool) -> Image.Image:
 
 
 def class_names() -> list[str]:
-    """The names of ImageNet's 1,000 classes, in their order."""
+    """Return the names of ImageNet's 1,000 classes, in their order."""
     from torchvision.models import AlexNet_Weights
 
     return AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
 
 
 def classes(names: Sequence[str], pattern: str, count: int) -> list[int]:
-    """The class of each file, by what the pattern's group matches in its name.
+    """Find the class of each file from its name.
 
-    A number is the class itself; other words, such as WordNet's ids, stand for their place among all that there are, which
-    then have to be `count`. Raises ValueError for a name that tells no class.
+    If every match is a number, the number is the class itself.
+    Other words, such as WordNet's ids, are sorted, and the class is the position of the word.
+    There must then be `count` different words.
+
+    Args:
+        names: The names of the files.
+        pattern: A regular expression, whose first group matches the class.
+        count: The number of classes.
+    Returns:
+        The class of each file.
+    Raises:
+        ValueError: If a name does not give a class, if a class is out of range,
+            or if the number of different words is not `count`.
     """
     found = [re.search(pattern, name) for name in names]
     words = [match and match[1] for match in found]
-    if None in words:  # also of a group that may be left out
+    if None in words:  # an optional group may also match nothing
         raise ValueError(
-            f"{names[words.index(None)]} does not tell its class: nothing in it matches the group of {pattern}"
+            f"{names[words.index(None)]} does not tell its class: "
+            f"nothing in it matches the group of {pattern}"
         )
     if all(word.isdecimal() for word in words):
         numbers = list(map(int, words))

@@ -6,10 +6,17 @@ import numpy as np
 
 
 def split(images: int, parts: Mapping[str, Sequence[int]], seed: int) -> dict[str, np.ndarray]:
-    """The sorted image indices of every part.
+    """Divide images at random into disjoint parts.
 
-    parts: name -> (start, stop), a range of one seeded permutation of all the images.
-    Raises ValueError for a range that the images do not cover or that overlaps another.
+    Args:
+        images: The number of images.
+        parts: The range (start, stop) of each part, by its name.
+            All ranges refer to one permutation of all images.
+        seed: The seed of the permutation.
+    Returns:
+        The sorted image indices of each part, by its name.
+    Raises:
+        ValueError: If a range is not within the images, or if it overlaps another.
     """
     taken = np.zeros(images, dtype=bool)
     order = np.random.default_rng(seed).permutation(images)

@@ -1,1 +1,1 @@
-"""Networks as torch modules, their forward and backward passes, and what they answer."""
+"""Networks as torch modules, with their forward and backward passes, loss and outputs."""

@@ -1,4 +1,4 @@
-"""The paper's networks, and others that come trained, as torch modules that return logits."""
+"""The paper's networks and pretrained networks, as torch modules that return logits."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,26 @@ from blindspots.networks.convolution import WindowedConvolution, WindowedMaximum
 from blindspots.networks.dropout import Dropout
 from blindspots.networks.efficientnet_lite import efficientnet_lite
 
-BATCH_NORM_EPSILON = 1e-3  # of EfficientNet
+BATCH_NORM_EPSILON = 1e-3  # This is the value of EfficientNet.
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 def fully_connected(
     image_shape: Sequence[int], units: Sequence[int], activation: str, dropout: Sequence[float] = ()
 ) -> nn.Sequential:
-    """The paper's FC: linear maps with an activation between them; with one entry in `units`, its softmax classifier.
+    """Build the paper's FC network: linear maps with an activation between them.
 
-    dropout: the rates of the pixels and of each hidden layer's units, or none. Input (b, *image_shape); output
-    (b, units[-1]) logits.
+    With one entry in `units` it is the paper's softmax classifier. Source: (Section 2) of the paper.
+    The network takes images, (b, *image_shape), and returns logits, (b, units[-1]).
+
+    Args:
+        image_shape: The shape of an image.
+        units: The number of units of each layer. The last entry is the number of classes.
+        activation: The name of the activation, a key of ACTIVATIONS.
+        dropout: The dropout rates of the pixels and of the units of each hidden layer. If it is empty, there
+            is no dropout.
+    Returns:
+        The network, untrained.
     """
     layers: list[nn.Module] = [nn.Flatten()]
     for place, (fan_in, fan_out) in enumerate(zip([math.prod(image_shape), *units[:-1]], units, strict=True)):
@@ -39,10 +48,24 @@ def convolutional(
     activation: str,
     dropout: float,
 ) -> nn.Sequential:
-    """The paper's Conv: convolution, max pooling, fully connected with dropout, softmax.
+    """Build the paper's Conv network.
 
-    Input (b, height, width), one channel; output (b, units[-1]) logits. The activation follows the pooling, which comes to
-    the same as before it, at a fraction of the work.
+    Its layers are a convolution, max pooling, fully connected layers with dropout, and a softmax classifier.
+    Source: (Section 2) of the paper.
+    The network takes images of one channel, (b, height, width), and returns logits, (b, units[-1]).
+    The activation follows the pooling.
+    The result is the same as in the reverse order, at a fraction of the work.
+
+    Args:
+        image_shape: The height and width of an image, in pixels.
+        channels: The number of channels of the convolution.
+        kernel: The height and width of the kernel, in pixels.
+        pool: The height and width of a pooling window, which is also its stride.
+        units: The number of units of each fully connected layer. The last entry is the number of classes.
+        activation: The name of the activation, a key of ACTIVATIONS.
+        dropout: The dropout rate of the units of each hidden fully connected layer.
+    Returns:
+        The network, untrained.
     """
     pooled = [(size - kernel + 1) // pool for size in image_shape]
     layers: list[nn.Module] = [nn.Unflatten(1, (1, image_shape[0]))]
@@ -54,7 +77,17 @@ def convolutional(
 
 
 class Normalise(nn.Module):
-    """(x - mean)/std of each colour: a network that comes trained wants it, and its images stay pixels in [0, 1]."""
+    """Normalisation of each colour channel by (x - mean)/std.
+
+    Pretrained networks need normalised input. With this layer their images remain pixels in [0, 1].
+
+    Args:
+        mean: The mean of each channel, for pixels in [0, 1].
+        std: The standard deviation of each channel, for pixels in [0, 1].
+    Attributes:
+        mean: The means, (channels, 1, 1).
+        std: The standard deviations, (channels, 1, 1).
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -62,17 +95,37 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise images.
+
+        Args:
+            x: The images, (b, channels, height, width), in [0, 1].
+        Returns:
+            The normalised images in the same shape.
+        """
         return (x - self.mean) / self.std
 
     def lipschitz(self) -> float:
+        """Return the Lipschitz constant of the layer, 1/min(std)."""
         return 1 / self.std.min().item()
 
 
 def alexnet(
     image_shape: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float]
 ) -> nn.Sequential:
-    """Krizhevsky's network in the variant of one column that torchvision has. Input (b, 3, height, width)."""
-    from torchvision import models  # here, because it doubles the seconds in which a job starts
+    """Build AlexNet for pixels in [0, 1], in the one-column variant of torchvision.
+
+    Source: (Section 2) of the paper, reference [9].
+    The network takes images, (b, 3, height, width), and returns logits, (b, classes).
+
+    Args:
+        image_shape: The shape of an image, which is not used.
+        classes: The number of classes.
+        mean: The mean of each colour channel.
+        std: The standard deviation of each colour channel.
+    Returns:
+        The network, untrained.
+    """
+    from torchvision import models  # This import is local, because it doubles the start time of a job.
 
     return _for_photographs(mean, std, models.alexnet(num_classes=classes))
 
@@ -85,12 +138,28 @@ def normalised_efficientnet_lite(
     width: float,
     depth: float,
 ) -> nn.Sequential:
-    """EfficientNet-Lite for pixels in [0, 1]. Input (b, 3, height, width)."""
+    """Build an EfficientNet-Lite for pixels in [0, 1].
+
+    The network takes images, (b, 3, height, width), and returns logits, (b, classes).
+
+    Args:
+        image_shape: The shape of an image, (3, height, width).
+        classes: The number of classes.
+        mean: The mean of each colour channel.
+        std: The standard deviation of each colour channel.
+        width: The factor that scales the numbers of channels.
+        depth: The factor that scales the numbers of blocks of the stages.
+    Returns:
+        The network, untrained.
+    """
     return _for_photographs(mean, std, efficientnet_lite(image_shape, classes, width, depth))
 
 
 def _for_photographs(mean: Sequence[float], std: Sequence[float], network: nn.Module) -> nn.Sequential:
-    """In the order of memory in which convolutions of many channels are a quarter faster."""
+    """The network after a normalisation, with the channels last in memory.
+
+    Convolutions of many channels are a quarter faster in this memory order.
+    """
     return nn.Sequential(Normalise(mean, std), network).to(memory_format=torch.channels_last)
 
 
@@ -103,13 +172,27 @@ KINDS = {
 
 
 def build(definition: Mapping[str, Any], image_shape: Sequence[int]) -> nn.Module:
-    """An uninitialised network from its definition: `kind`, and that kind's own keys."""
+    """Build a network from its definition.
+
+    Args:
+        definition: The `kind` of the network, a key of KINDS, and the arguments of this kind.
+        image_shape: The shape of an image.
+    Returns:
+        The network, without the initialisation by `initialise`.
+    """
     arguments = {key: value for key, value in definition.items() if key != "kind"}
     return KINDS[definition["kind"]](image_shape, **arguments)
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Glorot's uniform weights and zero biases, drawn in the order of the layers."""
+    """Initialise a network with Glorot's uniform weights and zero biases.
+
+    The weights are drawn in the order of the layers.
+
+    Args:
+        network: The network, which is changed in place.
+        generator: The generator of random numbers.
+    """
     for layer in weight_layers(network):
         nn.init.xavier_uniform_(layer.weight, generator=generator)
         if layer.bias is not None:
@@ -117,14 +200,27 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def weight_layers(network: nn.Module) -> list[nn.Module]:
-    """The layers that carry connection weights, from the input upwards."""
+    """List the layers that have connection weights.
+
+    Args:
+        network: The network.
+    Returns:
+        The linear and convolutional layers, from the input to the output.
+    """
     return [layer for layer in network.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
 
 
 def load_matching_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give a network the weights of another with the same layers in the same order, under whatever names.
+    """Load the weights of another network that has the same layers in the same order.
 
-    weights: layer by layer; a batch normalisation is folded into the layer before it. Raises ValueError if they do not fit.
+    The names of the weights do not matter.
+    A batch normalisation is folded into the layer before it.
+
+    Args:
+        network: The network, which is changed in place.
+        weights: The weights by name, layer by layer.
+    Raises:
+        ValueError: If the number or the shapes of the weights do not match the network.
     """
     own, values = network.state_dict(), _folded(weights)
     shapes, found = ([tuple(value.shape) for value in tensors] for tensors in (own.values(), values))
@@ -141,11 +237,11 @@ def load_matching_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> 
 
 
 def _folded(weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """Weight and bias of each layer, with the batch normalisation after it in them."""
+    """The weight and the bias of each layer, with the batch normalisation after it folded into them."""
     values: list[Tensor] = []
     for name, value in weights.items():
         prefix, _, kind = name.rpartition(".")
-        if kind == "running_mean":  # its own weight and bias, γ and β, came before
+        if kind == "running_mean":  # The last two values are the weight γ and bias β of this normalisation.
             gamma, beta = values.pop(-2), values.pop()
             scale = gamma / torch.sqrt(weights[f"{prefix}.running_var"] + BATCH_NORM_EPSILON)
             values[-1] = values[-1] * scale[:, None, None, None]
@@ -156,5 +252,11 @@ def _folded(weights: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """The network in evaluation mode, its parameters out of every gradient."""
+    """Set a network to evaluation mode, and exclude its parameters from gradients.
+
+    Args:
+        network: The network, which is changed in place.
+    Returns:
+        The same network.
+    """
     return network.eval().requires_grad_(False)

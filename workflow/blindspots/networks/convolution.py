@@ -1,8 +1,10 @@
-"""Convolutions that are quicker on a CPU than nn.Conv2d is, for networks in evaluation mode above all.
+"""Convolutions that are faster on a CPU than nn.Conv2d, mainly for networks in evaluation mode.
 
-Of images with one channel and max pooling after it: what a window of the pooling sees is a patch of the image, and the
-convolution of a patch is a product with a matrix that is the same for all patches. The images are the last axis in memory:
-patches are copied and windows compared in long runs.
+One of them is for images of one channel, with max pooling after the convolution.
+Each window of the pooling depends on one patch of the image.
+The convolution of a patch is a product with a matrix, which is the same for all patches.
+The images are the last axis in memory.
+Patches are therefore copied, and windows compared, in long contiguous runs.
 """
 
 from collections.abc import Sequence
@@ -15,10 +17,21 @@ from torch.nn.functional import conv2d, linear, max_pool2d, pad
 
 
 class WindowedConvolution(nn.Conv2d):
-    """nn.Conv2d of one input channel, whose output is parted into the windows of the pooling that follows.
+    """nn.Conv2d with one input channel, whose output is divided into the windows of the pooling that follows.
 
-    Input (b, 1, height, width); output (b, channels, rows, window, columns, window), without what fills no window. Flattened
-    it is nn.Conv2d's. Its gradient has no gradient itself: to ask for one raises RuntimeError.
+    The output leaves out rows and columns that do not fill a window.
+    With each axis of windows merged with the axis after it, it equals the output of nn.Conv2d.
+    A second derivative is not available. Its computation raises RuntimeError.
+
+    Args:
+        channels: The number of output channels.
+        kernel: The height and width of the kernel, in pixels.
+        window: The height and width of a pooling window, in pixels.
+    Attributes:
+        window: The height and width of a pooling window, in pixels.
+        side: The height and width of the patch of the image that a window depends on, in pixels.
+        places: Which pixel of a patch each tap of the kernel multiplies for each output of a window,
+            (window², kernel², side²), bool.
     """
 
     def __init__(self, channels: int, kernel: int, window: int):
@@ -26,11 +39,18 @@ class WindowedConvolution(nn.Conv2d):
         self.window, self.side = window, window + kernel - 1
         taps = torch.eye(kernel**2).view(-1, 1, kernel, kernel)
         pixels = torch.eye(self.side**2).view(-1, 1, self.side, self.side)
-        # (window², kernel², side²): for each output of a window and tap of the kernel the pixel that this tap is on.
+        # The convolution of images with one pixel of 1 shows which tap of the kernel multiplies which pixel.
         places = conv2d(pixels, taps).flatten(2).permute(2, 1, 0).bool().contiguous()
         self.register_buffer("places", places, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Convolve images.
+
+        Args:
+            images: The images, (b, 1, height, width).
+        Returns:
+            The outputs in windows, (b, channels, rows, window, columns, window).
+        """
         count = [(size - self.side) // self.window + 1 for size in images.shape[2:]]
         patches = _Patches.apply(images[:, 0].permute(1, 2, 0).contiguous(), self.side, self.window, count)
         kernels = (self.weight.flatten(1) @ self.places.to(self.weight.dtype)).flatten(0, 1)
@@ -39,37 +59,69 @@ class WindowedConvolution(nn.Conv2d):
 
 
 class WindowedMaximum(nn.Module):
-    """The largest value of each window: from (b, channels, rows, window, columns, window) to (b, channels, rows, columns).
+    """Max pooling of the output of `WindowedConvolution`.
 
-    Of equal ones the first gets the gradient, as in nn.MaxPool2d, and this gradient has none itself.
+    Of equal largest values in a window, the first gets the gradient, as in nn.MaxPool2d.
+    A second derivative is not available.
     """
 
     def forward(self, windows: Tensor) -> Tensor:
+        """Compute the largest value of each window.
+
+        Args:
+            windows: The values in windows, (b, channels, rows, window, columns, window).
+        Returns:
+            The largest values, (b, channels, rows, columns).
+        """
         if not len(windows):
-            return windows.amax(dim=(3, 5))  # as max_pool2d below wants one image's channels at least
-        places = windows.permute(3, 5, 1, 2, 4, 0)  # contiguous as they come from the convolution
+            return windows.amax(dim=(3, 5))  # The function max_pool2d below needs at least one channel.
+        # The output of the convolution is contiguous in this order of axes.
+        places = windows.permute(3, 5, 1, 2, 4, 0)
         return _Maximum.apply(places.flatten(2)).view(places.shape[2:]).permute(3, 0, 1, 2)
 
     def lipschitz(self) -> float:
+        """Return the Lipschitz constant of max pooling, 1. Source: (Section 4.3) of the paper."""
         return 1.0
 
 
 class Pointwise(nn.Conv2d):
-    """nn.Conv2d with a kernel of 1 × 1, as a fully connected layer at each pixel: a product without a copy, where the
-    channels are last in memory."""
+    """nn.Conv2d with a kernel of 1 × 1, computed as a fully connected layer at each pixel.
+
+    If the channels are last in memory, the product needs no copy of the input.
+
+    Args:
+        inputs: The number of input channels.
+        outputs: The number of output channels.
+    """
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve images.
+
+        Args:
+            x: The images, (b, inputs, height, width).
+        Returns:
+            The outputs, (b, outputs, height, width).
+        """
         return linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
 
 
 class UnevenlyPadded(nn.Conv2d):
-    """nn.Conv2d whose padding with zeros has so many `fewer` (rows, columns) above and on the left.
+    """nn.Conv2d with less zero padding above and on the left than below and on the right.
 
-    The kernel gets as many zeros there, and the images the same padding on both sides: a padded copy of them would take
-    longer than the convolution itself.
+    The images get the same padding on both sides, and the kernel gets zeros above and on the left.
+    The result is the same as with uneven padding of the images.
+    A padded copy of the images would take longer than the convolution itself.
+
+    Args:
+        sizes: The positional arguments of nn.Conv2d.
+        fewer: The number of rows that the padding lacks above, and the number of columns that it lacks on the
+            left.
+        options: The keyword arguments of nn.Conv2d. `padding` is the padding below and on the right.
+    Attributes:
+        fewer: The argument `fewer`.
     """
 
     def __init__(self, *sizes: int, fewer: Sequence[int], **options: Any):
@@ -77,6 +129,13 @@ class UnevenlyPadded(nn.Conv2d):
         self.fewer = fewer
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve images.
+
+        Args:
+            x: The images, (b, channels, height, width).
+        Returns:
+            The outputs, (b, output channels, rows, columns).
+        """
         rows, columns = self.fewer
         kernels = pad(self.weight, (columns, 0, rows, 0))
         return conv2d(x, kernels, self.bias, self.stride, self.padding, groups=self.groups)
@@ -86,10 +145,14 @@ KINDS = (WindowedConvolution, Pointwise, UnevenlyPadded)
 
 
 class _Patches(torch.autograd.Function):
-    """The patches of (height, width, b) images as columns, with a 1 below for the bias: (side² + 1, rows · columns · b)."""
+    """The patches of (height, width, b) images as columns of a matrix (side² + 1, rows · columns · b).
+
+    The last row of the matrix is 1, for the bias.
+    """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, side: int, step: int, count: Sequence[int]) -> Tensor:
+        """Copy the patches of images."""
         ctx.shape, ctx.parting = images.shape, (side, step, count)
         patches = images.new_empty(side**2 + 1, *count, images.shape[2])
         pixels, ones = patches[:-1].view(side, side, *count, -1), patches[-1]
@@ -100,10 +163,12 @@ class _Patches(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Add up the gradients of each pixel over the patches that contain it."""
         side, step, count = ctx.parting
         images = gradient.new_zeros(ctx.shape)
         pixels = gradient[:-1].view(side, side, *count, -1)
-        for i in range(0, side, step):  # pixels no further apart than a step: these the patches do not share
+        # Each part is at most as large as the step between patches, and so no two patches share its pixels.
+        for i in range(0, side, step):
             for j in range(0, side, step):
                 part = pixels[i : i + step, j : j + step]
                 _shifted(images[i:, j:], part.shape, step).add_(part)
@@ -111,7 +176,10 @@ class _Patches(torch.autograd.Function):
 
 
 def _shifted(images: Tensor, shape: Sequence[int], step: int) -> Tensor:
-    """A view (i, j, rows, columns, b) of (height, width, b) images: pixel (i, j) of the patches that begin at every step."""
+    """A view (i, j, rows, columns, b) of (height, width, b) images.
+
+    It has pixel (i, j) of each patch. The patches begin at every multiple of the step.
+    """
     height, width, last = images.stride()
     return images.as_strided(
         shape, (height, width, step * height, step * width, last), images.storage_offset()
@@ -123,7 +191,9 @@ class _Maximum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, windows: Tensor) -> Tensor:
-        # As one image of n channels, which are last in memory: five times as quick as max(0), and as exact with ties.
+        """Compute the largest values."""
+        # The windows are one image of n channels, which are last in memory.
+        # Its pooling is five times as fast as max(0), and it treats equal values in the same way.
         image = windows.view(1, *windows.shape).permute(0, 3, 1, 2)
         values, first = max_pool2d(image, windows.shape[:2], return_indices=True)
         ctx.save_for_backward(first.view(1, -1))
@@ -133,6 +203,7 @@ class _Maximum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Pass each gradient on to the largest value of its window."""
         (first,) = ctx.saved_tensors
         values = gradient.new_zeros(ctx.shape)
         values.flatten(0, 1).scatter_(0, first, gradient[None])

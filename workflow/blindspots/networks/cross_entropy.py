@@ -1,4 +1,4 @@
-"""The cross-entropy of many images and its gradient, added up over parts of them."""
+"""The cross-entropy loss of a batch of images and its gradient, summed over parts of the batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,34 +14,57 @@ from blindspots.parallel.chunks import in_chunks
 
 
 class Summed(NamedTuple):
-    """Of b images."""
+    """The losses of b images and the gradient of their sum.
 
-    losses: Tensor  # (b,) the cross-entropy of each
-    gradient: Tensor  # flat, of the sum of these by all parameters
-    wrong: int  # how many are misclassified
+    Attributes:
+        losses: The cross-entropy of each image, (b,).
+        gradient: The gradient of the sum of the losses with respect to all parameters, as one vector.
+        wrong: The number of misclassified images.
+    """
+
+    losses: Tensor
+    gradient: Tensor
+    wrong: int
 
 
 class Evaluated(NamedTuple):
-    """Of b images."""
+    """The loss and the error of a set of images.
 
-    loss: float  # the mean cross-entropy
-    error: float  # the fraction misclassified
+    Attributes:
+        loss: The mean cross-entropy.
+        error: The fraction of misclassified images.
+    """
+
+    loss: float
+    error: float
 
 
 class Backpropagated(NamedTuple):
-    """Of what entered the layers of a network."""
+    """The results of a forward and a backward pass through the layers of a network.
 
-    gradient: Tensor  # flat, by the parameters of the layers passed
+    Attributes:
+        gradient: The gradient with respect to the parameters of the layers in use, as one vector.
+        passes: The record of the forward pass at each layer in use.
+        slopes: The gradients with respect to the values that a layer gets from the layer below, (n, b). The
+            keys are the indices of the passes. Index 0 has the gradient with respect to the values that enter
+            the first layer in use. It is present only on request.
+    """
+
+    gradient: Tensor
     passes: list[Pass]
-    slopes: dict[
-        int, Tensor
-    ]  # by the values that came to a layer from the one below, or, if asked for, to the first
+    slopes: dict[int, Tensor]
 
 
 def summed(network: nn.Module, images: Tensor, labels: Tensor, each: Callable = map) -> Summed:
-    """The cross-entropy of images (b, ...) with labels (b,), and its gradient by the network's parameters.
+    """Compute the cross-entropy of images and its gradient with respect to the parameters of a network.
 
-    each: computes the parts, as `map` or `Workers.map` does.
+    Args:
+        network: The network, which returns logits.
+        images: The images, (b, ...).
+        labels: The labels, (b,), integers.
+        each: The function that maps over the parts of the batch, such as `map` or `Workers.map`.
+    Returns:
+        The losses, the gradient of their sum and the number of misclassified images.
     """
     layers = layers_of(network)
     of_part = partial(_of_network, network) if layers is None else partial(_of_layers, layers)
@@ -55,7 +78,15 @@ def summed(network: nn.Module, images: Tensor, labels: Tensor, each: Callable = 
 
 @torch.no_grad()
 def evaluated(network: nn.Module, images: Tensor, labels: Tensor) -> Evaluated:
-    """The cross-entropy and the errors of images (b, ...) with labels (b,), without any gradient."""
+    """Compute the mean cross-entropy and the error of images, without gradients.
+
+    Args:
+        network: The network, which returns logits.
+        images: The images, (b, ...).
+        labels: The labels, (b,), integers.
+    Returns:
+        The mean loss and the fraction of misclassified images.
+    """
     loss, wrong = 0.0, 0
     for part, truth in zip(in_chunks(images), in_chunks(labels), strict=True):
         logits = network(part)
@@ -72,9 +103,17 @@ def backpropagated(
     weight: float,
     to_first: bool = False,
 ) -> Backpropagated:
-    """The gradient of the sum of the cross-entropies, times a weight, of what enters layers with these labels (b,).
+    """Compute the gradient of the sum of the cross-entropies, times a weight, for values that enter layers.
 
-    entering, to_first: see `forward` and `backward`.
+    Args:
+        layers: The layers of the network.
+        entering: The values that enter a layer, (n, columns), by the index of the layer. See `forward`.
+        labels: The labels of the columns of logits, (b,), integers.
+        weight: The factor of the loss.
+        to_first: Whether the gradient with respect to the values that enter the first layer in use is
+            computed too. See `backward`.
+    Returns:
+        The gradients, and the record of the forward pass.
     """
     passes, logits = forward(layers, entering)
     of_linear, of_values = backward(passes, _slope(logits.softmax(0), labels).mul_(weight), to_first)
@@ -83,16 +122,17 @@ def backpropagated(
 
 @torch.no_grad()
 def _of_layers(layers: Sequence[Layer], images: Tensor, labels: Tensor) -> Summed:
+    """The losses and the gradient of a part of the batch, for a network of fully connected layers."""
     passes, logits = forward(layers, {0: images.flatten(1).t()})
     log_probabilities = logits.log_softmax(0)
     losses = -log_probabilities.gather(0, labels[None])[0]
-    wrong = int((log_probabilities.max(0).indices != labels).sum())  # argmax(0) takes six times as long
+    wrong = int((log_probabilities.max(0).indices != labels).sum())  # Here argmax(0) takes six times as long.
     slopes, _ = backward(passes, _slope(log_probabilities.exp_(), labels))
     return Summed(losses, gradient(passes, slopes), wrong)
 
 
 def _of_network(network: nn.Module, images: Tensor, labels: Tensor) -> Summed:
-    """By torch's own differentiation, for any network."""
+    """The losses and the gradient of a part of the batch, by torch's autograd, for any network."""
     with torch.enable_grad():
         logits = network(images)
         losses = cross_entropy(logits, labels, reduction="none")
@@ -101,6 +141,9 @@ def _of_network(network: nn.Module, images: Tensor, labels: Tensor) -> Summed:
 
 
 def _slope(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The slopes of b labels' cross-entropies by the logits, in place of the probabilities (k, b)."""
+    """The gradients of the b cross-entropies with respect to the logits, (k, b).
+
+    They overwrite the probabilities (k, b).
+    """
     probabilities[labels, torch.arange(len(labels), device=labels.device)] -= 1
     return probabilities

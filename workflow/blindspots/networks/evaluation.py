@@ -1,18 +1,34 @@
-"""What a network says of images, apart from whatever made them."""
+"""The outputs of a network for images from any source."""
 
 import torch
 from torch import Tensor, nn
 
-PIXELS = 2**22  # at once, of at most 1,000 images
+# A batch has at most this number of pixel values by default, and at most 1,000 images.
+PIXELS = 2**22
 
 
 @torch.no_grad()
 def logits(network: nn.Module, images: Tensor, batch: int | None = None) -> Tensor:
-    """The (n, k) logits of (n, ...) images, so many at a time, by itself as many as take little memory."""
+    """Compute the logits of images, batch by batch and without gradients.
+
+    Args:
+        network: The network, which returns logits.
+        images: The images, (n, ...), with at least one image.
+        batch: The number of images in a batch. By default it is small enough to need little memory.
+    Returns:
+        The logits, (n, k).
+    """
     batch = batch or max(1, min(1000, PIXELS // images[0].numel()))
     return torch.cat([network(part) for part in images.split(batch)])
 
 
 def classify(network: nn.Module, images: Tensor) -> Tensor:
-    """The class with the largest logit for each of (n, ...) images: (n,) int64."""
+    """Find the class with the largest logit for each image.
+
+    Args:
+        network: The network, which returns logits.
+        images: The images, (n, ...), with at least one image.
+    Returns:
+        The classes, (n,), int64.
+    """
     return logits(network, images).argmax(1)

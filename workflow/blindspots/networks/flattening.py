@@ -1,4 +1,4 @@
-"""Many tensors as one vector."""
+"""Concatenation of tensors into one vector."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,11 @@ from torch import Tensor
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
-    """One vector of all."""
+    """Flatten tensors and concatenate them.
+
+    Args:
+        tensors: The tensors, of any shapes. There is at least one.
+    Returns:
+        The vector of all their elements, (n,), in the order of the tensors.
+    """
     return torch.cat([tensor.flatten() for tensor in tensors])

@@ -1,1 +1,1 @@
-"""Pieces of work on several cores, whose results do not depend on how many there are."""
+"""Work in parts on several cores, with results that do not depend on the number of cores."""

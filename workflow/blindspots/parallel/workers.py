@@ -1,7 +1,8 @@
-"""Independent pieces of work on several threads or processes: what comes out does not depend on how many there are.
+"""Independent parts of work on several threads or processes.
 
-Each piece is computed by one thread, so that its sums have one order, and what is made of the pieces is made
-in the order in which they were given.
+The results do not depend on the number of threads or processes.
+Each part is computed by one thread, and so the order of its sums is fixed.
+The results of the parts are combined in the order in which the parts were given.
 """
 
 import ctypes
@@ -17,16 +18,23 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-_ON_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG: a copy ends when the process that it is of does
+# PR_SET_PDEATHSIG of Linux: a worker process gets a signal when its parent process ends.
+_ON_PARENTS_DEATH = 1
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Workers:
-    """Threads that are there for the length of a `with` block, in which torch itself uses one thread for an operation.
+    """A pool of threads for the duration of a `with` block.
 
-    threads: how many pieces are computed at the same time.
+    Within the block torch uses one thread for each operation.
+    The former number of torch threads is restored at the end of the block.
+
+    Args:
+        threads: The number of parts that are computed at the same time.
+    Raises:
+        ValueError: If `threads` is smaller than 1.
     """
 
     def __init__(self, threads: int):
@@ -37,7 +45,8 @@ class Workers:
     def __enter__(self) -> "Workers":
         self._before = torch.get_num_threads()
         torch.set_num_threads(1)
-        # In each thread too, since MKL keeps its own number for every one, by itself that of the environment.
+        # Each thread needs this call too, because MKL keeps a separate number of threads for each of them.
+        # By default that number comes from the environment.
         self._pool = (
             ThreadPoolExecutor(self._threads, "", torch.set_num_threads, (1,)) if self._threads > 1 else None
         )
@@ -49,10 +58,18 @@ class Workers:
         torch.set_num_threads(self._before)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """The function's results for the items, in the items' order, each as soon as it and those before are there."""
+        """Apply a function to items in parallel.
+
+        Args:
+            function: The function of one item. It runs in the gradient mode of the caller.
+            items: The items, one for each part of the work.
+        Returns:
+            The results in the order of the items. Each is available as soon as it and all before it are
+            computed.
+        """
         if not self._pool:
             return map(function, items)
-        enabled = torch.is_grad_enabled()  # each thread has its own mode
+        enabled = torch.is_grad_enabled()  # Torch keeps a separate gradient mode for each thread.
 
         def as_here(item: Item) -> Result:
             with torch.set_grad_enabled(enabled):
@@ -62,10 +79,18 @@ class Workers:
 
 
 class Processes:
-    """The same by processes, which share no interpreter: quicker where a piece is many small operations.
+    """A pool of processes, with the interface of `Workers`.
 
-    Each is a copy of this one as it is at `map`, so that functions and their data need not be sent. What comes back are
-    tuples of tensors on the CPU; what a piece changes elsewhere is lost. Only where `can_fork` says so.
+    Processes do not share an interpreter.
+    They are faster than threads where a part has many small operations.
+    Each process is a copy of the current process at the time of the call of `map`.
+    Functions and their data therefore need not be sent.
+    Each part has to return a named tuple of tensors on the CPU.
+    All other changes that a part makes are lost.
+    The class may be used only where `can_fork` returns True.
+
+    Args:
+        processes: The number of parts that are computed at the same time.
     """
 
     def __init__(self, processes: int):
@@ -78,9 +103,16 @@ class Processes:
         pass
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """The function's results for the items, in the items' order, each as soon as it and those before are there.
+        """Apply a function to items in parallel.
 
-        Raises MemoryError if a process is killed, as it is for want of memory.
+        Args:
+            function: The function of one item. It returns a named tuple of tensors on the CPU.
+            items: The items, one for each part of the work. There is at least one.
+        Returns:
+            The results in the order of the items. Each is available as soon as it and all before it are
+            computed.
+        Raises:
+            MemoryError: If a process is killed, which happens when memory runs out.
         """
         copies = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(
@@ -96,20 +128,30 @@ class Processes:
 
 
 def can_fork() -> bool:
-    """Whether a copy of this process can go on with torch: on Linux, without a GPU, whose threads it would lack."""
+    """Check whether a forked copy of this process can use torch.
+
+    A copy would lack the threads that torch uses for a GPU.
+
+    Returns:
+        True on Linux without a CUDA GPU, and False otherwise.
+    """
     return sys.platform == "linux" and not torch.cuda.is_available()
 
 
 def _begin(function: Callable, parent: int) -> None:
+    """Prepare a worker process, which uses one thread and ends when its parent process ends."""
     global _function
     _function = function
     torch.set_num_threads(1)
     ctypes.CDLL(None).prctl(_ON_PARENTS_DEATH, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before
+    if os.getppid() != parent:  # The parent ended before the call of prctl.
         os._exit(1)
 
 
 def _compute(item: Item) -> tuple[type, list[np.ndarray]]:
-    """As arrays, since torch would hand tensors over as files that end with this process."""
+    """Compute the result of an item, as its type and its arrays.
+
+    Torch would hand over tensors as shared files, which are lost when this process ends.
+    """
     result = _function(item)
     return type(result), [values.numpy() for values in result]

@@ -1,1 +1,1 @@
-"""Tables, figures and claims out of artifacts."""
+"""Tables, figures and claims, made from artifacts."""

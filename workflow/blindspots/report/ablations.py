@@ -1,4 +1,7 @@
-"""How the tables move when one choice that the paper leaves open is made otherwise, and which choice lies nearest to it."""
+"""Effect of each ablation on the tables: how far cells move, and which choice is nearest to the paper.
+
+Each ablation changes one choice that the paper leaves open.
+"""
 
 from collections.abc import Mapping
 
@@ -9,16 +12,22 @@ from scipy import stats
 from blindspots.analysis.statistics import AGREES, CONFIDENCE, NOT_COMPARABLE, printed_range
 
 _KEY = ["table", "row", "column"]
-_WIDTH = 2 * stats.norm.ppf((1 + CONFIDENCE) / 2)  # of an interval, in standard errors
+_WIDTH = 2 * stats.norm.ppf((1 + CONFIDENCE) / 2)  # width of an interval in standard errors
 
 
 def compare_choices(cells: Mapping[str, pd.DataFrame], reference: str) -> pd.DataFrame:
-    """Every cell of every choice beside the same cell as configured: cells by a choice's name -> one line a cell.
+    """Compare every cell of every choice with the same cell of the configured experiment.
 
-    reference: the name of the experiment as it is configured.
+    The column `moved` is the change of the value. The column `deviation` is the distance from the nearest
+    value that rounds to the paper's number. Its unit is the standard error of the difference between our
+    sample and the paper's, whose unknown spread is taken to be ours. It is NaN where the paper has no
+    comparable number.
 
-    moved: by how much the value changed. deviation: how far it lies from what rounds to the paper's, in standard errors of
-    the difference between our sample and the paper's (its unknown spread taken to be ours); empty where the paper has none.
+    Args:
+        cells: The cells of all tables, by the name of the choice, one line per cell.
+        reference: The name of the experiment as it is configured.
+    Returns:
+        One line per cell and choice.
     """
     frame = pd.concat([part.assign(choice=choice) for choice, part in cells.items()], ignore_index=True)
     as_configured = cells[reference].set_index(_KEY)["value"].rename("as_configured")
@@ -44,12 +53,19 @@ def compare_choices(cells: Mapping[str, pd.DataFrame], reference: str) -> pd.Dat
 
 
 def _nearest(value: float, printed: str | float) -> float:
-    """The value nearest to ours that rounds to what the paper printed; NaN where it printed nothing."""
+    """Return the value nearest to ours that rounds to the paper's printed number; NaN if there is none."""
     return np.clip(value, *printed_range(printed)) if isinstance(printed, str) else np.nan
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """For each choice (index) and table: the median deviation from the paper, and how many of its cells agree."""
+    """Summarise the deviations of each choice and table.
+
+    Args:
+        frame: As `compare_choices` returns it.
+    Returns:
+        One line per choice and table, with the median size of the deviation from the paper, in standard
+        errors, the number of cells that agree, and the number of cells with a deviation.
+    """
     judged = frame.dropna(subset="deviation")
     size = judged.assign(deviation=judged["deviation"].abs(), agree=judged["verdict"] == AGREES)
     tables = size.groupby(["choice", "table"], sort=False).agg(

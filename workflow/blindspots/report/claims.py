@@ -1,8 +1,9 @@
-"""What the paper says in Sections 3 and 4 to 4.3, put to the test on the cells of our tables.
+"""Claims of the paper's Sections 3 and 4 to 4.3, tested on the cells of our tables.
 
-Each claim is a function of the cells, its statement the docstring; it returns numbers, a test and a verdict. The tests are
-one-sided: Fisher's of counts, Welch's of errors over several trainings; where several pairs are tested at once, each at the
-level divided by their number.
+Each claim is a function of the cells. Its docstring is the statement. It returns numbers, a test and a
+verdict. The tests are one-sided: Fisher's test for counts, and Welch's test for errors over several
+trainings. If several pairs are tested at once, each is tested at the significance level divided by the number
+of pairs.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,55 +18,114 @@ SUPPORTED, PARTLY, REFUTED, NOT_TESTED = "supported", "supported in part", "not 
 
 
 class UntestableError(Exception):
-    """There is too little to test a claim on; the message says what."""
+    """There is too little to test a claim on; the message says what is missing."""
 
 
 class Finding(NamedTuple):
+    """The result of a claim's test.
+
+    Attributes:
+        numbers: The numbers behind the verdict, in words.
+        test: What was tested, and its result, in words.
+        verdict: One of `SUPPORTED`, `PARTLY`, `REFUTED` and `NOT_TESTED`.
+    """
+
     numbers: str
     test: str
     verdict: str
 
 
 class Rate(NamedTuple):
-    """A rate in percent, of n images."""
+    """A rate over images.
+
+    Attributes:
+        value: The rate, in percent.
+        n: The number of images.
+    """
 
     value: float
     n: int
 
     @property
     def counts(self) -> tuple[int, int]:
+        """The number of images that count, and the number of those that do not."""
         events = round(self.value / 100 * self.n)
         return events, self.n - events
 
 
 class Trainings(NamedTuple):
-    """A rate in percent over two trainings at least, from other seeds."""
+    """A rate over at least two trainings from different seeds.
+
+    Attributes:
+        mean: The mean over the trainings, in percent.
+        std: The standard deviation over the trainings, in percentage points.
+        seeds: The number of trainings.
+    """
 
     mean: float
     std: float
     seeds: int
 
     def __str__(self) -> str:
+        """Return the mean and the standard deviation as text, in percent."""
         return f"{self.mean:.2f} ± {self.std:.2f} %"
 
     def below(self, other: "Trainings | float") -> float:
-        """The p value of Welch's one-sided test that another's rate, or a number, is not higher."""
+        """Test whether this rate is lower than another one, by Welch's one-sided test.
+
+        Args:
+            other: The other rate over trainings, or a number in percent.
+        Returns:
+            The p value of the hypothesis that the other rate is not higher.
+        """
         mean, std, seeds = other if isinstance(other, Trainings) else (other, 0.0, self.seeds)
         found = stats.ttest_ind_from_stats(*self, mean, std, seeds, equal_var=False, alternative="less")
         return float(found.pvalue)
 
 
 class Cells:
-    """The cells of all tables, by table, row and column."""
+    """The cells of all tables, by table, row and column.
+
+    Attributes:
+        frame: One line per cell, with table, row and column as its index.
+    """
 
     def __init__(self, frame: pd.DataFrame):
+        """Index the cells.
+
+        Args:
+            frame: One line per cell, as the files `*.cells.csv` have them.
+        """
         self.frame = frame.set_index(["table", "row", "column"]).sort_index()
 
     def rate(self, table: str, row: str, column: str) -> Rate:
+        """Return a cell that is a rate over images.
+
+        Args:
+            table: The table.
+            row: The cell's row.
+            column: The cell's column.
+        Returns:
+            The rate.
+        Raises:
+            KeyError: If there is no such cell.
+        """
         cell = self.frame.loc[(table, row, column)]
         return Rate(float(cell["value"]), int(cell["n"]))
 
     def trainings(self, table: str, row: str, column: str) -> Trainings:
+        """Return a cell that is a rate over several trainings.
+
+        Args:
+            table: The table.
+            row: The cell's row.
+            column: The cell's column.
+        Returns:
+            The rate.
+        Raises:
+            KeyError: If there is no such cell.
+            UntestableError: If the table has only one training of the row.
+        """
         cell = self.frame.loc[(table, row, column)]
         seeds = len(cell["artifact"].split(";"))
         if seeds < 2:
@@ -73,10 +133,30 @@ class Cells:
         return Trainings(float(cell["value"]), float(cell["std_over_seeds"]), seeds)
 
     def value(self, table: str, row: str, column: str) -> float:
+        """Return the value of a cell, in the cell's unit.
+
+        Args:
+            table: The table.
+            row: The cell's row.
+            column: The cell's column.
+        Returns:
+            The value.
+        Raises:
+            KeyError: If there is no such cell.
+        """
         return float(self.frame.loc[(table, row, column), "value"])
 
     def rows(self, table: str, pattern: str) -> pd.DataFrame:
-        """A table's cells whose row matches all of a regular expression."""
+        """Return the cells of a table whose complete row name matches a regular expression.
+
+        Args:
+            table: The table.
+            pattern: The regular expression.
+        Returns:
+            One line per cell, with row and column as its index.
+        Raises:
+            KeyError: If there is no such table, or no row matches.
+        """
         frame = self.frame.loc[table]
         found = frame[frame.index.get_level_values("row").str.fullmatch(pattern)]
         if found.empty:
@@ -84,23 +164,46 @@ class Cells:
         return found
 
     def columns(self, table: str) -> list[str]:
-        """The networks of a transfer table."""
+        """Return the names of the networks of a transfer table.
+
+        Args:
+            table: The table.
+        Returns:
+            The names, each of which is both a row and a column.
+        Raises:
+            KeyError: If there is no such table.
+        """
         frame = self.frame.loc[table]
         return [name for name in frame.index.unique("column") if (name, name) in frame.index]
 
     def pairs(self, table: str) -> list[tuple[str, str]]:
-        """Every two different networks of a transfer table."""
+        """Return all ordered pairs of two different networks of a transfer table.
+
+        Args:
+            table: The table.
+        Returns:
+            The pairs: the network that the examples are made for, and the network that classifies them.
+        Raises:
+            KeyError: If there is no such table.
+        """
         networks = self.columns(table)
         return [(row, column) for row in networks for column in networks if row != column]
 
 
 def higher(one: Rate, other: Rate) -> float:
-    """The p value of Fisher's test that the first rate is not higher."""
+    """Test whether a rate is higher than another one, by Fisher's one-sided test.
+
+    Args:
+        one: The first rate.
+        other: The second rate.
+    Returns:
+        The p value of the hypothesis that the first rate is not higher.
+    """
     return float(stats.fisher_exact([one.counts, other.counts], alternative="greater").pvalue)
 
 
 def _each_higher(pairs: Iterable[tuple[Rate, Rate]]) -> tuple[int, int]:
-    """For how many pairs the first rate is higher, each tested at the level divided by their number."""
+    """Count the pairs whose first rate is higher, each tested at the level divided by the number of pairs."""
     values = [higher(one, other) for one, other in pairs]
     return sum(p < SIGNIFICANCE / len(values) for p in values), len(values)
 
@@ -121,31 +224,34 @@ def _rates(rates: Iterable[Rate]) -> str:
 
 
 def no_distinction(cells: Cells) -> Finding:
-    """Images that have most of a random direction are as alike as those that have most of a single unit (3)."""
+    """Images that have most of a random direction are as alike as those that have most of a single \
+unit (3)."""
     effects = cells.rows("units", r"\w+_trained_units_against_directions")
     alike = (effects["ci_low"] <= 0.5) & (effects["ci_high"] >= 0.5)
-    alike &= (effects["ci_low"] >= 1 / 3) & (
-        effects["ci_high"] <= 2 / 3
-    )  # from too few rows an interval holds everything
+    # With too few rows an interval contains every value.
+    alike &= (effects["ci_low"] >= 1 / 3) & (effects["ci_high"] <= 2 / 3)
     numbers = ", ".join(
         f"{row.removesuffix('_trained_units_against_directions')} {column} {cell['value']:.2f}"
         for (row, column), cell in effects.iterrows()
     )
     return Finding(
         f"the probability that a unit's number is larger than a direction's: {numbers}",
-        f"the 95 % interval has ½ in it, and lies between ⅓ and ⅔, for {alike.sum()} of {len(alike)} comparisons",
+        "the 95 % interval has ½ in it, and lies between ⅓ and ⅔, "
+        f"for {alike.sum()} of {len(alike)} comparisons",
         _verdict(alike.sum(), len(alike)),
     )
 
 
 def for_photographs(cells: Cells) -> Finding:
-    """For networks trained on ImageNet every image has one, too, at an imperceptible distance (4.1, Figure 5)."""
+    """For networks trained on ImageNet every image has one, too, at an imperceptible distance \
+(4.1, Figure 5)."""
     networks = cells.columns("figure5")
     own = {name: cells.rate("figure5", name, name) for name in networks}
     sizes = [cells.value("figure5", name, "distortion") for name in networks]
     found, n = sum(rate.counts[0] for rate in own.values()), sum(rate.n for rate in own.values())
     return Finding(
-        f"{' and '.join(networks)} misclassify {found} of {n} examples made for them, of stddev {_range(sizes, 4, '')}",
+        f"{' and '.join(networks)} misclassify {found} of {n} examples made for them, "
+        f"of stddev {_range(sizes, 4, '')}",
         "every example counts; the paper's AlexNet: stddev 0.0065",
         _verdict(found, n),
     )
@@ -175,21 +281,25 @@ def for_every_image(cells: Cells) -> Finding:
     own = [(table, cells.rate(table, name, name)) for table in tried for name in cells.columns(table)]
     found = sum(rate.counts[0] for _, rate in own)
     n = sum(tried[table] for table, _ in own)
-    images = sum(tried.values())  # of each network the same, so that these are what is drawn
+    images = sum(tried.values())  # All networks have the same images, so this is the sample's size.
     bound = (
         float(stats.beta.ppf(1 - SIGNIFICANCE, n - found + 1, images - (n - found)))
         if n - found < images
         else 1.0
     )
-    numbers = f"for {found} of {n} images an example is misclassified by the network that it was made for ({len(own)} networks)"
+    numbers = (
+        f"for {found} of {n} images an example is misclassified by the network that it was made for "
+        f"({len(own)} networks)"
+    )
     return Finding(
         numbers, f"at the 1 % level fewer than {100 * bound:.3f} % of images have none", _verdict(found, n)
     )
 
 
 def trained_below(cells: Cells) -> Finding:
-    """Trained with adversarial examples of each layer, a 100-100-10 network gets a test error below 1.2 % (4.2)."""
-    # The paper does not say of which units: one such network is what it claims.
+    """Trained with adversarial examples of each layer, a 100-100-10 network gets a test error \
+below 1.2 % (4.2)."""
+    # The paper does not say which units. It claims that there is one such network.
     pools = {
         units: cells.trainings("adversarial_training", f"{units}_pools", "error_test")
         for units in ("sigmoid", "relu")
@@ -198,7 +308,8 @@ def trained_below(cells: Cells) -> Finding:
     surely = min(below.values()) < SIGNIFICANCE / len(below)
     return Finding(
         "; ".join(f"{units}: {errors} over {errors.seeds} trainings" for units, errors in pools.items()),
-        f"below 1.2 % (Student, one-sided): {', '.join(f'{units} p = {p:.2g}' for units, p in below.items())}",
+        "below 1.2 % (Student, one-sided): "
+        f"{', '.join(f'{units} p = {p:.2g}' for units, p in below.items())}",
         SUPPORTED if surely else PARTLY if any(errors.mean < 1.2 for errors in pools.values()) else REFUTED,
     )
 
@@ -218,7 +329,8 @@ def dropout_helps(cells: Cells) -> Finding:
         "; ".join(
             f"{units}: weight decay {decay}, dropout {dropout}" for units, (decay, dropout) in pairs.items()
         ),
-        f"lower by dropout (Welch, one-sided): {tests}; both to 0.15 the paper's: {', '.join(sorted(near)) or 'none'}",
+        f"lower by dropout (Welch, one-sided): {tests}; "
+        f"both to 0.15 the paper's: {', '.join(sorted(near)) or 'none'}",
         SUPPORTED if helped & near else PARTLY if helped else REFUTED,
     )
 
@@ -250,7 +362,8 @@ def without_the_extreme(cells: Cells) -> Finding:
 
 
 def smaller_than_noise(cells: Cells) -> Finding:
-    """The distortions are smaller than noise of stddev 0.1 for all but one of the networks (4.2, on Table 2)."""
+    """The distortions are smaller than noise of stddev 0.1 for all but one of the networks \
+(4.2, on Table 2)."""
     sizes = {
         name: cells.value("table2", name, "distortion")
         for name in cells.columns("table2")
@@ -327,8 +440,8 @@ def noise_is_harmless(cells: Cells) -> Finding:
     return Finding(
         f"noise of stddev 0.06: {_rates(noise)}; undistorted: {_rates(plain)}; "
         f"examples made for other networks: {_rates(other)}",
-        f"noise does more harm than none to {harmed} of {total} networks, and less than examples in {held} of {pairs} "
-        "comparisons",
+        f"noise does more harm than none to {harmed} of {total} networks, "
+        f"and less than examples in {held} of {pairs} comparisons",
         _verdict(held, pairs),
     )
 
@@ -340,7 +453,7 @@ def most_resilient(cells: Cells) -> Finding:
         column: [cells.rate("table2", row, column) for row in networks if row != column]
         for column in networks
     }
-    # The rows are of the same images, so that all of them tell no more than one of independent errors would.
+    # All rows have the same images. So their errors are not independent, and count as one row in the test.
     pooled = {
         name: Rate(sum(r.value * r.n for r in rates) / sum(r.n for r in rates), min(r.n for r in rates))
         for name, rates in foreign.items()
@@ -349,8 +462,8 @@ def most_resilient(cells: Cells) -> Finding:
     best = min(pooled, key=lambda name: pooled[name].value)
     held, total = _each_higher((rate, autoencoder) for rate in pooled.values())
     return Finding(
-        f"AE400_10 misclassifies {autoencoder.value:.1f} % of the others' examples; of the other networks {best} "
-        f"is the most resilient, with {pooled[best].value:.1f} %",
+        f"AE400_10 misclassifies {autoencoder.value:.1f} % of the others' examples; of the other networks "
+        f"{best} is the most resilient, with {pooled[best].value:.1f} %",
         f"fewer than {held} of {total} networks",
         SUPPORTED if held == total else REFUTED,
     )
@@ -363,14 +476,16 @@ def not_immune(cells: Cells) -> Finding:
     noise = cells.rate("table2", "noise_0.1", "AE400_10")
     held, total = _each_higher((cells.rate("table2", row, "AE400_10"), noise) for row in rows)
     return Finding(
-        f"AE400_10 misclassifies {own.value:.1f} % of its own examples, and under noise of stddev 0.1 {noise.value:.1f} %",
+        f"AE400_10 misclassifies {own.value:.1f} % of its own examples, "
+        f"and under noise of stddev 0.1 {noise.value:.1f} %",
         f"higher than under the noise for the examples of {held} of {total} networks",
         SUPPORTED if own.value == 100 and held else REFUTED,
     )
 
 
 def half_under_noise(cells: Cells) -> Finding:
-    """Under noise of stddev 1 about half of the images are still recognised, adversarial ones never (Figure 7)."""
+    """Under noise of stddev 1 about half of the images are still recognised, adversarial ones never \
+(Figure 7)."""
     networks = cells.columns("figure7")
     right = {name: 100 - cells.value("figure7", "noise_1.0", name) for name in networks}
     own = [cells.value("figure7", name, name) for name in networks]
@@ -388,7 +503,8 @@ def magnified(cells: Cells) -> Finding:
     sizes = [cells.value("table3", name, "distortion") for name in cells.columns("table4")]
     factors = [0.1 / size for size in sizes]
     return Finding(
-        f"distortions of {_range(sizes, 3, '')} become {_range((100 * (factor - 1) for factor in factors), 0)} larger",
+        f"distortions of {_range(sizes, 3, '')} become "
+        f"{_range((100 * (factor - 1) for factor in factors), 0)} larger",
         "the paper says 40 %; from its own 0.06 it would be 67 %",
         SUPPORTED if all(1.3 < factor < 1.5 for factor in factors) else REFUTED,
     )
@@ -418,7 +534,13 @@ CLAIMS = (
 
 
 def findings(frame: pd.DataFrame) -> dict[str, Finding]:
-    """What becomes of each claim on the cells of all tables, as `results/*.cells.csv` have them."""
+    """Test each claim on the cells of all tables.
+
+    Args:
+        frame: One line per cell, as `results/*.cells.csv` have them.
+    Returns:
+        The result of each claim, by its statement. A claim without its cells is not tested.
+    """
     cells = Cells(frame)
     return {claim.__doc__: _found(claim, cells) for claim in CLAIMS}
 
@@ -433,7 +555,7 @@ def _found(claim: Callable[[Cells], Finding], cells: Cells) -> Finding:
 
 
 def _trained_both_ways(cells: Cells, *ways: str) -> dict[str, list[Trainings]]:
-    """The test errors of networks with either kind of units, trained in two ways."""
+    """Return the test errors of networks with either kind of units, trained in two ways."""
     return {
         units: [cells.trainings("adversarial_training", f"{units}_{way}", "error_test") for way in ways]
         for units in ("sigmoid", "relu")
@@ -441,7 +563,7 @@ def _trained_both_ways(cells: Cells, *ways: str) -> dict[str, list[Trainings]]:
 
 
 def _first_layers(cells: Cells, table: str) -> pd.DataFrame:
-    """The cells of each network's first map; in a network with convolutions that is one of them."""
+    """Return the cells of each network's first linear map; if the network has a convolution, it is one."""
     frame = cells.rows(table, r"\w+_(conv|fc)_1")
     convolutional = {row.removesuffix("_conv_1") for row, _ in frame.index if row.endswith("_conv_1")}
     return frame[
@@ -458,7 +580,7 @@ def _between_training_sets(cells: Cells) -> list[tuple[str, str]]:
 
 
 def _same_half(cells: Cells, one: str, other: str) -> bool:
-    """Whether two networks were trained on the same half: the one on which they err less."""
+    """Check whether two networks were trained on the same half, which is the one with the smaller error."""
 
     def half(name: str) -> bool:
         return cells.value("table3", name, "error_P1") < cells.value("table3", name, "error_P2")

@@ -1,13 +1,12 @@
-"""Pictures, drawn without a display and with the same bytes from run to run."""
+"""Figures, drawn without a display. Every run makes the same bytes."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ["MPLBACKEND"] = (
-    "Agg"  # before the import, which fails for a backend of a notebook that it cannot find
-)
+# The import fails if the environment names the backend of a notebook that is not installed here.
+os.environ["MPLBACKEND"] = "Agg"
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -18,18 +17,21 @@ from matplotlib.textpath import text_to_path
 from blindspots.steps.artifacts import whole_file
 
 DPI = 200
-TITLE, LABEL, NOTE = 11, 9, 7  # sizes of type, in points
+TITLE, LABEL, NOTE = 11, 9, 7  # font sizes in points
 
 
-Examples = tuple[
-    np.ndarray, np.ndarray, Sequence[str]
-]  # originals, what was made of them, what is written under each
+Examples = tuple[np.ndarray, np.ndarray, Sequence[str]]  # originals, distorted images, the note of each pair
 
 
 def image_pairs(blocks: Mapping[str, Examples], title: str, columns: int = 6) -> Figure:
-    """Originals beside what was made of them, as in the paper's Figure 7; `columns` pairs stand side by side.
+    """Draw original images beside their distorted versions, as in Figure 7 of the paper.
 
-    blocks: caption -> examples, (n, height, width) pixels in [0, 1], one size for all.
+    Args:
+        blocks: The examples by caption. Their images are (n, height, width), in [0, 1], all of one size.
+        title: The title of the figure.
+        columns: The number of pairs side by side.
+    Returns:
+        The figure.
     """
     pairs = {
         caption: ((originals, distorted), notes) for caption, (originals, distorted, notes) in blocks.items()
@@ -38,9 +40,14 @@ def image_pairs(blocks: Mapping[str, Examples], title: str, columns: int = 6) ->
 
 
 def image_rows(rows: Mapping[str, np.ndarray], title: str, columns: int = 1) -> Figure:
-    """Rows of images, each under its label, as in the paper's Figures 1 to 4; `columns` rows stand side by side.
+    """Draw rows of images, each below its label, as in Figures 1 to 4 of the paper.
 
-    rows: label -> images, (top, height, width) or (top, 3, height, width) pixels in [0, 1], one size for all.
+    Args:
+        rows: The images by label, (n, height, width) or (n, 3, height, width), in [0, 1], all of one size.
+        title: The title of the figure.
+        columns: The number of rows side by side.
+    Returns:
+        The figure.
     """
     cell = _cell(next(iter(rows.values())), 0.6)
     longest = max(map(len, rows.values()))
@@ -62,7 +69,17 @@ def image_rows(rows: Mapping[str, np.ndarray], title: str, columns: int = 1) -> 
 
 
 def filters(weights: np.ndarray, title: str, columns: int = 20) -> Figure:
-    """The (units, height, width) weights of a layer's units, each scaled by its own largest; 0 is gray."""
+    """Draw the weights of a layer's units as images.
+
+    Each unit is scaled by its largest absolute weight. A weight of 0 is gray.
+
+    Args:
+        weights: The weights, (units, height, width).
+        title: The title of the figure.
+        columns: The number of units side by side.
+    Returns:
+        The figure.
+    """
     width, height = _cell(weights, 0.45)
     largest = np.abs(weights).max(axis=(1, 2), keepdims=True)
     scaled = 0.5 + weights / np.where(largest > 0, 2 * largest, 1)
@@ -77,9 +94,16 @@ def filters(weights: np.ndarray, title: str, columns: int = 20) -> Figure:
 
 
 def magnified(blocks: Mapping[str, Examples], title: str, factor: float, columns: int = 4) -> Figure:
-    """The paper's Figure 5: original, magnified difference and what was made of it; `columns` examples stand side by side.
+    """Draw originals, magnified differences and distorted images, as in Figure 5 of the paper.
 
-    blocks: caption -> examples, (n, height, width) or (n, 3, height, width) pixels in [0, 1], one size for all.
+    Args:
+        blocks: The examples by caption. Their images are (n, height, width) or (n, 3, height, width), in [0,
+            1], all of one size.
+        title: The title of the figure.
+        factor: The factor of the difference.
+        columns: The number of examples side by side.
+    Returns:
+        The figure.
     """
     triples = {
         caption: ((originals, magnify(originals, adversarial, factor), adversarial), notes)
@@ -95,9 +119,11 @@ def _groups(
     columns: int,
     small: float,
 ) -> Figure:
-    """Groups of images, a note under each, in blocks under their captions; `words` stand above the images of a group.
+    """Draw groups of images in blocks below their captions.
 
-    blocks: caption -> (for each of the words the images (n, ...), the n notes). small: inches, at least as wide as a word.
+    Each group has a note below it, and `words` above its images. For each word, a block of `blocks` has the
+    images, (n, ...). It also has the n notes. `small` is the width of a small image in inches; a word must
+    fit in it.
     """
     cell = _cell(next(iter(blocks.values()))[0][0], small)
     block = len(words) * cell[0] + (len(words) - 1) * _GAP
@@ -130,17 +156,27 @@ def _groups(
 
 
 def magnify(originals: np.ndarray, adversarial: np.ndarray, factor: float) -> np.ndarray:
-    """x' - x times a factor, around the gray of 128/255, cut to [0, 1]: arrays of pixels of one shape."""
+    """Return the magnified difference of images, as in Figure 5 of the paper.
+
+    A difference of 0 becomes the gray of 128/255.
+
+    Args:
+        originals: The original images x, of any shape, in [0, 1].
+        adversarial: The distorted images x', of the same shape.
+        factor: The factor of x' - x.
+    Returns:
+        The images, of the same shape, clipped to [0, 1].
+    """
     return (128 / 255 + factor * (adversarial - originals)).clip(0, 1)
 
 
-_GAP, _WIDE_GAP, _MARGIN = 0.03, 0.2, 0.08  # between images, between groups of them, around all: inches
-_NARROWEST = 4.0  # inches that a page has room for words on
-_LINE = 1.3  # from one line of type to the next, as a multiple of its size
+_GAP, _WIDE_GAP, _MARGIN = 0.03, 0.2, 0.08  # inches between images, between groups, and around the page
+_NARROWEST = 4.0  # least width of a page in inches, so that its text has room
+_LINE = 1.3  # from one line of text to the next, as a multiple of its font size
 
 
 class _Picture(NamedTuple):
-    """An image, (height, width) or (3, height, width) pixels in [0, 1], with its place in inches."""
+    """An image, ([3,] height, width), in [0, 1], with its left edge and its size in inches."""
 
     left: float
     width: float
@@ -149,7 +185,7 @@ class _Picture(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """Words to be broken into lines of a width, with their place in inches."""
+    """A text to be broken into lines of a width, with its left edge in inches and its font size in points."""
 
     left: float
     width: float
@@ -159,38 +195,40 @@ class _Text(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
+        """The text, broken into lines of the width."""
         lines = [""]
         for word in self.words.split():
             longer = f"{lines[-1]} {word}".strip()
             points, _, _ = text_to_path.get_text_width_height_descent(
                 longer, FontProperties(size=self.size), ismath=False
             )
-            fits = (
-                points <= 0.96 * 72 * self.width
-            )  # as drawn, letters on whole pixels come out a little wider
+            # Letters are drawn on whole pixels, which makes them a little wider.
+            fits = points <= 0.96 * 72 * self.width
             lines[-1:] = [longer] if fits or not lines[-1] else [lines[-1], word]
         return lines
 
     @property
     def height(self) -> float:
+        """The height of all lines in inches."""
         return len(self.lines) * _LINE * self.size / 72
 
 
-_BLANK: list[_Picture | _Text] = []  # a band of nothing, between others
+_BLANK: list[_Picture | _Text] = []  # an empty band between others
 
 
 def _cell(images: np.ndarray, small: float) -> tuple[float, float]:
-    """Width and height in inches for each of some images: photographs have more to show than `small` ones."""
+    """Return the width and height of each image in inches; photographs are larger than `small` ones."""
     height, width = images.shape[-2:]
     across = small if width < 100 else 1.1
     return across, across * height / width
 
 
 def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]) -> Figure:
-    """A page of a width in inches: a title, and below it bands, each as high as what is in it.
+    """Draw a page with a title and bands below it.
 
-    Placed by hand, in one pair of axes in inches: constrained layout does not keep images close, and axes for each of
-    hundreds of images take seconds.
+    The width is in inches, and each band is as high as its content. All items are placed in one pair of axes
+    in inches. Constrained layout does not keep images close, and axes for each of hundreds of images take
+    seconds.
     """
     width = max(width, _NARROWEST)
     bands = [[_Text(0, width, title, TITLE, "left")], _BLANK, *bands]
@@ -224,10 +262,16 @@ def _sheet(width: float, title: str, bands: Sequence[Sequence[_Picture | _Text]]
 
 
 def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance: float | None) -> Figure:
-    """Loss, largest gradient component (with its tolerance, if there is one) and training error of every network by what it
-    cost so far.
+    """Draw the loss, the largest gradient component and the training error of every network during training.
 
-    Networks trained in minibatches have no gradient on record.
+    The horizontal axis is the number of gradients of all images so far. Networks that are trained in
+    minibatches have no recorded gradient.
+
+    Args:
+        histories: The arrays of each network's history, by the network's name. Each array is (points,).
+        tolerance: The tolerance of the largest gradient component, or None for no line.
+    Returns:
+        The figure.
     """
     panels = {
         "loss": "loss with decay",
@@ -250,19 +294,30 @@ def training_curves(histories: Mapping[str, Mapping[str, np.ndarray]], tolerance
 
 
 class Errors(NamedTuple):
-    """Of one way of training."""
+    """The errors of one way of training.
 
-    epochs: np.ndarray  # (points,) after which they were measured
-    values: np.ndarray  # (seeds, points), as fractions
+    Attributes:
+        epochs: The epochs after which they were measured, (points,).
+        values: The errors, (seeds, points), as fractions.
+    """
+
+    epochs: np.ndarray
+    values: np.ndarray
 
 
 def errors_by_epoch(
     panels: Mapping[str, Mapping[str, Errors]], printed: Mapping[str, str], title: str
 ) -> Figure:
-    """Test errors by epoch, the mean over the seeds within their range; at the right each seed's last one.
+    """Draw test errors by epoch.
 
-    panels:  a panel's name -> each network's errors.
-    printed: the numbers in percent, as the paper prints them, of those networks that it has.
+    On the left is the mean over the seeds, within their range. On the right is the last error of each seed.
+
+    Args:
+        panels: The errors of each network, by the panel's name and the network's name.
+        printed: The numbers in percent, as the paper prints them, for the networks that it has.
+        title: The title of the figure.
+    Returns:
+        The figure.
     """
     figure, axes = plt.subplots(
         len(panels),
@@ -322,9 +377,16 @@ def errors_by_epoch(
 
 
 def deviations(frame: pd.DataFrame, choices: Sequence[str], tables: Sequence[str]) -> Figure:
-    """How far each choice's cells lie from the paper's, a panel a table: a dot a cell, the bar at their median size.
+    """Draw the distance of each choice's cells from the paper's, one panel per table.
 
-    frame: as `blindspots.report.ablations.compared` returns it.
+    There is a dot for each cell, and a bar at the median size.
+
+    Args:
+        frame: As `blindspots.report.ablations.compare_choices` returns it.
+        choices: The names of the choices, from top to bottom.
+        tables: The tables, from left to right.
+    Returns:
+        The figure.
     """
     figure, axes = plt.subplots(
         1,
@@ -352,7 +414,17 @@ def deviations(frame: pd.DataFrame, choices: Sequence[str], tables: Sequence[str
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all, without the date that would change its bytes."""
+    """Write a figure as a PNG file, and close it.
+
+    The file is written completely or not at all. Matplotlib's version is left out of it, as that would change
+    its bytes.
+
+    Args:
+        figure: The figure.
+        path: The file to be written.
+    Raises:
+        ArtifactError: If the file cannot be written.
+    """
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""The kinds of numbers that tables have: how each is computed, written and compared."""
+"""Kinds of numbers in tables: how each is computed, written and compared."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,14 +14,15 @@ class Kind:
     """A kind of number.
 
     Attributes:
-        symbol: What tables call it, in their column `unit`.
+        symbol: The name in the tables' column `unit`.
         formula: How it is computed from its arrays, in words.
-        format: Of Python's format language.
-        compute: The number, of its arrays without what is missing. There is one array a replicate, or two sides.
-        suffix: What stands behind the number.
-        of_images: Whether each value of its arrays is of one image.
+        format: The format specification, for Python's `format`.
+        compute: Computes the number from its arrays without missing values. There is one array per replicate,
+            or there are two sides.
+        suffix: The text after the number.
+        of_images: Whether each value of its arrays belongs to one image.
         two_sided: Whether its arrays are two sides that are compared, instead of replicates.
-        rates: Of how many rates it is made, each of which may be off by a tolerance in percentage points.
+        rates: The number of rates in it, each of which may differ by a tolerance in percentage points.
     """
 
     symbol: str
@@ -34,7 +35,13 @@ class Kind:
     rates: int = 0
 
     def of(self, arrays: Arrays) -> float:
-        """The number, NaN where one of its arrays has no value."""
+        """Compute the number.
+
+        Args:
+            arrays: The arrays without missing values, each (n,).
+        Returns:
+            The number, or NaN if one of the arrays is empty.
+        """
         return float(self.compute(arrays)) if all(map(len, arrays)) else math.nan
 
 

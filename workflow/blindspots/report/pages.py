@@ -1,4 +1,4 @@
-"""The files of a table: its layout as CSV, Markdown and HTML for people, and one line a cell."""
+"""The four files of a table: the paper's layout as CSV, Markdown and HTML, and one line per cell as CSV."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,10 +25,21 @@ def write(
     notes: Sequence[str],
     leading: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Write a table's four files: the paper's layout, Markdown and HTML for people, and one line a cell.
+    """Write a table's four files.
 
-    labels:  what people are told for a row or a column, where that is not its name.
-    leading: columns of text that stand before the cells, by title: each row's.
+    They are the paper's layout as CSV, the same as Markdown and as HTML for people, and a CSV file with one
+    line per cell.
+
+    Args:
+        outputs: The four paths, in this order.
+        title: The title of the table.
+        cells: The cells, in the order of the rows and columns.
+        row_labels: The text that people see for a row, where it is not the row's name.
+        column_labels: The text that people see for a column, where it is not the column's name.
+        notes: The notes below the table.
+        leading: Columns of text before the cells: the text of each row, by the column's title.
+    Raises:
+        ArtifactError: If a file cannot be written.
     """
     layout, text, page, every_cell = outputs
     frame = pd.DataFrame(cells).astype({"paper_n": "Int64"})
@@ -48,34 +59,44 @@ def write(
 
 
 def attack_note(settings: Mapping[str, Any]) -> str:
-    """How the adversarial examples of a table were made."""
+    """Describe how the adversarial examples of a table were made.
+
+    Args:
+        settings: The settings of the table's step.
+    Returns:
+        The note.
+    """
     choices = ", ".join(f"{key} {value}" for key, value in settings["attack"].items())
     note = f"The attack: {choices}."
     if settings["replicates"] > 1:
         note += (
-            f" All numbers are means over {settings['replicates']} trainings of every network from different seeds, ± the "
-            "standard deviation over them; what stands in brackets is the interval of sampling the images."
+            f" All numbers are means over {settings['replicates']} trainings of every network from different "
+            "seeds, ± the standard deviation over them; what stands in brackets is the interval of sampling "
+            "the images."
         )
     return note
 
 
 REFINED_NOTE = (
-    "The paper's procedure weighs the cross-entropy against |r| and stops a little away from the minimum; refined are the "
-    "same examples brought to local minima of |r| under f(x + r) = l itself, with the box. The paper has no such number."
+    "The paper's procedure weighs the cross-entropy against |r| and stops a little away from the minimum; "
+    "refined are the same examples brought to local minima of |r| under f(x + r) = l itself, with the box. "
+    "The paper has no such number."
 )
 
 
 VERDICT_NOTE = (
-    "A verdict is `differs` when, at the 1 % level, Fisher's exact test rejects that our count and the paper's have one "
-    "rate, or a z test that our mean and the paper's are one (its unknown spread taken to be ours). A printed number "
-    "stands for all that round to it, and one with a < for all up to it. With one training a network, the tests know of "
-    "sampling images alone, and training again moves a number too; with replicates they are t tests that count this as well."
+    "A verdict is `differs` when, at the 1 % level, Fisher's exact test rejects that our count and the "
+    "paper's have one rate, or a z test that our mean and the paper's are one (its unknown spread taken to "
+    "be ours). A printed number stands for all that round to it, and one with a < for all up to it. With one "
+    "training a network, the tests know of sampling images alone, and training again moves a number too; "
+    "with replicates they are t tests that count this as well."
 )
 
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2em }} h1 {{ font-size: 1.4em }} li {{ max-width: 60em }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2em }} h1 {{ font-size: 1.4em }} \
+li {{ max-width: 60em }}
 table {{ border-collapse: collapse }}
 th, td {{ padding: .4em .8em; border-bottom: 1px solid #ccc; text-align: left; white-space: nowrap }}
 </style></head><body>
@@ -103,7 +124,7 @@ def _described_table(title: str, frame: pd.DataFrame, notes: Sequence[str], lead
 
 
 def _in_layout(frame: pd.DataFrame, texts, leading) -> pd.DataFrame:
-    """The texts of the cells, in the paper's rows and columns."""
+    """Arrange the texts of the cells in the paper's rows and columns."""
     wide = frame.assign(text=list(texts)).pivot(index="row", columns="column", values="text")
     wide = wide.loc[frame["row"].unique(), frame["column"].unique()].fillna("")
     for place, (title, of_rows) in enumerate(leading.items()):
@@ -115,10 +136,10 @@ def _described(cell) -> str:
     alone = np.isnan(cell.std_over_seeds)
     kind = KINDS[cell.unit]
     several_rates = kind.symbol == "%" and not alone
-    form = ".2f" if several_rates else kind.format  # several trainings tell rates apart that round to one
+    form = ".2f" if several_rates else kind.format  # A mean over several trainings is more exact.
     mark = {statistics.AGREES: " ✓", statistics.DIFFERS: " ✗"}.get(cell.verdict, " –")
     if not kind.of_images and not isinstance(cell.paper, str):
-        mark = ""  # of a kind that the paper has not
+        mark = ""  # The paper has no numbers of this kind.
     interval = "" if np.isnan(cell.ci_low) else f" [{cell.ci_low:{form}}, {cell.ci_high:{form}}]"
     paper = f" · p {cell.paper}{kind.suffix}" if isinstance(cell.paper, str) else ""
     spread = "" if alone else f" ± {cell.std_over_seeds:{form}}"

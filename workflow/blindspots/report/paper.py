@@ -6,12 +6,18 @@ from typing import NamedTuple
 
 import pandas as pd
 
-ONLY_NOTHING_IS_MISSING = {"keep_default_na": False, "na_values": [""]}  # as NA and null may be names
+ONLY_NOTHING_IS_MISSING = {"keep_default_na": False, "na_values": [""]}  # NA and null may be names
 
 
 class Number(NamedTuple):
-    """A number as the paper prints it, the images behind it, the stddev that the row's images are amplified to, and the
-    network that it is of, where that is not ours."""
+    """A number of the paper.
+
+    Attributes:
+        printed: The number as the paper prints it.
+        n: The number of images behind it, or None.
+        amplified_to: The standard deviation that the row's images are amplified to, or None.
+        network: The network that the number belongs to, if it is another than ours, or None.
+    """
 
     printed: str
     n: int | None
@@ -23,7 +29,13 @@ Paper = Mapping[tuple[str, str], Number]  # (row, column) -> number
 
 
 def read_paper(paths: Sequence[Path]) -> Paper:
-    """The paper's numbers of a table from its file, or none where the paper has no such table."""
+    """Read the paper's numbers of a table.
+
+    Args:
+        paths: The file of the table, or no file if the paper has no such table.
+    Returns:
+        The numbers by row and column.
+    """
     kinds = {"row": str, "column": str, "network": str, "printed": str, "n": "Int64"}
     frames = [pd.read_csv(path, dtype=kinds, **ONLY_NOTHING_IS_MISSING) for path in paths]
     return {

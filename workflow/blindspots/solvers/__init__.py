@@ -1,1 +1,1 @@
-"""Solvers of numerical problems that know nothing of networks: minimisers, projections, sums."""
+"""Numerical solvers that do not depend on networks: minimisers, projections and sums."""

@@ -1,13 +1,22 @@
-"""Box-constrained L-BFGS for a batch of independent problems: each row its own history, step and convergence.
+"""Box-constrained L-BFGS for a batch of independent problems.
 
-The method is projected quasi-Newton: variables at a bound whose gradient points out of the box stay there (the binding
-set), the L-BFGS direction is taken in the others, and trial points are projected onto the box. Every pass evaluates each row
-once, whether that row is at a new iterate or still searching along its direction. (Bertsekas, *Projected Newton methods for
-optimization problems with simple constraints*, 1982; Nocedal and Wright, *Numerical Optimization*, 2006, Algorithm 7.4.)
+Each row of the batch is one problem with its own history, step and convergence.
+The paper approximates D(x, l) by box-constrained L-BFGS (Section 4.1).
 
-The two-loop recursion only ever adds up pairs (s, y) and the gradient, so that it is done on their coefficients, with the
-inner products of all of these: each pass reads the history twice, instead of four times. (Chen, Wang and Zhou, *Large-scale
-L-BFGS using MapReduce*, 2014, Algorithm 3.)
+The method is projected quasi-Newton:
+- Variables at a bound stay there if the descent direction leads out of the box. They are the binding set.
+- The other variables follow the L-BFGS direction.
+- Trial points are projected onto the box.
+
+Every pass evaluates each row once.
+The row is then either at a new iterate or still searching along its direction.
+References: Bertsekas, *Projected Newton methods for optimization problems with simple constraints*, 1982;
+Nocedal and Wright, *Numerical Optimization*, 2006, Algorithm 7.4.
+
+The two-loop recursion only adds multiples of the pairs (s, y) and of the gradient.
+It is therefore computed on their coefficients, from the inner products of all these vectors.
+Each pass thus reads the history twice instead of four times.
+Reference: Chen, Wang and Zhou, *Large-scale L-BFGS using MapReduce*, 2014, Algorithm 3.
 """
 
 from collections.abc import Callable
@@ -20,19 +29,24 @@ from blindspots.solvers.reproducible_sums import Sums
 
 CONVERGED, OUT_OF_EVALUATIONS, NO_DESCENT = 0, 1, 2
 
-DROP_BELOW = (
-    0.8  # copy the unfinished rows together when fewer than this share of those in work is unfinished
-)
+# The unfinished rows are copied together when their share of the rows in work is smaller than this.
+DROP_BELOW = 0.8
 _SUFFICIENT_DECREASE = 1e-4
 _SMALLEST_STEP = 1e-8
-_LEAST_CURVATURE = (
-    1e-8  # of a pair that is kept: the slope along the step has changed by this fraction of itself
-)
+# A pair is kept only if the slope along the step has changed by more than this fraction of itself.
+_LEAST_CURVATURE = 1e-8
 
 
 class Evaluation(NamedTuple):
-    """An objective at (b, n) points: value (b,) and gradient (b, n), with the size (b,) of either that counts as 1; and
-    what else its caller wants to know of the points that are accepted, (b,)."""
+    """An objective evaluated at (b, n) points.
+
+    Attributes:
+        value: The values, (b,).
+        gradient: The gradients, (b, n).
+        value_scale: The scale of the values, (b,). Changes of a value are compared with it.
+        gradient_scale: The scale of the gradients, (b,). Norms of gradients are compared with it.
+        aside: Another quantity that the caller needs at the accepted points, (b,).
+    """
 
     value: Tensor
     gradient: Tensor
@@ -42,7 +56,13 @@ class Evaluation(NamedTuple):
 
 
 class End(NamedTuple):
-    """Of rows: which have ended (b,) bool, how (b,), and the residual (b,), relative to the objective's scale."""
+    """Which rows have ended, and how.
+
+    Attributes:
+        reached: Whether a row has ended, (b,), bool.
+        status: How a row ended, (b,): CONVERGED, OUT_OF_EVALUATIONS or NO_DESCENT.
+        residual: The norm of the projected gradient relative to the scale of the objective's gradient, (b,).
+    """
 
     reached: Tensor
     status: Tensor
@@ -50,16 +70,25 @@ class End(NamedTuple):
 
 
 class Minimisation:
-    """L-BFGS for b rows, each at its own place of its own problem.
+    """L-BFGS for b rows, each of which is at its own point of its own problem.
 
-    A pass is `turn`, which takes the directions, and `advance`, which evaluates a point of each; `end` then tells which rows
-    are done. At any time `begin` starts rows anew, and `keep` drops others.
+    A pass consists of two calls: `turn` computes the directions, and `advance` evaluates a point of each row.
+    After a pass `end` reports which rows have ended.
+    At any time `begin` can restart rows, and `keep` can drop others.
 
-    lower, upper: the box of every variable.
-    history:      passes whose pairs (s, y) are kept; a pass that only shortened a step has none.
-    sums:         rounded, as the trial points then are too, or not; those within the objective are its own affair.
-
-    Attributes: x (b, n); `at`, the Evaluation there; evaluations (b,), since the row began.
+    Args:
+        start: The first point of each row, (b, n).
+        at: The evaluation at these points.
+        lower: The lower bound of every variable.
+        upper: The upper bound of every variable.
+        history: The number of passes whose pairs (s, y) are kept. A pass that only shortened a step has no
+            pair.
+        sums: Whether inner products, norms and trial points are rounded. Sums within the objective are not
+            affected.
+    Attributes:
+        x: The current points, (b, n).
+        at: The evaluation at the current points.
+        evaluations: The number of evaluations since the row began, (b,).
     """
 
     def __init__(self, start: Tensor, at: Evaluation, lower: float, upper: float, history: int, sums: Sums):
@@ -69,8 +98,9 @@ class Minimisation:
         self.x, self.at = start.clone(), Evaluation(*(part.clone() for part in at))
         self.evaluations = torch.ones(b, dtype=torch.long, device=start.device)
         self._free, self._direction = torch.empty_like(start), torch.zeros_like(start)
-        # The rows s and y of each pair, by age in a ring, and the projected gradient; their inner products; 1 / sᵀy, and 0
-        # for a place without a pair.
+        # The vectors s of all pairs come first, then the vectors y, then the projected gradient.
+        # The pairs form a ring buffer. `_products` has the inner products of all these vectors.
+        # `_rho` has 1 / sᵀy of each pair, and 0 for a place without a pair.
         self._vectors = start.new_zeros(b, 2 * history + 1, n)
         self._products = start.new_zeros(2 * history + 1, 2 * history + 1, b)
         self._rho = start.new_zeros(history, b)
@@ -86,10 +116,16 @@ class Minimisation:
     def begin(
         self, rows: Tensor, x: Tensor, at: Evaluation, inverse_curvature: Tensor, forget: Tensor
     ) -> None:
-        """Start these rows (r,) at x (r, n), of which the evaluation is known.
+        """Start or restart rows at given points.
 
-        inverse_curvature: (r,) the length of the first step for a gradient of norm 1, but for what the pairs say.
-        forget:            (r,) bool, whether the pairs so far were of another problem, or are no finite numbers.
+        Args:
+            rows: The indices of the rows, (r,), integers.
+            x: The points, (r, n).
+            at: The evaluation at these points.
+            inverse_curvature: The inverse curvature of the objective, (r,). Without pairs it is the length of
+                the first step for a gradient of norm 1.
+            forget: Whether the pairs of a row are dropped, (r,), bool. They are dropped if they come from
+                another problem or are not finite.
         """
         self.x[rows] = x
         for part, value in zip(self.at, at, strict=True):
@@ -98,10 +134,8 @@ class Minimisation:
         self._step[rows], self._turns[rows], self._reference[rows] = 1, True, at.value
         self._inverse_curvature[rows], self._begun[rows] = inverse_curvature, True
         others = rows[forget]
-        self._vectors[others], self._products[..., others] = (
-            0,
-            0,
-        )  # lest one that is no number stays one, times 0
+        # It is not enough to set `_rho` to 0, because the product of NaN and 0 is NaN.
+        self._vectors[others], self._products[..., others] = 0, 0
         self._rho[:, others] = 0
         self._accepted[others] = False
         projected = torch.empty_like(x)
@@ -109,10 +143,14 @@ class Minimisation:
         self._vectors[rows, -1] = projected
 
     def turn(self) -> None:
-        """Take up the pair of the last pass, and the L-BFGS direction of every row that has a new place."""
+        """Store the pair of the last pass, and compute the L-BFGS direction of every row at a new point.
+
+        A row whose direction is not a descent direction takes the direction of steepest descent.
+        A row that is still searching keeps its direction.
+        """
         m, sums, vectors, products = self._history, self._sums, self._vectors, self._products
         s, y = self._newest, m + self._newest
-        newest = vectors[:, y :: 2 * m - y]  # y, and the projected gradient
+        newest = vectors[:, y :: 2 * m - y]  # These are the newest y and the projected gradient.
         by_y, by_gradient = sums.rounded(torch.bmm(newest, vectors.mT).permute(1, 2, 0).contiguous())
         products[:, y] = products[y] = by_y
         products[:, -1] = by_gradient
@@ -136,7 +174,13 @@ class Minimisation:
         self._newest = (s + 1) % m
 
     def advance(self, objective: Callable[[Tensor], Evaluation]) -> None:
-        """Evaluate each row's next point, (b, n), and go there if that lowers its value, or else shorten the step."""
+        """Evaluate the next point of each row.
+
+        A row moves to this point if its value is sufficiently lower there. Otherwise its step is shortened.
+
+        Args:
+            objective: The function that evaluates points, (b, n).
+        """
         m, sums, x, at = self._history, self._sums, self.x, self.at
         s, y = self._vectors[:, self._newest], self._vectors[:, m + self._newest]
         stride = (self._step * self._cut)[:, None]
@@ -165,13 +209,25 @@ class Minimisation:
         self._free = self._project(self.x, self.at.gradient, out=self._vectors[:, -1])
 
     def end(self, tolerance, min_decrease, window: int, max_evaluations: int) -> End:
-        """Which rows have ended, by limits that are numbers or (b,).
+        """Determine which rows have ended.
 
-        tolerance:       a row has converged when its projected gradient, the gradient but 0 in the binding set, is at most
-                         this times its scale. (Not ‖clip(x - g) - x‖, which the box cuts to the distance from a bound.)
-        min_decrease:    a row is given up when as many evaluations as the window has lower its value by no more than this
-                         times its scale, as happens at kinks, where the gradient never becomes small.
-        max_evaluations: a row has no more of them.
+        A row has converged when the norm of its projected gradient is small.
+        The projected gradient is the gradient with 0 in the binding set.
+        The norm ‖clip(x - g) - x‖ is not used, because the box limits it to the distance from a bound.
+
+        A row is given up when its value decreases too slowly.
+        This happens at kinks, where the gradient never becomes small.
+        A row is also given up when its step has become too short.
+
+        Args:
+            tolerance: The largest norm of the projected gradient of a converged row, relative to the scale of
+                the gradient. A number or (b,).
+            min_decrease: The decrease of the value, relative to its scale, that `window` evaluations have to
+                exceed. A number or (b,).
+            window: The number of evaluations over which the decrease is measured.
+            max_evaluations: The largest number of evaluations of a row.
+        Returns:
+            The rows that have ended, their status and their residuals.
         """
         residual = self._sums.norm(self._vectors[:, -1]) / self.at.gradient_scale
         converged, stuck = residual <= tolerance, self._step < _SMALLEST_STEP
@@ -182,7 +238,11 @@ class Minimisation:
         return End(converged | stuck | (self.evaluations >= max_evaluations), status, residual)
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
+        """Drop all other rows.
+
+        Args:
+            rows: The rows that are kept, as indices or as a mask (b,).
+        """
         self.x, self.at = self.x[rows], Evaluation(*(part[rows] for part in self.at))
         for name in ("_free", "_direction", "_vectors"):
             setattr(self, name, getattr(self, name)[rows])
@@ -192,9 +252,11 @@ class Minimisation:
             setattr(self, name, getattr(self, name)[rows])
 
     def _project(self, x: Tensor, gradient: Tensor, out: Tensor) -> Tensor:
-        """The gradient, but 0 in the binding set, and what is returned: 0 in that set and else 1.
+        """Write the projected gradient (b, n) to `out`, and return a mask (b, n).
 
-        It is cut off by limits that are 0 on a bound and else larger than any gradient: torch is slow at masks on a CPU.
+        The mask is 0 in the binding set and 1 elsewhere.
+        The gradient is clipped by limits that are 0 at a bound and larger than any gradient elsewhere.
+        Masks would be slower, because torch is slow at masks on a CPU.
         """
         above = x * self._steepness
         below = above - self._upper * self._steepness
@@ -202,31 +264,48 @@ class Minimisation:
         return torch.eq(out, gradient, out=torch.empty_like(x))
 
     def _within_the_box(self, direction: Tensor) -> Tensor:
-        """The factor (b,) by which a direction leads no further than through the box in any variable, lest all of its
-        shorter steps end in one corner: where the objective is nearly linear, its inverse curvature is boundless."""
-        # Not aminmax, which takes eight times as long along rows.
+        """The factor (b,) that limits a direction to the width of the box in every variable.
+
+        Where the objective is nearly linear, its inverse curvature is unbounded.
+        Without the limit, all shorter steps along such a direction would end in one corner of the box.
+        """
+        # The function aminmax takes eight times as long along rows.
         largest, smallest = direction.amax(1), direction.amin(1)
-        length = torch.maximum(largest, -smallest).clamp_min(
-            torch.finfo(direction.dtype).tiny
-        )  # -0 would give -inf
+        # The lower limit matters for a length of -0, which would give a factor of -inf.
+        length = torch.maximum(largest, -smallest).clamp_min(torch.finfo(direction.dtype).tiny)
         return ((self._upper - self._lower) / length).clamp_max(1)
 
 
 def binding(x: Tensor, gradient: Tensor, lower: float, upper: float) -> Tensor:
-    """The binding set: the variables at a bound whose gradient points out of the box, (b, n) bool."""
+    """Find the binding set: the variables at a bound where the descent direction leads out of the box.
+
+    Args:
+        x: The points, (b, n), in the box.
+        gradient: The gradients at these points, (b, n).
+        lower: The lower bound of every variable.
+        upper: The upper bound of every variable.
+    Returns:
+        Whether a variable is in the binding set, (b, n), bool.
+    """
     return ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
 
 
 def _interpolated(predicted: Tensor, change: Tensor) -> Tensor:
-    """The factor for a rejected step: the minimum of the parabola through both values and the slope, kept in [0.1, 0.5]."""
+    """The factor for a rejected step, in [0.1, 0.5].
+
+    It is the minimum of the parabola through both values and the slope, clipped to this range.
+    """
     return (-0.5 * predicted / (change - predicted)).nan_to_num(0.5).clamp(0.1, 0.5)
 
 
 def _two_loops(
     sums: Sums, products: Tensor, rho: Tensor, inverse_curvature: Tensor, newest_first: list[int]
 ) -> Tensor:
-    """The coefficients (2m + 1, b) of all s, all y and the gradient in the inverse Hessian times the gradient (Nocedal and
-    Wright, Algorithm 7.4), from the inner products (2m + 1, 2m + 1, b) of these and each pair's 1 / sᵀy (m, b)."""
+    """The inverse Hessian times the gradient, as coefficients (2m + 1, b) of all s, all y and the gradient.
+
+    It is computed from the inner products (2m + 1, 2m + 1, b) of these vectors and from 1 / sᵀy (m, b).
+    Reference: Nocedal and Wright, Algorithm 7.4.
+    """
     m = len(rho)
     coefficients = torch.zeros_like(products[0])
     coefficients[-1] = 1

@@ -1,9 +1,12 @@
-"""L-BFGS for one large smooth problem, whose curvature pairs may be handed on to another problem that resembles it.
+"""L-BFGS for one large smooth problem.
 
-It is Algorithm 7.5 of Nocedal & Wright, *Numerical Optimization* (2nd edition). Its direction comes from the compact form
-of the inverse Hessian (Byrd, Nocedal & Schnabel, *Representations of quasi-Newton matrices*, 1994, Theorem 2.2): all that
-is done to long vectors is a product of all pairs with the gradient, and a sum of all pairs. Both are done block by block,
-by any number of threads.
+The curvature pairs of one problem can be passed on to a similar problem.
+The method is Algorithm 7.5 of Nocedal & Wright, *Numerical Optimization* (2nd edition).
+The direction comes from the compact form of the inverse Hessian.
+Reference: Byrd, Nocedal & Schnabel, *Representations of quasi-Newton matrices*, 1994, Theorem 2.2.
+This form needs two operations on long vectors: the product of all pairs with the gradient, and a weighted sum
+of all pairs.
+Both are computed block by block, by any number of threads.
 """
 
 import math
@@ -15,13 +18,20 @@ import torch
 from scipy.linalg import solve_triangular
 from torch import Tensor
 
-_BLOCKS = 8  # that a long vector is worked on in, so that the sums do not depend on the number of threads
-_SUFFICIENT, _CURVATURE = 1e-4, 0.9  # the constants of the Wolfe conditions
-_TRIALS = 20  # steps along one direction
-_STALLED = 10  # iterations without a lower loss, which rounding lets pass, are the end
-_RESOLUTION = {torch.float32: 1e-7, torch.float64: 1e-15}  # of a loss, relative: what is less is rounding
+# Long vectors are processed in this number of blocks, so that sums do not depend on the number of threads.
+_BLOCKS = 8
+# These are the constants of the Wolfe conditions.
+_SUFFICIENT, _CURVATURE = 1e-4, 0.9
+# This is the largest number of trial steps along one direction.
+_TRIALS = 20
+# A minimisation ends after this number of iterations without a lower loss.
+# Such iterations are possible because the line search allows for rounding errors.
+_STALLED = 10
+# Relative differences of a loss below this resolution are rounding errors.
+_RESOLUTION = {torch.float32: 1e-7, torch.float64: 1e-15}
 
-Function = Callable[[Tensor], tuple[float, Tensor]]  # of a vector: the value, and the gradient
+# A function of a vector (n,) that returns its value and its gradient (n,).
+Function = Callable[[Tensor], tuple[float, Tensor]]
 
 CONVERGED = "no component of the gradient exceeds the tolerance"
 NO_DESCENT = "no step lowers the loss any further in the arithmetic's precision"
@@ -30,7 +40,13 @@ OUT_OF_ITERATIONS = "as many iterations as are allowed"
 
 
 class Point(NamedTuple):
-    """A vector (n,) with a function's value and gradient (n,) there."""
+    """A vector with the value and the gradient of a function there.
+
+    Attributes:
+        values: The vector, (n,).
+        loss: The value of the function.
+        gradient: The gradient of the function, (n,).
+    """
 
     values: Tensor
     loss: float
@@ -38,11 +54,25 @@ class Point(NamedTuple):
 
     @classmethod
     def of(cls, function: Function, values: Tensor) -> "Point":
+        """Evaluate a function at a vector.
+
+        Args:
+            function: The function, which returns its value and gradient.
+            values: The vector, (n,).
+        Returns:
+            The vector with the value and the gradient there.
+        """
         return cls(values, *function(values))
 
 
 class Minimum(NamedTuple):
-    """Where a minimisation ended, and why: one of the messages above."""
+    """The end of a minimisation.
+
+    Attributes:
+        point: The last point.
+        iterations: The number of iterations.
+        message: The reason for the end: CONVERGED, NO_DESCENT, NOT_FINITE or OUT_OF_ITERATIONS.
+    """
 
     point: Point
     iterations: int
@@ -50,24 +80,39 @@ class Minimum(NamedTuple):
 
 
 class Pairs:
-    """The newest curvature pairs, s of steps and y of what these changed the gradient by; of vectors like `like`, (n,).
+    """The newest curvature pairs (s, y) of a minimisation.
 
-    most: pairs that are kept. each: computes the blocks, as `map` or `Workers.map` does.
+    s is a step, and y is the change of the gradient over this step.
+
+    Args:
+        most: The largest number of pairs that are kept.
+        like: A vector, (n,), whose size, dtype and device all vectors share.
+        each: The function that maps over the blocks, such as `map` or `Workers.map`.
     """
 
     def __init__(self, most: int, like: Tensor, each: Callable = map):
         self._most, self._each = most, each
-        self._rows = like.new_zeros(2 * most, len(like))  # s and y by turns
+        self._rows = like.new_zeros(2 * most, len(like))  # The rows s and y alternate.
         self._blocks = self._rows.split(-(-len(like) // _BLOCKS), dim=1)
-        self._sy, self._yy = np.zeros((2, most, most))  # inner products sᵀy and yᵀy
-        self._slots: list[int] = []  # of the pairs, the oldest first
+        self._sy, self._yy = np.zeros((2, most, most))  # These are the inner products sᵀy and yᵀy.
+        self._slots: list[int] = []  # These are the places of the pairs, with the oldest pair first.
 
     def start(self, gradient: Tensor) -> None:
-        """Begin at a point with this gradient."""
+        """Begin a minimisation, with the present pairs.
+
+        Args:
+            gradient: The gradient at the first point, (n,).
+        """
         self._gradient, self._products = gradient, self._times(gradient)
 
     def direction(self) -> Tensor:
-        """-H g: towards the minimum, as far as the pairs tell."""
+        """Compute the L-BFGS direction -H g at the current point.
+
+        H is the approximation of the inverse Hessian by the pairs, and g is the gradient.
+
+        Returns:
+            The direction, (n,). Without pairs it is -g / max(1, ‖g‖).
+        """
         g = self._gradient
         sg, yg = self._products[self._slots].T
         if not self._slots:
@@ -76,7 +121,8 @@ class Pairs:
         here = np.ix_(self._slots, self._slots)
         sy, yy = self._sy[here], self._yy[here]
         scale = sy[-1, -1] / yy[-1, -1]
-        along_y = solve_triangular(sy, sg)  # of sᵀy only those of a step with what came after it
+        # Only the upper triangle of sᵀy is used. Its entries pair s with the same or a later y.
+        along_y = solve_triangular(sy, sg)
         bent = yg - yy @ along_y
         along_s = solve_triangular(sy, sy.diagonal() * along_y - scale * bent, trans="T")
         self._yd = np.zeros(self._most)
@@ -86,7 +132,15 @@ class Pairs:
         return self._sum(weights).sub_(g, alpha=scale)
 
     def step(self, length: float, direction: Tensor, gradient: Tensor) -> None:
-        """Go on to where `length` times `direction` led, and keep the pair if the curvature along it is positive."""
+        """Move to the next point, and keep the pair of this step if the curvature along the step is positive.
+
+        If the number of pairs is at its limit, the oldest pair is replaced.
+
+        Args:
+            length: The length of the step, as a multiple of the direction.
+            direction: The direction of the step, (n,), as last returned by `direction`.
+            gradient: The gradient at the new point, (n,).
+        """
         s, y = direction * length, gradient - self._gradient
         products = self._times(gradient)
         changes = (products - self._products).T
@@ -103,10 +157,11 @@ class Pairs:
         products[slot] = _dot(s, gradient), _dot(y, gradient)
 
     def forget(self) -> None:
+        """Drop all pairs."""
         self._slots = []
 
     def _times(self, vector: Tensor) -> np.ndarray:
-        """The inner products of every s and every y with the vector, (most, 2)."""
+        """The inner products of each s and each y with the vector (n,), as an array (most, 2)."""
         used = 2 * len(self._slots)
         parts = zip(self._blocks, vector.split(self._blocks[0].shape[1]), strict=True)
         products = sum(self._each(lambda part: torch.mv(part[0][:used], part[1]), parts))
@@ -115,7 +170,7 @@ class Pairs:
         return found
 
     def _sum(self, weights: np.ndarray) -> Tensor:
-        """The sum of every s and every y with its weight of (most, 2)."""
+        """The sum (n,) of all s and all y with the weights (most, 2)."""
         used = 2 * len(self._slots)
         factors = torch.from_numpy(weights).flatten()[:used].to(self._rows)
         return torch.cat(list(self._each(lambda block: factors @ block[:used], self._blocks)))
@@ -130,10 +185,19 @@ def minimise(
     max_iterations: int,
     after: Callable[[Point], None] = lambda point: None,
 ) -> Minimum:
-    """The minimum of `function` that L-BFGS comes to, to where no component of the gradient exceeds `tolerance`.
+    """Minimise a function by L-BFGS until no component of the gradient exceeds the tolerance.
 
-    start: with the function's value and gradient there. pairs: of earlier minimisations or none; this one's are added.
-    after: called after each iteration with the point that it came to, which is the one that was evaluated last.
+    Args:
+        function: The function, which returns its value and gradient.
+        start: The first point, with the value and the gradient of the function there.
+        pairs: The curvature pairs of earlier minimisations, or no pairs. The pairs of this minimisation are
+            added.
+        tolerance: The largest absolute value of a component of the gradient at a minimum.
+        max_iterations: The largest number of iterations.
+        after: A function that is called after each iteration with its point. This point is the one that was
+            evaluated last.
+    Returns:
+        The last point, the number of iterations and the reason for the end.
     """
     point, lowest, stalled = start, start.loss, 0
     pairs.start(point.gradient)
@@ -149,7 +213,14 @@ def minimise(
 
 
 def ended(point: Point, tolerance: float) -> str | None:
-    """Why a minimisation goes no further than this point, or None."""
+    """Check whether a minimisation ends at a point.
+
+    Args:
+        point: The point.
+        tolerance: The largest absolute value of a component of the gradient at a minimum.
+    Returns:
+        The reason for the end, NOT_FINITE or CONVERGED, or None if the minimisation goes on.
+    """
     largest = point.gradient.abs().max().item()
     if not math.isfinite(point.loss + largest):
         return NOT_FINITE
@@ -157,7 +228,10 @@ def ended(point: Point, tolerance: float) -> str | None:
 
 
 def _searched(function: Function, point: Point, pairs: Pairs) -> Point | None:
-    """The next point, if there is one; where the pairs lead to none, without them."""
+    """The next point, or None.
+
+    If the search with the pairs fails, it is repeated without them.
+    """
     for _ in range(2):
         direction = pairs.direction()
         slope = _dot(point.gradient, direction)
@@ -172,9 +246,10 @@ def _searched(function: Function, point: Point, pairs: Pairs) -> Point | None:
 def _line_search(
     function: Function, start: Point, slope: float, direction: Tensor
 ) -> tuple[float, Point] | None:
-    """A length that satisfies the weak Wolfe conditions, with the point there; or None.
+    """A step length that satisfies the weak Wolfe conditions, with the point there, or None.
 
-    Between a length that is too short and one that is too long, the next is where a parabola has its minimum.
+    After a length that is too long, the next length is the minimum of a parabola.
+    The minimum is clipped to lie between the largest length that is too short and the one that is too long.
     """
     slack = _RESOLUTION[direction.dtype] * abs(start.loss)
     short, loss, falls = 0.0, start.loss, slope
@@ -197,4 +272,5 @@ def _line_search(
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
+    """The inner product of two vectors (n,), as a number."""
     return torch.dot(a, b).item()

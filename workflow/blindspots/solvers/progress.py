@@ -1,4 +1,4 @@
-"""What a long computation tells of its progress."""
+"""Progress reports of long computations."""
 
 from collections.abc import Callable
 
@@ -6,4 +6,9 @@ Report = Callable[..., None]
 
 
 def no_report(message: str, *values: object) -> None:
-    """The report that nobody reads."""
+    """Discard a progress report.
+
+    Args:
+        message: The message, a format string.
+        values: The values for the message.
+    """

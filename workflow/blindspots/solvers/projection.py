@@ -1,12 +1,18 @@
-"""The nearest point of a box that satisfies a few linear inequalities: an exact solution for a batch, through the dual.
+"""Projection of a batch of points onto a few linear inequalities within a box, exactly and through the dual.
 
-minimise ½‖u - x‖² subject to G u ≥ b and lower ≤ u ≤ upper, for (r, n) points x and (r, p) inequalities with p small.
-For multipliers λ ≥ 0 the inner minimiser is u(λ) = clip(x + Gᵀλ), so the dual is a concave, once differentiable, piecewise
-quadratic function of p variables with gradient b - G u(λ). Newton's method on its pieces, projected onto λ ≥ 0, ends on
-the piece that holds the maximum. Where a Newton step leads too far, or nowhere as all variables are at their bounds, it
-becomes more careful: the variables at their bounds count too, by and by as much as the others, and a multiple of
-Σ_j |G Gᵀ|_ij is added (Levenberg and Marquardt), which as the curvature in λ_i bounds that of every piece; and last that
-bound alone is the curvature, so that it cannot fail to ascend. Every pass of the loop evaluates each unfinished row once.
+The problem is to minimise ½‖u - x‖² subject to G u ≥ b and lower ≤ u ≤ upper.
+There are (r, n) points x and (r, p) inequalities, with p small.
+For multipliers λ ≥ 0 the inner minimiser is u(λ) = clip(x + Gᵀλ).
+The dual is therefore a concave, piecewise quadratic function of p variables.
+It is once differentiable, with the gradient b - G u(λ).
+Newton's method on its pieces, projected onto λ ≥ 0, ends on the piece that contains the maximum.
+
+A Newton step can lead too far. It can also lead nowhere, if all variables are at their bounds.
+The curvature is then increased in two ways, as in the method of Levenberg and Marquardt:
+- The variables at their bounds are counted too, with a weight that grows up to that of the other variables.
+- A multiple of Σ_j |G Gᵀ|_ij is added, which is an upper bound on the curvature in λ_i of every piece.
+In the end this bound alone is the curvature, and the step is certain to ascend.
+Every pass of the loop evaluates each unfinished row once.
 """
 
 from typing import NamedTuple
@@ -16,15 +22,25 @@ from torch import Tensor
 
 from blindspots.solvers.row_operations import inside, where
 
-_RIDGE = 1e-6  # of the dual's mean curvature, for pieces on which the inequalities are dependent
+# This fraction of the dual's mean curvature is added, for pieces on which the inequalities are dependent.
+_RIDGE = 1e-6
 _LEAST_CAUTION, _MOST_CAUTION = 1e-3, 10
-_DROP_BELOW = 0.7  # copy the unfinished rows together when fewer than this share of the batch is unfinished
+# The unfinished rows are copied together when their share of the batch is smaller than this.
+_DROP_BELOW = 0.7
 
 
 class Projection(NamedTuple):
-    """point (r, n) = u(λ); multipliers (r, p) = λ; dual (r,), a lower bound on ½‖u - x‖² over all feasible u; violation
-    (r,), the largest b - G u, which stays above rounding where no point is feasible: the dual is then found to be beyond
-    the corner of the box that is the farthest from x."""
+    """The result of a projection.
+
+    Where no point is feasible, the violation stays above rounding errors.
+    The dual then exceeds its value for the corner of the box that is the farthest from x.
+
+    Attributes:
+        point: The projected points u(λ), (r, n).
+        multipliers: The multipliers λ, (r, p).
+        dual: The values of the dual, (r,). Each is a lower bound on ½‖u - x‖² over all feasible u.
+        violation: The largest component of b - G u for each row, (r,).
+    """
 
     point: Tensor
     multipliers: Tensor
@@ -43,11 +59,22 @@ def project(
     tolerance: float = 1e-9,
     iterations: int = 50,
 ) -> Projection:
-    """Project (r, n) points onto {u : normals u ≥ offsets} within the box; normals (r, p, n), offsets (r, p).
+    """Project points onto {u : normals u ≥ offsets} within a box.
 
-    start:     multipliers (r, p) to begin with, 0 otherwise.
-    tolerance: a row is done when the dual's gradient has shrunk to this fraction of the largest violation at x, or to what
-               rounding leaves of each inequality.
+    A row is finished when the dual's gradient is small in every inequality.
+    Small means `tolerance` times the largest violation at x, plus the rounding error of the inequality.
+
+    Args:
+        x: The points, (r, n).
+        normals: The normals G of the inequalities, (r, p, n).
+        offsets: The offsets b of the inequalities, (r, p).
+        lower: The lower bound of every variable.
+        upper: The upper bound of every variable.
+        start: The multipliers to begin with, (r, p). By default they are 0.
+        tolerance: The size of the dual's gradient at the end, relative to the largest violation at x.
+        iterations: The largest number of Newton steps of a row.
+    Returns:
+        The projected points with their multipliers, dual values and violations.
     """
     rows = torch.arange(len(x), device=x.device)
     result = Projection(
@@ -87,16 +114,15 @@ def project(
         damping = ridge + caution[:, None] * steepest
         both = moving[:, :, None] & moving[:, None, :]
         system = torch.where(both, curvature + damping[:, :, None] * identity, identity)
-        step = torch.linalg.solve_ex(
-            system, ascent * moving
-        ).result  # not finite, and so not taken, where it is singular
+        # Where the system is singular, the step is not finite and is therefore not taken.
+        step = torch.linalg.solve_ex(system, ascent * moving).result
 
         last = caution > _MOST_CAUTION
         if last.any():
             step[last] = ascent[last] / steepest[last]
         trial = (multipliers + step).clamp_min(0)
         trial_point, trial_value, trial_ascent = _inner(x, normals, offsets, trial, lower, upper)
-        # Near the maximum the value no longer tells points apart in this precision, but its gradient does.
+        # Near the maximum the values of two points can be equal in this precision while the gradients differ.
         noise = 8 * torch.finfo(x.dtype).eps * value.abs()
         flatter = (trial_value >= value - noise) & (
             _residual(trial, trial_ascent) < _residual(multipliers, ascent) / 2
@@ -107,7 +133,7 @@ def project(
             for new, old in ((trial, multipliers), (trial_point, point), (trial_ascent, ascent))
         )
         value = torch.where(better, trial_value, value)
-        stuck = last & ~better  # by rounding
+        stuck = last & ~better  # Only rounding errors can prevent an ascent here.
         caution = torch.where(
             better, torch.where(caution > _LEAST_CAUTION, caution / 10, 0), 10 * caution + _LEAST_CAUTION
         )
@@ -115,12 +141,12 @@ def project(
 
 
 def _residual(multipliers: Tensor, ascent: Tensor) -> Tensor:
-    """The largest component of the dual's gradient that is free to be followed."""
+    """The largest component of the dual's gradient along which the multipliers can move, (r,)."""
     return torch.where((multipliers > 0) | (ascent > 0), ascent.abs(), 0).amax(1)
 
 
 def _inner(x, normals, offsets, multipliers, lower, upper) -> tuple[Tensor, Tensor, Tensor]:
-    """u(λ), the dual's value there, and its gradient b - G u."""
+    """The point u(λ), (r, n), the dual's value there, (r,), and its gradient b - G u, (r, p)."""
     point = torch.baddbmm(x[:, None], multipliers[:, None], normals)[:, 0].clamp_(lower, upper)
     ascent = offsets - (normals @ point[:, :, None])[:, :, 0]
     r = point - x

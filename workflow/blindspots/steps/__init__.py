@@ -1,1 +1,1 @@
-"""What the programs have in common: artifacts, their records, and how these become arrays and networks."""
+"""Common parts of all programs: artifacts, their records, and the arrays and networks in them."""

@@ -1,9 +1,11 @@
-"""HDF5 artifacts: written whole or not at all, sealed, and checked at every reading before HDF5 sees a byte.
+"""HDF5 artifacts, which are written completely or not at all, and are checked at every reading.
 
-An artifact's attributes are its provenance record. Its identity is a content hash over the arrays and the record
-without its `VOLATILE` part (when, where and how fast), so that two runs of one step with the same inputs on the same
-machine make the same identity. The seal is the SHA-256 of all of the file's bytes behind HDF5's user block, in that block:
-damaged HDF5 can make the library that reads it hang or crash, so the seal is checked first.
+An artifact's attributes are its provenance record. Its identity is a content hash over the arrays and the
+record. The hash leaves out the record's `VOLATILE` part: when, where and how fast the artifact was made. So
+two runs of one step with the same inputs on the same machine have the same identity.
+
+The seal is the SHA-256 of all bytes after HDF5's user block. It stands in that block. Damaged HDF5 can make
+the library that reads it hang or crash. Therefore the seal is checked before HDF5 reads a byte.
 """
 
 import hashlib
@@ -24,15 +26,23 @@ VOLATILE = frozenset(
     {"git_commit", "git_dirty", "packages", "device", "cpu", "threads", "host", "started", "wall_seconds"}
 )
 _IDENTITY = "content_sha256"
-_BLOCK = 512  # bytes of the user block, the smallest that HDF5 knows
+_BLOCK = 512  # bytes of the user block; HDF5 allows no smaller one
 
 
 class ArtifactError(Exception):
-    """A file that is not a whole artifact, or cannot be written; the message names it and the remedy."""
+    """A file is not a complete artifact, or it cannot be written.
+
+    The message names the file and the remedy.
+    """
 
 
 class Array(NamedTuple):
-    """An array and what it means: axes, units, the formula for what is computed from it."""
+    """An array with its meaning.
+
+    Attributes:
+        values: The array, or what NumPy makes an array of, of any shape.
+        meaning: The axes, the units, and the formula for what is computed from it.
+    """
 
     values: Any
     meaning: str
@@ -40,15 +50,22 @@ class Array(NamedTuple):
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder, moved to `path` only when the block ends without an error.
+    """Give a temporary path in the same folder, and move the file to `path` at the end.
 
-    Raises ArtifactError if it cannot be written, as on a full disk or one that is read-only.
+    The file is moved only if the block ends without an error. Otherwise the temporary file is deleted.
+
+    Args:
+        path: The file to be written. Its folder is created if it is missing.
+    Yields:
+        The temporary path.
+    Raises:
+        ArtifactError: If the file cannot be written, as on a full disk or a read-only one.
     """
     path = Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # by a program that was killed
+        for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # A killed program leaves one.
             abandoned.unlink(missing_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(descriptor)
@@ -69,11 +86,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> None:
-    """Write an artifact; a key like `a/b` makes a group. Attributes that are no numbers of 64 bits and no text become JSON.
+    """Write an artifact.
 
-    Raises ArtifactError if it cannot be written.
+    HDF5 assembles the file in memory, for two reasons. Its own errors on a full disk are many, and a shared
+    file system is fast for one large write.
 
-    HDF5 puts it together in memory: its own errors on a full disk are many, and a shared file system likes one large write.
+    Args:
+        path: The file to be written.
+        arrays: The arrays by name. A name like `a/b` makes a group.
+        attributes: The provenance record. Text, floats and integers of 64 bits are stored as they are; all
+            other values become JSON.
+    Raises:
+        ArtifactError: If the file cannot be written, or HDF5 cannot store one of the texts.
     """
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=_BLOCK) as file:
@@ -92,7 +116,7 @@ def write(path: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any]
 
 
 def _check_text(path: Path, what: str, value: Any) -> None:
-    """Raises ArtifactError for a text that HDF5 cannot have."""
+    """Raise ArtifactError for a text that HDF5 cannot store."""
     if isinstance(value, str) and "\0" in value:
         raise ArtifactError(
             f"{path} cannot be written: its {what} has a NUL, which a text in HDF5 cannot have"
@@ -103,7 +127,15 @@ def _check_text(path: Path, what: str, value: Any) -> None:
 
 @contextmanager
 def read(path: Path) -> Iterator[h5py.File]:
-    """The open HDF5 file, after its seal has been checked. Raises ArtifactError if a byte is not as it was written."""
+    """Open an artifact after its seal has been checked.
+
+    Args:
+        path: The artifact.
+    Yields:
+        The open HDF5 file.
+    Raises:
+        ArtifactError: If the file cannot be read, or a byte differs from what was written.
+    """
     try:
         state = os.stat(path)
         whole = _is_whole(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
@@ -111,14 +143,22 @@ def read(path: Path) -> Iterator[h5py.File]:
         raise ArtifactError(f"{path} cannot be read ({error}): delete it and run again") from error
     if not whole:
         raise ArtifactError(f"{path} is damaged, or not written by this workflow: delete it and run again")
-    with h5py.File(
-        path, "r", locking=False
-    ) as file:  # it never changes, and some shared file systems have no locks
+    # An artifact never changes, and some shared file systems have no locks.
+    with h5py.File(path, "r", locking=False) as file:
         yield file
 
 
 def content_hash(file: h5py.File) -> str:
-    """SHA-256 over every array (name, type, shape, bytes, attributes) and the record without its volatile part."""
+    """Compute an artifact's content hash.
+
+    The hash covers every array: its name, type, shape, bytes and attributes. It also covers the record
+    without its volatile part.
+
+    Args:
+        file: The open HDF5 file.
+    Returns:
+        The SHA-256, in hexadecimal digits.
+    """
     digest = hashlib.sha256()
     names: list[str] = []
     file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
@@ -133,7 +173,15 @@ def content_hash(file: h5py.File) -> str:
 
 
 def identity(path: Path) -> str:
-    """What an input is known by: an artifact's content hash, any other file's SHA-256."""
+    """Return the identity of an input file.
+
+    Args:
+        path: An artifact, whose name ends in .h5, or any other file.
+    Returns:
+        `content:` with the artifact's content hash, or `sha256:` with the SHA-256 of another file.
+    Raises:
+        ArtifactError: If an artifact cannot be read or is damaged.
+    """
     if Path(path).suffix == ".h5":
         with read(path) as file:
             return f"content:{file.attrs[_IDENTITY]}"
@@ -143,13 +191,13 @@ def identity(path: Path) -> str:
 
 @cache
 def _is_whole(path: Path, *_state_of_the_file: int) -> bool:
-    """Whether the seal fits; large files are read more than once, but while they stay the same checked only once."""
+    """Check the seal. A file is read more than once, but checked once while its state stays the same."""
     with open(path, "rb") as raw:
         return raw.read(_BLOCK) == _seal(hashlib.file_digest(raw, "sha256"))
 
 
 def _seal(digest: "hashlib._Hash") -> bytes:
-    """The user block that belongs to the bytes behind it, of which this is the SHA-256."""
+    """Return the user block for the SHA-256 of the bytes after it."""
     return f"blindspots artifact, SHA-256 {digest.hexdigest()}\n".encode().ljust(_BLOCK, b"\0")
 
 

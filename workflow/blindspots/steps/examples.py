@@ -1,4 +1,4 @@
-"""Adversarial examples as the programs pass them on: one layout, whatever made them."""
+"""Adversarial examples in the one layout that all programs use, whatever method made them."""
 
 import h5py
 import numpy as np
@@ -15,22 +15,33 @@ from blindspots.steps.step import log
 _STATUSES = h5py.enum_dtype({text: code for code, text in STATUS.items()}, basetype=np.uint8)
 
 
-PRECISIONS = {"single": torch.float32, "double": torch.float64}  # that an attack can be made in
+PRECISIONS = {"single": torch.float32, "double": torch.float64}  # of an attack's computations
 
 
 def example_arrays(
     network: nn.Module, image_set: str, index: np.ndarray, originals: Images, result: Adversarial
 ) -> dict[str, Array]:
-    """The arrays of an artifact with the examples for (n,) places of the set `image_set`.
+    """Build the arrays of an artifact with adversarial examples, and log a summary.
 
-    What counts is measured here, on the images as they are kept, and not taken from the attack's own bookkeeping.
+    The success and the distortion are measured here, on the images as they are stored. They are not taken
+    from the attack's own records.
+
+    Args:
+        network: The network that the examples were made for.
+        image_set: The name of the image set.
+        index: The places of the images in the set, (n,).
+        originals: The undistorted images and their labels, n of them.
+        result: The result of the attack, n examples.
+    Returns:
+        The arrays by name, each with its meaning. The first axis of all of them is n.
     """
     images = result.images.float()
     x = torch.from_numpy(originals.pixels).to(images.device)
     success, size = (values.cpu().numpy() for values in outcome(network, x, images, result.targets))
     predicted = classify(network, x).cpu().numpy()
     log.info(
-        "found %d of %d, mean distortion %.4f, %.1f gradient evaluations an image; %d images were misclassified before",
+        "found %d of %d, mean distortion %.4f, %.1f gradient evaluations an image; "
+        "%d images were misclassified before",
         success.sum(),
         len(success),
         size[success].mean() if success.any() else np.nan,

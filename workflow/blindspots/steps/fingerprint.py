@@ -1,7 +1,8 @@
-"""What code made a result: a hash over a program and every project module that it imports, directly or not.
+"""Fingerprint of the code behind a result.
 
-Taken over the parsed source without docstrings, so that comments and formatting change nothing. Third-party packages
-that the code imports enter by the version that the lock file pins.
+It is a hash over a program and every project module that the program imports, directly or indirectly. The
+hash is computed from the parsed source without docstrings, so comments and formatting do not change it.
+Third-party packages that the code imports enter with the version that the lock file pins.
 """
 
 import ast
@@ -17,19 +18,35 @@ from packaging.requirements import Requirement
 
 PACKAGES = ("blindspots", "scripts")
 WORKFLOW = Path(__file__).parents[2]
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}  # that are imported under another name
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}  # import name -> distribution, where they differ
 LOCK = WORKFLOW.parent / "envs" / "constraints.txt"
 
 
 class Fingerprint(NamedTuple):
+    """The fingerprint of a program.
+
+    Attributes:
+        sha256: The hash over all modules and pinned versions, in hexadecimal digits.
+        modules: The SHA-256 of the parsed source, by module.
+        packages: The pinned version, by third-party distribution.
+    """
+
     sha256: str
-    modules: dict[str, str]  # module -> SHA-256 of its parsed source
-    packages: dict[str, str]  # third-party distribution -> pinned version
+    modules: dict[str, str]
+    packages: dict[str, str]
 
 
 @cache
 def fingerprint(module: str) -> Fingerprint:
-    """The fingerprint of a project module, such as `scripts.train_network`. Raises KeyError for one that does not exist."""
+    """Compute the fingerprint of a project module.
+
+    Args:
+        module: The module's dotted name, such as `scripts.train_network`.
+    Returns:
+        Its fingerprint.
+    Raises:
+        KeyError: If there is no such module.
+    """
     graph = _import_graph()
     if module not in graph.modules:
         raise KeyError(f"{module} is no module under {WORKFLOW}")
@@ -43,7 +60,15 @@ def fingerprint(module: str) -> Fingerprint:
 
 
 def normalised(source: str) -> str:
-    """The source's syntax tree as text, without comments, formatting and docstrings, the same in every Python version."""
+    """Return a source's syntax tree as text, without comments, formatting and docstrings.
+
+    The text is the same in every Python version.
+
+    Args:
+        source: The source of a module.
+    Returns:
+        The syntax tree as JSON.
+    """
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(
@@ -54,8 +79,8 @@ def normalised(source: str) -> str:
 
 
 def _plain(node: Any) -> Any:
-    """A syntax tree as lists. Empty fields are left out: newer versions of Python have more of them."""
-    if isinstance(node, ast.JoinedStr):  # some versions have empty texts between its values
+    """Turn a syntax tree into lists. Newer Python versions have more empty fields, so these are left out."""
+    if isinstance(node, ast.JoinedStr):  # Some versions have empty strings between its values.
         node = ast.JoinedStr(
             [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
         )
@@ -90,9 +115,8 @@ def _source_hash(module: str) -> str:
 
 def _pinned(imports: set[str]) -> dict[str, str]:
     pins, names = _pins(), {DISTRIBUTIONS.get(name, name) for name in imports}
-    return {
-        name: pins[name] for name in sorted(names - {"grimp"}) if name in pins
-    }  # grimp only finds the imports
+    # grimp only finds the imports, and does not affect a result.
+    return {name: pins[name] for name in sorted(names - {"grimp"}) if name in pins}
 
 
 @cache

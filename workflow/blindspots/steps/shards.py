@@ -1,6 +1,7 @@
-"""Many shards as one word, so that no command grows with their number: a system limits what a command can hold.
+"""Short notation for many shards, so that a command does not grow with their number.
 
-`folder/*-of-60.h5` stands for `folder/1-of-60.h5` to `folder/60-of-60.h5`, whatever files are there.
+The operating system limits the length of a command. `folder/*-of-60.h5` stands for `folder/1-of-60.h5` to
+`folder/60-of-60.h5`, whether these files are there or not.
 """
 
 import re
@@ -10,7 +11,15 @@ _SHARD = re.compile(r"(?P<folder>.*/)?(?P<number>\*|\d+)-of-(?P<count>\d+)\.h5")
 
 
 def collapsed(paths: Iterable[str]) -> list[str]:
-    """The same paths, but with one word for all shards of a folder that follow each other from the first to the last."""
+    """Replace all shards of a folder by one word.
+
+    Only a sequence from the first shard to the last, in order and without a gap, is replaced.
+
+    Args:
+        paths: The paths.
+    Returns:
+        The words, in the same order. A path that is not replaced is its own word.
+    """
     paths = [str(path) for path in paths]
     words, start = [], 0
     while start < len(paths):
@@ -25,7 +34,13 @@ def collapsed(paths: Iterable[str]) -> list[str]:
 
 
 def expanded(words: Iterable[str]) -> Iterator[str]:
-    """The paths that words of `collapsed` stand for; any other path is its own word."""
+    """Replace the words of `collapsed` by the paths that they stand for.
+
+    Args:
+        words: The words.
+    Yields:
+        The paths, in the same order. Any other path stands for itself.
+    """
     for word in words:
         shard = _SHARD.fullmatch(word)
         if shard and shard["number"] == "*":
@@ -38,7 +53,7 @@ def expanded(words: Iterable[str]) -> Iterator[str]:
 
 
 def _of_all(path: str) -> tuple[str, int]:
-    """The word for all shards, and their number, where a path is the first one; else a number of 0."""
+    """Return the word for all shards and their number for a first shard, or else the path and 0."""
     shard = _SHARD.fullmatch(path)
     if not shard or shard["number"] != "1":
         return path, 0

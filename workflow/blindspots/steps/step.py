@@ -1,4 +1,4 @@
-"""The frame around each program of the workflow: arguments, log and progress, threads, provenance, one-line errors."""
+"""The common frame of all programs: arguments, log, progress, threads, provenance and one-line errors."""
 
 import argparse
 import json
@@ -25,18 +25,32 @@ log = logging.getLogger(__name__)
 
 
 class StepError(Exception):
-    """Bad input to a step, told in one line that names the thing, the value and the remedy."""
+    """A step has bad input. The message is one line with the name, the value and the remedy."""
 
 
 class Step:
     """One run of a program.
 
-    Attributes: `settings` (dict), `unrecorded` (dict, what cannot change the result), `threads` (int), `output` (list of
-    paths), and `inputs`, the paths of each input role. `threads` is as many as are asked for, but no more than this process
-    has cores: no result depends on it.
+    Attributes:
+        program: The dotted name of the program's module.
+        settings: The named parameters.
+        code: The SHA-256 of the program's code when the workflow started, or None.
+        unrecorded: The parameters that cannot change the result.
+        threads: The number of threads. It is the number requested, or the number of cores that this process
+            may use, if that is smaller. No result depends on it.
+        output: The paths of the output files.
+        inputs: The paths of the input files, by role.
+        device: The name of the device, for the record.
     """
 
     def __init__(self, program: str, arguments: argparse.Namespace, roles: Sequence[str]):
+        """Start a step, and its clock.
+
+        Args:
+            program: The dotted name of the program's module.
+            arguments: The parsed arguments.
+            roles: The names of the inputs.
+        """
         self.program = program
         self.settings: dict[str, Any] = dict(arguments.settings)
         self.code = self.settings.pop("code", None)
@@ -44,29 +58,55 @@ class Step:
         self.threads: int = min(arguments.threads, available_cores())
         self.output: list[Path] = arguments.output
         self.inputs = {role: [Path(path) for path in expanded(getattr(arguments, role))] for role in roles}
-        self.device = "cpu"  # as the record names it: what computes with torch says more
+        self.device = "cpu"  # for the record; `device.prepare` sets a more exact name
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
 
     def input(self, role: str) -> Path:
-        """The one path of a role that has a single file."""
+        """Return the path of a role with a single file.
+
+        Args:
+            role: The name of the input.
+        Returns:
+            The path.
+        Raises:
+            ValueError: If the role does not have exactly one file.
+        """
         (path,) = self.inputs[role]
         return path
 
     def write(self, arrays: Mapping[str, artifacts.Array]) -> None:
-        """Write the step's one artifact with its provenance record."""
+        """Write the step's only artifact with its provenance record.
+
+        Args:
+            arrays: The arrays by name.
+        Raises:
+            ArtifactError: If the artifact cannot be written.
+            ValueError: If the step does not have exactly one output.
+        """
         (path,) = self.output
         artifacts.write(path, arrays, self.record())
         log.info("wrote %s after %.1f s", path, time.monotonic() - self._clock)
 
     def identity(self) -> str:
-        """The same for a run that makes the same: of the program, its settings and inputs, and what it runs on."""
+        """Return a hash that is the same for all runs with the same result.
+
+        It covers the program, its settings and inputs, and what it runs on.
+
+        Returns:
+            The SHA-256, in hexadecimal digits.
+        """
         record = self.record()
         for key in ("git_commit", "git_dirty", "threads", "host", "started", "wall_seconds"):
             del record[key]
         return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def record(self) -> dict[str, Any]:
+        """Return the provenance record.
+
+        Returns:
+            The attributes of the step's artifact, by name. Times are in seconds, and the start is in UTC.
+        """
         made_by = fingerprint(self.program)
         inputs = {
             role: {str(path): artifacts.identity(path) for path in paths}
@@ -79,7 +119,8 @@ class Step:
             "code": made_by.sha256,
             "code_modules": made_by.modules,
             "packages": _installed(made_by.packages),
-            "git_commit": _git("rev-parse", "HEAD"),  # neither is known of a copy without its repository
+            # Neither is known for a copy without its repository.
+            "git_commit": _git("rev-parse", "HEAD"),
             "git_dirty": None if (changes := _git("status", "--porcelain")) is None else changes != "",
             "device": self.device,
             "cpu": _cpu(),
@@ -91,10 +132,18 @@ class Step:
 
 
 def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: Sequence[str] | None) -> int:
-    """Parse the arguments, run the program's body, and turn an expected error into one line and exit status 1.
+    """Parse the arguments and run a program.
 
-    roles: the names of the inputs; each becomes an option that takes one or more paths, for instance `--networks A B`, or
-    `--shards 'folder/*-of-60.h5'` for sixty of them.
+    An expected error becomes one line in the log.
+
+    Args:
+        body: The program.
+        module: The dotted name of the program's module.
+        roles: The names of the inputs. Each becomes an option that takes paths, for instance `--networks A
+            B`, or `--shards 'folder/*-of-60.h5'` for sixty shards.
+        argv: The arguments; None for those of the command line.
+    Returns:
+        The exit status, 0 for success or 1 for an error.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}", description=sys.modules[body.__module__].__doc__
@@ -140,27 +189,44 @@ def run(body: Callable[[Step], None], module: str, roles: Sequence[str], argv: S
 
 
 def _date(step: Step) -> None:
-    """Bring inputs from the future, where the clock has jumped back, to the present: Snakemake refuses what is older."""
+    """Set the time of inputs from the future to now. Such times come from a clock that was set back.
+
+    Snakemake rejects outputs that are older than their inputs.
+    """
     for path in {path for paths in step.inputs.values() for path in paths}:
         if path.stat().st_mtime > time.time():
-            with suppress(OSError):  # where it may not be touched, Snakemake says what is wrong
+            with suppress(OSError):  # Without the permission for this, Snakemake reports the problem.
                 os.utime(path)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """NumPy's error, or torch's on a CPU or a GPU. (Where the system kills the program instead, it can say nothing.)"""
+    """Recognise an out-of-memory error of NumPy, or of torch on a CPU or a GPU.
+
+    If the system kills the program instead, it cannot report anything.
+    """
     said = str(error)
     return isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
 
 
 class Progress:
-    """A line in the log now and then while long work goes on."""
+    """A line in the log now and then during long work."""
 
     def __init__(self, seconds: float = 5):
+        """Start the clock; the first line comes after one second at the earliest.
+
+        Args:
+            seconds: The least time in seconds between two lines.
+        """
         self._seconds = seconds
         self._next = time.monotonic() + 1
 
     def __call__(self, message: str, *values: Any) -> None:
+        """Write a line to the log, unless the last one is too recent.
+
+        Args:
+            message: The message, in the format of `logging`.
+            *values: The values in the message.
+        """
         if time.monotonic() >= self._next:
             log.info(message, *values)
             self._next = time.monotonic() + self._seconds
@@ -171,7 +237,7 @@ def _start_log(path: Path | None, label: str) -> None:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="w"))
-    logging.raiseExceptions = False  # a log that a full disk does not take has no traceback for each line
+    logging.raiseExceptions = False  # A full disk must not give a traceback for each line of the log.
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s [{label}] %(message)s",
@@ -192,7 +258,7 @@ def _installed(packages: Mapping[str, str]) -> dict[str, str]:
 
 
 def _cpu() -> str:
-    """The processor's model: another one may round otherwise."""
+    """Return the processor's model. Another model may round differently."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -203,8 +269,8 @@ def _cpu() -> str:
 
 def _git(*arguments: str) -> str | None:
     if not (WORKFLOW.parent / ".git").exists():
-        return None  # git would go on to a repository that the project only lies in
-    # Git hooks set variables that would lead to the repository that they run for.
+        return None  # Git would go on to a repository around the project.
+    # Git hooks set variables that point to the repository that they run for.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", WORKFLOW, *arguments]
     try:

@@ -1,4 +1,4 @@
-"""Trained networks as the programs use them: out of their artifacts."""
+"""Trained networks, read from their artifacts."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,15 @@ from blindspots.steps import artifacts
 
 
 def read(path: Path) -> nn.Module:
-    """The trained network of an artifact, frozen."""
+    """Read a trained network from its artifact.
+
+    Args:
+        path: The artifact of the network.
+    Returns:
+        The network, frozen.
+    Raises:
+        ArtifactError: If the artifact cannot be read or is damaged.
+    """
     with artifacts.read(path) as file:
         network = architectures.build(
             json.loads(file.attrs["settings"])["network"], file["image_shape"][()].tolist()

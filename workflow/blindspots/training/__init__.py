@@ -1,1 +1,1 @@
-"""Training of networks: until convergence, or on minibatches."""
+"""Training of networks, until convergence or on minibatches."""

@@ -28,17 +28,35 @@ def fit(
     threads: int = 1,
     report: Report = no_report,
 ) -> Trained:
-    """Train `network` in place on images (m, ...) and labels (m,), and return the record of the way there.
+    """Train a network in place until the total loss of all images converges.
 
-    Converged means: the largest component of the gradient of the total loss of all images (see `TotalLoss`) is at most
-    `gradient_tolerance`. It may also end because no step lowers the loss any more in the arithmetic's precision, because the
-    loss is no number, or after `max_iterations` of L-BFGS, on whichever images: the message says why.
+    The training has converged if no component of the gradient exceeds `gradient_tolerance` in absolute value.
+    This is the gradient of the total loss of all images, see `TotalLoss`.
+    The training may also end for one of three other reasons:
 
-    method: "full_batch", which computes the gradient of all images at every step (the message is SciPy's), or "working_set",
-    which comes to such a point at a fraction of the cost (see `working_set`). history: pairs that L-BFGS keeps. threads:
-    their number does not change the result.
+    - No step lowers the loss any more in the arithmetic's precision.
+    - The loss is not finite.
+    - L-BFGS has made `max_iterations`. Iterations on some of the images count too.
 
-    Raises ValueError for another method, and for limits with which nothing is trained.
+    The record's message gives the reason.
+
+    Args:
+        network: The network.
+        images: The images, (m, ...).
+        labels: Their labels, (m,).
+        weight_decay: One λ for each layer with connection weights, see `total_loss.decay`.
+        decay_convention: The convention of the weight decay, see `total_loss.decay`.
+        method: "full_batch" computes the gradient of all images at every step; its message is SciPy's.
+            "working_set" reaches such a point at a fraction of the cost, see `working_set`.
+        gradient_tolerance: The largest component that the gradient may have at convergence.
+        max_iterations: The largest number of L-BFGS iterations.
+        history: The number of curvature pairs that L-BFGS keeps.
+        threads: The number of threads. It does not change the result.
+        report: The function that reports progress.
+    Returns:
+        The record of the training.
+    Raises:
+        ValueError: If the method is unknown, or if a limit would allow no training.
     """
     for name, value in {"history": history, "max_iterations": max_iterations}.items():
         if not isinstance(value, Integral) or value < 1:

@@ -1,4 +1,4 @@
-"""Full-batch L-BFGS as it is plainly meant: SciPy's, on the gradient of all images at every step."""
+"""Plain full-batch L-BFGS: SciPy's implementation, with the gradient of all images at every step."""
 
 import numpy as np
 import torch
@@ -19,9 +19,21 @@ def fit(
     error: str = "training error",
     report: Report = no_report,
 ) -> Trained:
-    """Bring the objective's parameters in place to a minimum of it, and return the record of every iteration.
+    """Minimise an objective in place by SciPy's L-BFGS-B.
 
-    error: what the objective's error is, for the report. For the rest see `training.fit`.
+    The objective's parameters are at the minimum afterwards.
+    For the limits see `convergence.fit`.
+
+    Args:
+        objective: The objective, with its parameters at the start.
+        gradient_tolerance: The largest component that the gradient may have at convergence.
+        max_iterations: The largest number of iterations.
+        history: The number of curvature pairs that L-BFGS keeps.
+        error: The name of the objective's error in the progress report.
+        report: The function that reports progress.
+    Returns:
+        The record of every iteration. The message is SciPy's, with one exception.
+        If no step lowers the loss, but the gradient exceeds the tolerance, it is `NO_DESCENT`.
     """
     states: list[Iteration] = []
     start = objective.values
@@ -47,12 +59,13 @@ def fit(
     first = start.double().cpu().numpy()
     result = minimize(at, first, jac=True, method="L-BFGS-B", callback=after_iteration, options=options)
     objective.assign(torch.from_numpy(result.x))
-    _, gradient = at(result.x)  # as SciPy's own, where it gives up, is that of a point that it did not take
+    # Where SciPy gives up, its own gradient belongs to a point that it did not accept.
+    _, gradient = at(result.x)
     if not states:
         states.append(Iteration.of(objective.state(latest), objective.evaluations))
     converged = bool(np.abs(gradient).max() <= gradient_tolerance)
     message = str(result.message)
-    # Though its tolerance is 0, SciPy takes a loss that single precision cannot lower any more for convergence.
+    # SciPy reports convergence when single precision cannot lower the loss any more, even with tolerance 0.
     return Trained(
         states, converged, message if converged or "RELATIVE REDUCTION" not in message else NO_DESCENT
     )

@@ -1,4 +1,7 @@
-"""Training by Adam on minibatches, for what does not converge: dropout, noise, examples made on the way."""
+"""Training by Adam on minibatches, for losses that do not converge.
+
+Such losses come from dropout, from noise, and from examples that are made during training.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -15,35 +18,60 @@ from blindspots.training.adam import Adam
 from blindspots.training.record import Epoch, Trained
 from blindspots.training.total_loss import decay, decaying
 
-_RECORDED = 20  # epochs, up to twice as many: a look at all images takes as long as a fifth of an epoch
+# The smallest number of epochs on record in a long training.
+# Not all epochs are on record, because evaluating all images takes a fifth of the time of an epoch.
+_RECORDED = 20
 
 
 class Term(Protocol):
-    """What the loss of a minibatch is; its state as torch's modules give theirs."""
+    """The loss of a minibatch, with a state that is saved and loaded as in a torch module."""
 
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss's gradient at images (b, ...) with their labels (b,) by all parameters, one vector, without the decay."""
+        """Return the gradient of a minibatch's loss without the weight decay.
 
-    def state_dict(self) -> dict[str, Any]: ...
+        Args:
+            images: The images of the minibatch, (b, ...).
+            labels: Their labels, (b,).
+        Returns:
+            The gradient with respect to all parameters of the network, as one vector.
+        """
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the term."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned."""
+        ...
 
 
 class Checkpoint(Protocol):
-    """Keeps the state of a training from which it goes on, as `steps.checkpoints.Checkpoint` does in a file."""
+    """A store for the state of a training, from which the training can continue.
 
-    def load(self) -> dict[str, Any] | None: ...
+    `steps.checkpoints.Checkpoint` stores it in a file.
+    """
 
-    def save(self, state: Mapping[str, Any]) -> None: ...
+    def load(self) -> dict[str, Any] | None:
+        """Return the state that was saved last, or None if there is none."""
+        ...
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Save a state in place of the last one."""
+        ...
 
 
 class Ordinary:
-    """The cross-entropy of the images alone."""
+    """The mean cross-entropy of the images alone.
+
+    Args:
+        network: The network.
+    """
 
     def __init__(self, network: nn.Module):
         self.network, self.layers = network, layers_of(network)
 
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of the mean cross-entropy; see `Term.gradient`."""
         if self.layers:
             return backpropagated(self.layers, {0: images.flatten(1).t()}, labels, 1 / len(labels)).gradient
         return flat(
@@ -51,15 +79,25 @@ class Ordinary:
         )
 
     def state_dict(self) -> dict[str, Any]:
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing, since there is no state."""
         pass
 
 
 class Fitted(NamedTuple):
+    """A training on minibatches and the error on watched images.
+
+    Attributes:
+        trained: The record of the training.
+        watched: The fraction of the watched images that is misclassified, at each point of the record.
+            It is empty without watched images.
+    """
+
     trained: Trained
-    watched: list[float]  # the fraction of the watched images misclassified, at every point of the record
+    watched: list[float]
 
 
 def fit(
@@ -78,14 +116,32 @@ def fit(
     checkpoint: Checkpoint | None = None,
     report: Report = no_report,
 ) -> Fitted:
-    """Train `network` in place by Adam on minibatches, its learning rate falling to 0 over all `epochs`.
+    """Train a network in place by Adam on minibatches, with a learning rate that falls to 0.
 
-    The record has the loss of all images (n, ...) with their labels (n,), as they are and without dropout, after the last
-    epoch and after every one before, or of many twenty to forty. Nothing converges, as every step has another loss.
+    The record has the total loss of all images as they are, without dropout.
+    It has every epoch if there are fewer than 40, and otherwise 20 to 30 of them.
+    The last epoch is always on record.
+    The training never counts as converged, since every step has another loss.
 
-    term:       the loss of a minibatch; by itself the images' cross-entropy.
-    watched:    other images and labels, whose error is on record too; nothing depends on it.
-    checkpoint: from which a training that was killed goes on, to the same end as if it had not been.
+    Args:
+        network: The network.
+        images: The images, (n, ...).
+        labels: Their labels, (n,).
+        weight_decay: One λ for each layer with connection weights, see `total_loss.decay`.
+        decay_convention: The convention of the weight decay, see `total_loss.decay`.
+        size: The number of images in a minibatch.
+        epochs: The number of epochs, over which the learning rate falls to 0.
+        learning_rate: The learning rate of the first step.
+        seed: The seed of the order of the images and of dropout.
+        term: The loss of a minibatch, by default the mean cross-entropy of its images.
+        watched: Other images and their labels, whose error is recorded too. They do not affect the training.
+        checkpoint: The store of the state. A training that was killed continues from it.
+            The result is the same as without the interruption.
+        report: The function that reports progress.
+    Returns:
+        The record of the training and the errors on the watched images.
+    Raises:
+        ValueError: If the number of weight decays is not the number of layers with weights.
     """
     parameters = list(network.parameters())
     factors = dict(decaying(network, weight_decay, decay_convention))
@@ -107,7 +163,7 @@ def fit(
         for epoch in range(begun + 1, epochs + 1):
             network.train()
             for rows in torch.randperm(len(images), generator=order).to(images.device).split(size):
-                batch = images.index_select(0, rows)  # in half the time of images[rows]
+                batch = images.index_select(0, rows)  # takes half the time of images[rows]
                 optimiser.step(term.gradient(batch, labels[rows]))
             network.eval()
             if (epochs - epoch) % max(1, epochs // _RECORDED) == 0:
@@ -126,7 +182,7 @@ def fit(
 
 
 def _dropout() -> list[Tensor]:
-    """The states of the generators that dropout draws from, the CPU's and each GPU's."""
+    """Return the states of the generators that dropout draws from: the CPU's and each GPU's."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 

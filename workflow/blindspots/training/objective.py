@@ -1,4 +1,4 @@
-"""What training minimises: a mean over images, of parameters that are one vector, and its gradient."""
+"""The function that training minimises: a loss over images, of parameters that form one vector."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,10 +12,15 @@ from blindspots.training.record import State
 
 
 class Objective(ABC):
-    """A function of the parameters of a network as one vector, (n,); and what it cost so far.
+    """A loss over images as a function of a network's parameters as one vector, (n,).
 
-    each: computes independent pieces of work, as `map` or `Workers.map` does. evaluations: gradients computed so far; that
-    of a tenth of the images counts as a tenth.
+    Args:
+        parameters: The network's parameters, n values in all.
+        images: The images, (m, ...).
+        each: The function that computes independent parts, such as `map` or `Workers.map`.
+    Attributes:
+        evaluations: The number of gradients computed so far.
+            The gradient of a tenth of the images counts as a tenth.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], images: Tensor, each: Callable = map):
@@ -24,12 +29,16 @@ class Objective(ABC):
 
     @property
     def values(self) -> Tensor:
-        """What the parameters are."""
+        """The current parameters as one vector, (n,)."""
         return flat([parameter.detach() for parameter in self.parameters])
 
     @torch.no_grad()
     def assign(self, values: Tensor) -> None:
-        """Give the parameters these values."""
+        """Set the parameters.
+
+        Args:
+            values: The new values as one vector, (n,).
+        """
         for parameter, part in zip(
             self.parameters, values.split([p.numel() for p in self.parameters]), strict=True
         ):
@@ -37,17 +46,35 @@ class Objective(ABC):
 
     @abstractmethod
     def of_all(self, values: Tensor) -> tuple[float, Tensor]:
-        """The loss over all images, and its gradient."""
+        """Compute the loss over all images and its gradient.
+
+        Args:
+            values: The parameters, (n,).
+        Returns:
+            The loss, and its gradient (n,).
+        """
 
     @abstractmethod
     def of_sample(self, rows: Tensor) -> Callable[[Tensor], tuple[float, Tensor]]:
-        """The same over these images instead of all."""
+        """Return the loss over some of the images as a function.
+
+        Args:
+            rows: The indices of these images.
+        Returns:
+            A function from the parameters (n,) to the loss over these images and its gradient (n,).
+        """
 
     @abstractmethod
     def state(self, point: Point) -> State:
-        """At the point at which `of_all` was computed last."""
+        """Return the state at the point at which `of_all` was computed last.
+
+        Args:
+            point: That point.
+        Returns:
+            The loss, the gradient (n,) and the error there.
+        """
 
     def _assign(self, values: Tensor, images: Tensor) -> None:
-        """Begin an evaluation over these images."""
+        """Set the parameters for an evaluation over these images, and count its cost."""
         self.assign(values)
         self.evaluations += len(images) / len(self.images)

@@ -1,14 +1,17 @@
-"""Training with perturbed outputs of layers (the paper's Section 4.2, before its tables), and what to compare it with.
+"""Training with perturbed outputs of layers (Section 4.2, before its tables), and two baselines.
 
-"A subtle, but essential detail is that adversarial examples are generated for each layer output and are used to train all
-the layers above." A layer's output is here the input or what an activation returns. Each term below adds to a minibatch's
-loss, for every such output h that has a norm, the cross-entropy of the layers above it at perturbed outputs h + r:
+"A subtle, but essential detail is that adversarial examples are generated for each layer output and are used
+to train all the layers above."
+A layer's output is here the input or the output of an activation.
+Each term below adds a cross-entropy to a minibatch's loss, for every such output h that has a norm.
+It is the cross-entropy of the layers above h at perturbed outputs h + r:
 
-- `Pools`     r to the nearest h + r of another class, from pools that are renewed all the time: the paper's scheme;
-- `Steps`     r of a fixed norm, along the loss's gradient at h;
-- `Noise`     r of the same norm in a random direction.
+- `Pools`: r leads to the nearest h + r of another class, from pools that are renewed continuously.
+  This is the paper's scheme.
+- `Steps`: r has a fixed norm and the direction of the loss's gradient at h.
+- `Noise`: r has the same norm and a random direction.
 
-The perturbed outputs are constants: nothing below them is trained by them.
+The perturbed outputs are constants: they do not train the layers below them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +27,19 @@ from blindspots.networks.fully_connected import forward, layers_of
 from blindspots.solvers.row_operations import where
 
 _PIXELS = (0.0, 1.0)
-_NO_DIRECTION = 1e-12  # the length below which a direction leads less far than its norm
+_NO_DIRECTION = 1e-12  # a shorter direction moves an output by less than the norm
 
 
 class _Layerwise:
-    """A network with the norm of what is perturbed at what enters each of its layers, 0 for none.
+    """The part that all terms share: the layers of a network and the norm of the perturbation at each.
 
-    Raises ValueError if the network is not fully connected, or if there is not one norm for each of its layers.
+    Args:
+        network: A fully connected network.
+        norms: ‖r‖₂ at the input of each layer. An input with norm 0 is not perturbed.
+        weight: The weight of the mean cross-entropy at each perturbed output.
+        seed: The seed of the random draws.
+    Raises:
+        ValueError: If the network is not fully connected, or if there is not one norm for each of its layers.
     """
 
     def __init__(self, network: nn.Sequential, norms: Sequence[float], weight: float, seed: int):
@@ -46,17 +55,32 @@ class _Layerwise:
         self.generator = torch.Generator().manual_seed(seed)
 
     def places(self) -> Iterator[int]:
-        """The layers at which what enters is perturbed."""
+        """Return the places of the layers whose inputs are perturbed."""
         return (place for place, norm in enumerate(self.norms) if norm)
 
     def of_images(self, images: Tensor, labels: Tensor, to_first: bool = False) -> Backpropagated:
-        """The gradient of the images' mean cross-entropy, and what it was computed from."""
+        """Compute the gradient of the images' mean cross-entropy.
+
+        Args:
+            images: The images, (b, ...).
+            labels: Their labels, (b,).
+            to_first: Whether the gradient with respect to the input is computed too.
+        Returns:
+            The gradient, and the values that it was computed from.
+        """
         return backpropagated(self.layers, {0: images.flatten(1).t()}, labels, 1 / len(labels), to_first)
 
     def added(self, to: Tensor, perturbed: Mapping[int, Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """A gradient, to which that of perturbed outputs (n, b), by their places, with their labels (b,) is added in place.
+        """Add the gradient at the perturbed outputs to another gradient, in place.
 
-        It is of the layers from the lowest of these places up.
+        Only the layers from the lowest perturbed place upwards have a part in it.
+
+        Args:
+            to: The gradient with respect to all parameters, as one vector.
+            perturbed: The perturbed outputs, (n, b), by their places.
+            labels: The labels of the outputs of each place, (b,), in the same order.
+        Returns:
+            The gradient `to`.
         """
         if perturbed:
             above = backpropagated(
@@ -66,21 +90,35 @@ class _Layerwise:
         return to
 
     def moved(self, place: int, outputs: Tensor, directions: Tensor) -> Tensor:
-        """Outputs (n, b) moved by the place's norm in the directions (n, b), within their range."""
+        """Move outputs by the norm of their place, within their range.
+
+        Args:
+            place: The place of the outputs.
+            outputs: The outputs, (n, b).
+            directions: The directions, (n, b), of any length.
+        Returns:
+            The moved outputs, (n, b).
+        """
         factors = self.norms[place] / directions.norm(dim=0).clamp_min(_NO_DIRECTION)
         return torch.addcmul(outputs, directions, factors).clamp_(*self.bounds[place])
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of the random generator."""
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned."""
         self.generator.set_state(state["generator"])
 
 
 class Steps(_Layerwise):
-    """A step of fixed norm along the gradient that the minibatch's loss has at each output, within the output's range."""
+    """A step of fixed norm along the gradient of the minibatch's loss at each output.
+
+    The step stays within the output's range.
+    """
 
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of the loss at the images and at the steps; see `minibatches.Term.gradient`."""
         plain = self.of_images(images, labels, to_first=self.norms[0] > 0)
         moved = {
             place: self.moved(place, plain.passes[place].values, plain.slopes[place])
@@ -93,6 +131,7 @@ class Noise(_Layerwise):
     """A step of the same norm in a random direction, which is Gaussian noise of that size."""
 
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of the loss at the images and with noise; see `minibatches.Term.gradient`."""
         plain = self.of_images(images, labels)
         outputs = {place: plain.passes[place].values for place in self.places()}
         moved = {
@@ -105,16 +144,26 @@ class Noise(_Layerwise):
 
 
 class Pools(_Layerwise):
-    """The paper's scheme: a pool of adversarial examples for each output, a random part of which is replaced all the time.
+    """The paper's scheme: a pool of adversarial examples for each output, which is continuously renewed.
 
-    An example is the nearest that the attack finds to the output of a random training image, of the most likely other class.
-    Every minibatch trains with as many examples of each pool as it has images, drawn at random, under the labels of the
-    images that they come from.
+    A random part of the pool is replaced by new examples again and again.
+    Each example comes from the output of a random training image.
+    It is the nearest output of the most likely other class that the attack finds.
+    Every minibatch trains with as many random examples of each pool as it has images.
+    An example keeps the label of the image that it comes from.
 
-    amplified: each is brought to the norm's distance, in its own direction; or only back to it if it is farther.
-    size:      examples in each pool; it grows to this by what is made.
-    replaced:  how many of each are made anew in a pass over the images, as a share of the size.
-    batch:     examples made at a time.
+    Args:
+        network: A fully connected network.
+        norms: ‖r‖₂ at the input of each layer. An input with norm 0 has no pool.
+        weight: The weight of the mean cross-entropy at the examples of each pool.
+        seed: The seed of the random draws.
+        images: The training images, (m, ...).
+        labels: Their labels, (m,).
+        amplified: Whether each example is moved to the norm's distance in its own direction.
+            Otherwise only an example that is farther away is moved back to this distance.
+        size: The number of examples in each pool. A pool grows to this size as examples are made.
+        replaced: The number of new examples for each pool in a pass over the images, as a multiple of `size`.
+        batch: The number of examples that are made at a time.
     """
 
     def __init__(
@@ -133,11 +182,15 @@ class Pools(_Layerwise):
         super().__init__(network, norms, weight, seed)
         self.network, self.images, self.labels = network, images, labels
         self.amplified, self.size, self.batch = amplified, size, batch
-        self.rate = replaced * size / len(images)  # examples to be made for an image of training
+        self.rate = replaced * size / len(images)  # new examples of each pool for each training image
         self.owed = 0.0
         self.pools: dict[int, tuple[Tensor, Tensor]] = {}
 
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of the loss at the images and at the examples; see `Term.gradient`.
+
+        New examples are made first, if they are due.
+        """
         self.owed += self.rate * len(images)
         while self.owed >= self.batch:
             self.owed -= self.batch
@@ -151,9 +204,11 @@ class Pools(_Layerwise):
         return self.added(self.of_images(images, labels).gradient, perturbed, truths)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of the random generator, the number of examples due, and the pools."""
         return super().state_dict() | {"owed": self.owed, "pools": dict(self.pools)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned."""
         super().load_state_dict(state)
         self.owed = state["owed"]
         device = self.images.device
@@ -163,7 +218,7 @@ class Pools(_Layerwise):
         }
 
     def _renew(self) -> None:
-        """Make new examples for each pool, by the network as it is."""
+        """Make new examples for each pool with the network as it is."""
         training = self.network.training
         self.network.eval()
         rows = self._draw(len(self.images), self.batch).to(self.labels.device)
@@ -180,10 +235,13 @@ class Pools(_Layerwise):
     def _adversarial(
         self, place: int, outputs: Tensor, targets: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The nearest outputs (m, n) of another class, or those at the norm in their directions, with their labels (m,).
+        """Return the nearest outputs (m, n) of another class with their labels (m,).
 
-        Quicker than a whole attack: the attack's exploration alone, by a few steps. What they do not reach is left out: in
-        a rectified network that is trained so, a third of the images and a seventh of the first hidden outputs.
+        They are moved as `amplified` says.
+        This is quicker than a whole attack, since it makes only a few steps of the attack's exploration.
+        Outputs that these steps do not bring to another class are left out.
+        In a rectified network that is trained with pools, they are a third of the images.
+        Of the first hidden outputs, they are a seventh.
         """
         points, reached = near_examples(self.layers[place:], outputs, targets, self.bounds[place])
         outputs, nearest, labels = outputs[reached], points[reached], labels[reached]
@@ -194,7 +252,7 @@ class Pools(_Layerwise):
         return moved, labels
 
     def _replace(self, place: int, examples: Tensor, labels: Tensor) -> None:
-        """Put examples into a pool: beside the others until it is full, then in the place of random ones."""
+        """Put examples into a pool, in place of random ones once the pool is full."""
         old, truth = self.pools.get(place, (examples[:0], labels[:0]))
         kept = torch.randperm(len(old), generator=self.generator)[: self.size - len(examples)].to(
             truth.device
@@ -211,7 +269,19 @@ KINDS = {"steps": Steps, "noise": Noise}
 def term(
     definition: Mapping[str, Any], network: nn.Sequential, images: Tensor, labels: Tensor, seed: int
 ) -> _Layerwise:
-    """The term of a definition: `kind`, and that kind's own keys. images (n, ...) and labels (n,) are those trained on."""
+    """Build the term that a definition describes.
+
+    Args:
+        definition: The `kind` of the term ("pools", "steps" or "noise"), and the keys of that kind.
+        network: A fully connected network.
+        images: The training images, (n, ...).
+        labels: Their labels, (n,).
+        seed: The seed of the term's random draws.
+    Returns:
+        The term.
+    Raises:
+        ValueError: If the network is not fully connected, or if there is not one norm for each of its layers.
+    """
     options = {key: value for key, value in definition.items() if key != "kind"}
     if definition["kind"] == "pools":
         return Pools(network, seed=seed, images=images, labels=labels, **options)

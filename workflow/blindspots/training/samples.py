@@ -1,4 +1,7 @@
-"""The first iterations of a training, on images drawn at random: far from the minimum few tell as much as all."""
+"""The first iterations of a training on random samples of the images.
+
+Far from the minimum, a few images give as good a direction as all of them.
+"""
 
 import torch
 from torch import Tensor
@@ -8,9 +11,10 @@ from blindspots.solvers.progress import Report, no_report
 from blindspots.training.objective import Objective
 from blindspots.training.record import Iteration, Trained, report_progress
 
-LARGEST = 0.4  # as a fraction of all images: more of them are not worth leaving out the rest
-_COARSER = 10  # times the tolerance, to which the minimum of a sample is looked for
-_FEW_THEN_ALL = ((2000, 100), (8000, 150))
+# The largest sample, as a fraction of all images. For a larger one, leaving out the rest saves too little.
+LARGEST = 0.4
+_COARSER = 10  # the tolerance on a sample, as a multiple of the tolerance on all images
+_FEW_THEN_ALL = ((2000, 100), (8000, 150))  # the images and iterations of each sample before all images
 
 
 def begin(
@@ -21,9 +25,20 @@ def begin(
     gradient_tolerance: float,
     max_iterations: int,
 ) -> tuple[Tensor, int]:
-    """Where so many iterations on samples of so many images lead to, (n,), and how many of `max_iterations` are left.
+    """Minimise an objective on a sequence of growing samples.
 
-    No sample takes more than half of what is left, so that some are left for all images.
+    A sample is left out if it has more than `LARGEST` of all images.
+    No sample takes more than half of the iterations left, so that some are left for all images.
+
+    Args:
+        objective: The objective, with its parameters at the start.
+        stages: The number of images and the number of iterations of each sample.
+        pairs: The curvature pairs of L-BFGS. Those of these iterations are added.
+        gradient_tolerance: The gradient tolerance of the training on all images.
+            The tolerance on a sample is ten times as large.
+        max_iterations: The largest number of iterations of the whole training.
+    Returns:
+        The parameters after these iterations, (n,), and how many of `max_iterations` are left.
     """
     values, left, count = objective.values, max_iterations, len(objective.images)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(values.device)
@@ -48,10 +63,20 @@ def fit(
     error: str,
     report: Report = no_report,
 ) -> Trained:
-    """Bring the objective's parameters in place to a minimum, by iterations on samples and then on all images.
+    """Minimise an objective in place, by iterations on samples first and then on all images.
 
-    The record has the iterations on all images. error: what the objective's error is, for the report. For the rest see
-    `training.fit`.
+    The objective's parameters are at the minimum afterwards.
+    For the limits see `convergence.fit`.
+
+    Args:
+        objective: The objective, with its parameters at the start.
+        gradient_tolerance: The largest component that the gradient may have at convergence.
+        max_iterations: The largest number of iterations, including those on samples.
+        history: The number of curvature pairs that L-BFGS keeps.
+        error: The name of the objective's error in the progress report.
+        report: The function that reports progress.
+    Returns:
+        The record of the iterations on all images.
     """
     states: list[Iteration] = []
 

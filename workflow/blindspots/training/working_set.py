@@ -1,10 +1,12 @@
-"""Full-batch L-BFGS at a fraction of its cost: most iterations are made on the images that still matter.
+"""Full-batch L-BFGS at a fraction of its cost: most iterations use only the images that still matter.
 
-Once a network classifies most images with certainty, nearly all of the gradient is that of the others. Those, the working
-set, are kept as they are, and the rest is replaced by the linear function that has its loss and its gradient at the present
-weights. L-BFGS goes some way down this sum, which has the value and the gradient of the full loss where it begins; then a
-pass over all images chooses the working set anew. The curvature pairs are kept throughout. The first iterations, in which
-the full loss is not needed yet, are on few images drawn at random.
+Once a network classifies most images with certainty, nearly all of the gradient comes from the others.
+Those others form the working set, whose loss is computed exactly.
+The loss of the rest is replaced by its linear approximation at the current weights.
+The sum has the value and the gradient of the full loss where L-BFGS begins.
+L-BFGS goes some way down this sum; then a pass over all images chooses the working set anew.
+The curvature pairs are kept throughout.
+The first iterations do not need the full loss yet and use a few images drawn at random.
 """
 
 from torch import Tensor
@@ -23,12 +25,16 @@ from blindspots.training.record import Iteration, Trained, report_progress
 from blindspots.training.samples import LARGEST, begin
 from blindspots.training.total_loss import TotalLoss
 
-_BEGINNING = ((2000, 60), (8000, 60))  # images drawn at random, and iterations on them
-_SHARE = 0.985  # of the mass Σ (1 - p) of all images that the working set has, p the probability of an image's label,
-_SMALLEST = 2000  # images in it; and if it had more than can be left out of with profit, it is all of them
-_ITERATIONS = 40  # on one working set,
-_SHORTER = 0.1  # or to where the gradient is this fraction of what it was,
-_NEARER = 0.8  # or this fraction of the tolerance, as that of all images differs a little
+_BEGINNING = ((2000, 60), (8000, 60))  # the images and iterations of each first sample
+# The working set holds this share of the sum Σ (1 - p) over all images, where p is the probability of an
+# image's label. All images are used instead if it would have more than `LARGEST` of them.
+_SHARE = 0.985
+_SMALLEST = 2000  # the smallest number of images in a working set, at first
+_ITERATIONS = 40  # the largest number of iterations on one working set
+_SHORTER = 0.1  # the tolerance on a working set, as a fraction of the gradient's largest component before
+# The smallest tolerance on a working set, as a fraction of the training's tolerance.
+# It is below 1, because the gradient of all images differs a little.
+_NEARER = 0.8
 
 
 def fit(
@@ -39,9 +45,19 @@ def fit(
     history: int,
     report: Report = no_report,
 ) -> Trained:
-    """Bring the loss's parameters in place to a minimum of it, over all images; for the rest see `training.fit`.
+    """Minimise a total loss over all images in place, with working sets.
 
-    The record has every point at which the loss of all images was computed, but for those that were not kept.
+    The network's parameters are at the minimum afterwards.
+    For the limits see `convergence.fit`.
+
+    Args:
+        loss: The total loss, with its parameters at the start.
+        gradient_tolerance: The largest component that the gradient may have at convergence.
+        max_iterations: The largest number of iterations, on whichever images.
+        history: The number of curvature pairs that L-BFGS keeps.
+        report: The function that reports progress.
+    Returns:
+        The record of every point at which the loss of all images was computed and that was kept.
     """
     states: list[Iteration] = []
 
@@ -76,14 +92,16 @@ def fit(
             if there.loss < here.loss:
                 here = there
                 record(here)
-            else:  # the loss of the others was not linear enough, and shows at `there` who they are
+            else:
+                # The loss of the other images was not linear enough.
+                # Their losses at `there` now show which of them matter.
                 smallest *= 2
     loss.assign(here.values)
     return Trained(states, message == CONVERGED, message)
 
 
 def _hardest(doubt: Tensor, smallest: int) -> Tensor | None:
-    """The rows of the working set, by the doubt about each image (m,); None for all of them."""
+    """Return the rows of the working set, by the doubt about each image (m,), or None for all images."""
     mass, order = doubt.cpu().double().sort(descending=True, stable=True)
     size = max(smallest, 1 + int((mass.cumsum(0) < _SHARE * mass.sum()).sum()))
     return order[:size].to(doubt.device) if size <= LARGEST * len(doubt) else None
