@@ -9,11 +9,10 @@ def refuse_unsafe_folder():
     folder = os.getcwd()
     if os.path.exists("results") and not os.access("results", os.W_OK):
         sys.exit(f"Error: {folder}/results cannot be written: allow it, or choose another --directory")
-    started = workflow.workdir_init  # where Snakemake looks for profiles, whatever --directory says
-    if os.path.isdir(f"{started}/profiles/default") and not os.path.samefile(started, PROJECT):
+    if "cpu" not in workflow.global_resources:  # of profiles/default
         print(
-            f"Warning: Snakemake reads {started}/profiles/default instead of this workflow's, which limits jobs to the machine's "
-            f"cores: add --workflow-profile {PROJECT}/profiles/default",
+            "Warning: Snakemake has not read this workflow's profile, which limits jobs to the machine's cores, but that of the "
+            f"folder that it was started in: add --workflow-profile {PROJECT}/profiles/default",
             file=sys.stderr,
         )
     held = os.open(".snakemake", os.O_RDONLY)

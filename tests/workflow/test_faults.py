@@ -301,3 +301,35 @@ def test_a_clock_that_jumps_back_changes_nothing(clone, finished):
     assert "train_network" not in planned_rules(snakemake(clone, *SMALL, *TABLES, "-n"))
     assert_the_same_command_recovers(clone, finished)
     assert planned_rules(snakemake(clone, *SMALL, *TABLES, "-n")) == set()
+
+
+def test_tables_whose_settings_nobody_remembers_are_not_called_up_to_date(clone):
+    shutil.rmtree(clone / ".snakemake")
+    run = snakemake(clone, *SMALL, *TABLES, "--config", SEED)
+    assert run.returncode != 0
+    assert "/.snakemake/metadata is empty, so that results/ would count as up to date" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert snakemake(clone, *SMALL, *TABLES, "--dry-run").returncode == 0  # as the audit asks for the plan
+
+
+RULE = """
+
+rule some:
+    output:
+        'results/some.txt',
+    shell:
+        'touch {output}'
+"""
+
+
+@pytest.mark.parametrize("started_in", ["other", "clone"])
+def test_another_default_profile_is_warned_of_where_snakemake_reads_it(tmp_path, started_in):
+    clone, other = copy_code(tmp_path / "clone"), tmp_path / "other"
+    (other / "profiles/default").mkdir(parents=True)
+    (other / "profiles/default/config.yaml").write_text("keep-going: true\n")
+    with (clone / "Snakefile").open("a") as file:
+        file.write(RULE)
+    paths = (f"--snakefile={clone / 'Snakefile'}", f"--configfile={clone / 'config/small.yaml'}")
+    run = snakemake(tmp_path / started_in, *paths, "--directory", str(other), "results/some.txt")
+    assert run.returncode == 0, run.stderr
+    assert ("Snakemake has not read this workflow's profile" in run.stderr) == (started_in == "other")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blindspots.attack.checks import as_numbers, check_classes, check_inputs, without_rounding
+from blindspots.attack.checks import as_module, as_numbers, check_classes, check_inputs, without_rounding
 from blindspots.networks.architectures import weight_layers
 from blindspots.solvers.projection import project
 
@@ -63,7 +63,7 @@ def exact_linear(
     Raises:
         ValueError: If the model is not one linear layer, or if no attack can be made on the input.
     """
-    bounds = as_numbers(bounds)
+    model, bounds = as_module(model), as_numbers(bounds)
     images = without_rounding(images, bounds)
     classes = check_inputs(model, images, bounds, margin, batch)
     if targets is not None:
