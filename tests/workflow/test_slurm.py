@@ -124,7 +124,12 @@ def program(module: str, folder: Path, *words: str) -> psutil.Process:
 
 def test_jobs_run_as_asked_for_and_the_table_is_the_local_runs(cluster, mnist, request, tmp_path):
     folder = copy_code(tmp_path / "clone")
-    resources = ("--set-resources", "train:gpu=1", "attack:gpu=1", "train:mem_mb=1500*attempt")
+    resources = (
+        "--set-resources",
+        "train_network:gpu=1",
+        "attack_network:gpu=1",
+        "train_network:mem_mb=1500*attempt",
+    )
     with cluster.start(
         folder, *resources
     ) as first:  # this Snakemake is killed while its jobs run, and they run on
@@ -172,7 +177,7 @@ def test_a_job_that_fails_on_the_cluster_is_tried_again_with_more(cluster, finis
     for name in ("networks/M1.h5", "evaluation/table4.h5", "table4.csv"):
         (clone / "results" / name).unlink()
     with cluster.start(
-        clone, "--set-resources", "train:mem_mb=400*attempt", "refine:runtime=attempt"
+        clone, "--set-resources", "train_network:mem_mb=400*attempt", "refine_examples:runtime=attempt"
     ) as running:
         lost = cluster.wait_for("attack_network")["NodeList"]
         cluster.ask("scontrol", "update", f"nodename={lost}", "state=down", "reason=test")

@@ -1089,7 +1089,7 @@ WRONG_FOR_BOTH = {
     ),
     "logits of another scale": (
         {"model": Answers(lambda logits: 1e-7 * logits).eval()},
-        r"margin is 0\.0001, and the model's logits differ by .*e-0. at most: give one below that",
+        r"margin is 0\.0001, and the model's logits differ by .*e-0. at most: return them times some number",
     ),
     "clamps its images": (
         {"model": nn.Sequential(nn.Hardtanh(0, 1), small_network()).eval(), "images": IMAGES.round()},

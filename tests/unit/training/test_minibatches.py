@@ -371,11 +371,11 @@ PERTURBED = {
 
 
 @pytest.mark.parametrize(
-    ("definition", "perturbed"), [(CONV, None), (DROPPING, None), (DROPPING | {"dropout": []}, PERTURBED)]
+    ("definition", "perturbation"), [(CONV, None), (DROPPING, None), (DROPPING | {"dropout": []}, PERTURBED)]
 )
-def test_the_programs_train_a_network_in_minibatches(tmp_path, data, definition, perturbed):
-    settings = SETTINGS | {"network": definition} | ({"perturbed": perturbed} if perturbed else {})
-    program = train_perturbed if perturbed else train
+def test_the_programs_train_a_network_in_minibatches(tmp_path, data, definition, perturbation):
+    settings = SETTINGS | {"network": definition} | ({"perturbed": perturbation} if perturbation else {})
+    program = train_perturbed if perturbation else train
     output = tmp_path / "network.h5"
     assert program.main([*data, "--output", str(output), "--settings", json.dumps(settings)]) == 0
     assert not output.with_suffix(".checkpoint").exists()
@@ -388,7 +388,7 @@ def test_the_programs_train_a_network_in_minibatches(tmp_path, data, definition,
     options = {"weight_decay": settings["weight_decay"], "decay_convention": "plain", "seed": 3} | settings[
         "minibatches"
     ]
-    term = perturbed.term(perturbed, wanted, x, y, seed=3) if perturbed else None
+    term = perturbed.term(perturbation, wanted, x, y, seed=3) if perturbation else None
     fitted = minibatches.fit(wanted, x, y, **options, term=term, watched=(pixels, labels))
     trained = trained_networks.read(output)
     assert torch.equal(weights(trained), weights(wanted))
