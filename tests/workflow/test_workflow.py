@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SMALL, TABLES, copy_code, snakemake
+from conftest import ROOT, SMALL, TABLES, copy_code, planned_rules, snakemake
 
 from blindspots.data import idx
 from blindspots.steps import artifacts, trained_networks
@@ -608,6 +608,12 @@ def test_a_wrong_configuration_is_one_line_before_any_job(tmp_path, change, mess
     assert len(lines) == 1
     assert message in lines[0]
     assert not (folder / "results").exists()
+
+
+def test_a_system_of_another_encoding_plans_the_same(tmp_path):
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"}
+    run = snakemake(copy_code(tmp_path / "clone"), "-n", "results/table4.csv", **plain)
+    assert "train_network" in planned_rules(run)
 
 
 def test_no_command_grows_with_the_number_of_shards(tmp_path):

@@ -102,7 +102,7 @@ def plan(
         if results != "results":
             module = _MODULE.format(snakefile=str(snakefile), results=results)
             snakefile = Path(scratch, "Snakefile")
-            snakefile.write_text(module)
+            snakefile.write_text(module, encoding="utf-8")
         command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(snakefile)]
         command += ["--cores", "1", "--dry-run", "--forceall", "--printshellcmds", *targets]
         if config is not None:
