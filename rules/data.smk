@@ -21,7 +21,7 @@ rule fetch_images:
     resources:
         cpu=cpu,
         mem_mb=1000,
-        disk_mb=1000,  # by itself 50 GB, where a profile has any default resources
+        disk_mb=1000,  # by default 50 GB, where a profile has any default resources
     params:
         settings=fetch_settings,
         sources=sources_of(lambda wildcards: CONFIG.data),
@@ -75,7 +75,7 @@ rule fetch_pictures:
     resources:
         cpu=cpu,
         mem_mb=2000,
-        disk_mb=1000,  # by itself 50 GB, where a profile has any default resources
+        disk_mb=1000,  # by default 50 GB, where a profile has any default resources
     params:
         settings=fetch_pictures_settings,
         sources=sources_of(lambda wildcards: CONFIG.pictures),

@@ -121,7 +121,7 @@ rule load_network:
     resources:
         cpu=cpu,
         mem_mb=2000,
-        disk_mb=1000,  # by itself 50 GB, where a profile has any default resources
+        disk_mb=1000,  # by default 50 GB, where a profile has any default resources
     params:
         settings=load_settings,
         sources=sources_of(lambda wildcards: CONFIG.networks[wildcards.network]),
