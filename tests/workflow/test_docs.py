@@ -1,8 +1,11 @@
 """What the README and the other pages name is there: the files
 that they link to, the results that the workflow makes."""
 
+import os
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, copy_code, snakemake
@@ -41,5 +44,8 @@ def test_the_workflow_makes_all_results_that_are_named(tmp_path):
 def test_a_run_beside_results_is_planned_as_the_page_has_it(command, tmp_path):
     clone = copy_code(tmp_path / "clone")
     (clone / "own.yaml").write_text("compare_with_paper: false\n")  # the least that a reader may have written
-    planned = subprocess.run(["bash", "-c", f"{command} -n"], cwd=clone, capture_output=True, text=True)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # as in an activated .venv
+    environment = os.environ | {"PATH": path}
+    words = ["bash", "-c", f"{command} -n"]
+    planned = subprocess.run(words, cwd=clone, env=environment, capture_output=True, text=True)
     assert planned.returncode == 0, planned.stdout + planned.stderr
