@@ -303,6 +303,28 @@ def test_an_unpacked_archive_can_be_run_again_with_its_configuration(unpacked):
     } <= planned_rules(planned)
 
 
+def test_an_unpacked_archive_that_is_run_again_has_the_same_results(unpacked):
+    again = snakemake(unpacked, "--configfile=config/as_run.json", "--directory=again")
+    assert again.returncode == 0, again.stderr
+    deposited = {path.relative_to(unpacked / "results") for path in (unpacked / "results").rglob("*.*")}
+    with_times_and_hosts = {Path("provenance.json"), Path("audit.html")}
+    compared = deposited - with_times_and_hosts - {Path("README.md")}
+    assert {
+        Path("table4.csv"),
+        Path("table1.cells.csv"),
+        Path("figures/training.png"),
+        Path("claims.md"),
+    } <= compared
+    differ = [
+        str(path)
+        for path in sorted(compared)
+        if (unpacked / "again/results" / path).read_bytes() != (unpacked / "results" / path).read_bytes()
+    ]
+    assert differ == []
+    audited = snakemake(unpacked, "--configfile=config/as_run.json", "--directory=again", "audit")
+    assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
 def test_the_configuration_is_the_one_that_was_run(unpacked):
     merged = json.loads((unpacked / "config/as_run.json").read_text())
     small = yaml.safe_load((ROOT / "config/small.yaml").read_text())
