@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 
@@ -30,14 +31,16 @@ def body(step: Step) -> None:
         }
     blocks = {}
     rows = zip(settings["rows"], step.inputs["gathered"], _of_rows(step), strict=True)
-    for letter, (row, gathered, shards) in zip("abcdefghijklm", rows, strict=False):
+    for number, (row, gathered, shards) in enumerate(rows):
         with artifacts.read(gathered) as file:
             sizes = file["distortion"][()]
             size, found = float(np.nanmean(sizes)), np.count_nonzero(~np.isnan(sizes))
         judges = [row["network"]] if row["network"] else settings["columns"]
         accuracy = ", ".join(f"{judge} {100 * (1 - wrong[row['name']][judge]):.1f} %" for judge in judges)
         of = f"{row['name']}, {settings['images']} set, n = {found}"
-        blocks[f"({letter}) {of}: stddev = {size:.4f}; accuracy {accuracy}"] = _examples(step, shards)
+        blocks[f"({_letter(number)}) {of}: stddev = {size:.4f}; accuracy {accuracy}"] = _examples(
+            step, shards
+        )
     photographs = next(iter(blocks.values()))[0].ndim == 4
     title = f"{settings['table']}: images distorted for each network, and by noise"
     drawn = figures.magnified(blocks, title, MAGNIFIED) if photographs else figures.image_pairs(blocks, title)
@@ -73,6 +76,11 @@ def _examples(step: Step, shards: Sequence[Path]) -> figures.Examples:
     name = pictures.class_names().__getitem__ if photographs else str
     notes = [" → ".join(map(name, each)) for each in classes]
     return originals, np.concatenate(images), notes
+
+
+def _letter(number: int) -> str:
+    """The letter of a row, from 0 on: a to z, then aa to zz, and so on."""
+    return ascii_lowercase[number % 26] * (1 + number // 26)
 
 
 def main(argv=None) -> int:

@@ -512,3 +512,10 @@ def test_errors_by_epoch_are_those_of_the_networks_and_their_range():
         papers = [line.get_xdata()[0] for line in ends.lines if line.get_linestyle() == ":"]
         assert papers == ([1.2] if panel == "relu" else [])
         assert [text.get_text() for text in ends.texts] == ["paper: <1.2"] * len(papers)
+
+
+def test_a_figure_of_many_rows_leaves_none_out():
+    letters = [plot_adversarial._letter(number) for number in range(60)]
+    assert letters[:3] == ["a", "b", "c"]
+    assert letters[25:28] == ["z", "aa", "bb"]
+    assert len(set(letters)) == 60
