@@ -113,9 +113,6 @@ rule refine_examples:
         " --adversarial {input.adversarial:q} --output {output:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
-LINEAR_NETWORKS = networks_where(lambda network: network.linear)
-
-
 def exact_settings(wildcards):
     attack = attack_of(wildcards)
     return settings(
@@ -136,7 +133,7 @@ rule find_exact_minima:
     benchmark:
         "results/benchmarks/find_exact_minima/{images}/{variant}{network}/{shard}.tsv"
     wildcard_constraints:
-        network=any_of(LINEAR_NETWORKS),
+        network=any_of(PATHS.linear(CONFIG.networks)),
     conda:
         "../envs/environment.yaml"
     resources:

@@ -30,7 +30,10 @@ def refuse_unsafe_folder():
 
 
 def refuse_forgotten_results():
-    """Refuse to take files for up to date whose settings Snakemake does not remember, as when only results/ was copied."""
+    """Refuse to take files for up to date whose settings Snakemake does not remember, as when only results/ was copied.
+
+    Input functions of tables call it, since Snakemake runs no `onstart` where it finds nothing to do.
+    """
     if workflow.dryrun or not workflow.is_main_process:
         return
     remembered = any(any(Path(".snakemake", kind).glob("*")) for kind in ("metadata", "incomplete"))

@@ -21,22 +21,16 @@ if TYPE_CHECKING:
     from blindspots.config.artifact_paths import ArtifactPaths
 
 
-class BaselineTable(Section):
-    """Errors on undistorted images, and the average minimum distortion (the paper's Tables 1 and 3)."""
+class TableSection(Section):
+    """What every kind of table has: its networks, and what its rule reads."""
 
-    kind: Literal["baseline"]
-    """Errors on undistorted images, and the average minimum distortion."""
     networks: Annotated[list[str], Field(min_length=1)]
     """The networks, in the table's order."""
-    errors_on: Annotated[list[str], Field(min_length=1)]
-    """Parts of `splits.parts`, train or test, on which errors are measured."""
-    distorted: Literal["train", "test"]
-    """The set whose images are distorted."""
 
     @property
     def image_set(self) -> str:
-        """The set whose images are distorted."""
-        return self.distorted
+        """The set whose images are distorted. If none are distorted, it is the set that is classified."""
+        raise NotImplementedError
 
     def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
         """Return the files that the table's rule reads.
@@ -48,8 +42,48 @@ class BaselineTable(Section):
         Returns:
             The files by role.
         """
+        raise NotImplementedError
+
+    def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
+        """Return the shards with the distorted images that the table counts, or none.
+
+        Args:
+            paths: The paths of all artifacts.
+            variant: The folder of the variant.
+        Returns:
+            The shards, by row or by the artifact that is gathered from them.
+        """
+        return {}
+
+
+class DistortedTable(TableSection):
+    """A table about distorted images."""
+
+    distorted: ImageSet
+    """The set whose images are distorted."""
+
+    @property
+    def image_set(self) -> str:
+        return self.distorted
+
+
+class BaselineTable(DistortedTable):
+    """Errors on undistorted images, and the average minimum distortion (the paper's Tables 1 and 3)."""
+
+    kind: Literal["baseline"]
+    """Errors on undistorted images, and the average minimum distortion."""
+    errors_on: Annotated[list[str], Field(min_length=1)]
+    """Parts of `splits.parts`, train or test, on which errors are measured."""
+    distorted: Literal["train", "test"]
+    """The set whose images are distorted."""
+
+    def _examples(self, paths: "ArtifactPaths") -> dict[str, list[str]]:
+        """The networks that each kind of examples is made for."""
+        linear = paths.linear(self.networks)
+        return {"adversarial": self.networks, "refined": self.networks, "exact": linear}
+
+    def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
         replicates = paths.replicates(variant, self)
-        kinds = {"adversarial": self.networks, "refined": self.networks, "exact": paths.linear(self.networks)}
         return {
             "originals": [paths.evaluation(replicate, name) for replicate in replicates],
             **{
@@ -58,24 +92,15 @@ class BaselineTable(Section):
                     for replicate in replicates
                     for one in networks
                 ]
-                for kind, networks in kinds.items()
+                for kind, networks in self._examples(paths).items()
             },
             "networks": [paths.network(replicate, one) for replicate in replicates for one in self.networks],
         }
 
     def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
-        """Return the shards with the table's examples.
-
-        Args:
-            paths: The paths of all artifacts.
-            variant: The folder of the variant.
-        Returns:
-            The shards, by the artifact that is gathered from them.
-        """
-        kinds = {"adversarial": self.networks, "refined": self.networks, "exact": paths.linear(self.networks)}
         artifacts = [
             paths.examples(kind, self.image_set, variant, one)
-            for kind, names in kinds.items()
+            for kind, names in self._examples(paths).items()
             for one in names
         ]
         return {artifact: paths.shards(artifact, variant, self.image_set) for artifact in artifacts}
@@ -105,26 +130,17 @@ class Row(NamedTuple):
     stddev: float | None
 
 
-class TransferTable(Section):
+class TransferTable(DistortedTable):
     """The error of each network on the images distorted for each (the paper's Tables 2 and 4)."""
 
     kind: Literal["transfer"]
     """The error of each network on the images distorted for each."""
-    networks: Annotated[list[str], Field(min_length=1)]
-    """The networks, in the table's order."""
-    distorted: ImageSet
-    """The set whose images are distorted."""
     examples: Literal["adversarial", "refined"]
     """adversarial: by the paper's procedure. refined: local minima of the distortion."""
     average_distortion: bool
     """Whether the last column is the average distortion."""
     blocks: Annotated[list[Block], Field(min_length=1)]
     """Groups of rows: the images distorted for each network, then noise."""
-
-    @property
-    def image_set(self) -> str:
-        """The set whose images are distorted."""
-        return self.distorted
 
     def rows(self) -> list[Row]:
         """Return the rows in the table's order.
@@ -157,15 +173,6 @@ class TransferTable(Section):
         return [row for row in self.rows() if row.network and row.stddev is None] + noise[-1:]
 
     def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
-        """Return the files that the table's rule reads.
-
-        Args:
-            paths: The paths of all artifacts.
-            variant: The folder of the variant.
-            name: The table's name.
-        Returns:
-            The files by role.
-        """
         replicates = paths.replicates(variant, self)
         return {
             "evaluation": [paths.evaluation(replicate, name) for replicate in replicates],
@@ -180,68 +187,29 @@ class TransferTable(Section):
         }
 
     def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
-        """Return the shards with the distorted images.
-
-        Args:
-            paths: The paths of all artifacts.
-            variant: The folder of the variant.
-        Returns:
-            The shards, by row.
-        """
         return {
             row.name: paths.shards(paths.row(self, variant, row), variant, self.image_set)
             for row in self.rows()
         }
 
 
-class SpectralTable(Section):
+class SpectralTable(DistortedTable):
     """The frame bounds of every linear map, and the instability of examples (the paper's Table 5)."""
 
     kind: Literal["spectral"]
     """The frame bounds of every linear map."""
-    networks: Annotated[list[str], Field(min_length=1)]
-    """The networks, in the table's order."""
-    distorted: ImageSet
-    """The set whose images are distorted."""
     examples: Literal["adversarial", "refined"]
     """The examples whose instability stands beside the bounds."""
 
-    @property
-    def image_set(self) -> str:
-        """The set whose images are distorted."""
-        return self.distorted
-
     def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
-        """Return the files that the table's rule reads.
-
-        Args:
-            paths: The paths of all artifacts.
-            variant: The folder of the variant.
-            name: The table's name.
-        Returns:
-            The files by role.
-        """
         return {"spectra": [paths.spectra(self, variant, network) for network in self.networks]}
 
-    def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
-        """Return an empty mapping, as this table has no shards.
 
-        Args:
-            paths: The paths of all artifacts.
-            variant: The folder of the variant.
-        Returns:
-            An empty mapping.
-        """
-        return {}
-
-
-class MethodsTable(Section):
+class MethodsTable(TableSection):
     """The errors of networks trained in different ways, each from several seeds, compared with baselines."""
 
     kind: Literal["methods"]
     """The errors of networks that are trained in different ways."""
-    networks: Annotated[list[str], Field(min_length=1)]
-    """The networks, in the table's order."""
     errors_on: Annotated[list[str], Field(min_length=1)]
     """Parts of `splits.parts`, train or test, on which errors are measured."""
     seeds: Count
@@ -251,35 +219,14 @@ class MethodsTable(Section):
 
     @property
     def image_set(self) -> str:
-        """The set whose images are classified."""
         return "test"
 
     def inputs(self, paths: "ArtifactPaths", variant: str, name: str) -> dict[str, list[str]]:
-        """Return the files that the table's rule reads.
-
-        Args:
-            paths: The paths of all artifacts.
-            variant: The folder of the variant.
-            name: The table's name.
-        Returns:
-            The files by role.
-        """
         replicates = paths.replicates(variant, self)
         return {
             "originals": [paths.evaluation(replicate, name) for replicate in replicates],
             "networks": [paths.network(replicate, one) for replicate in replicates for one in self.networks],
         }
-
-    def shards(self, paths: "ArtifactPaths", variant: str) -> dict[str, list[str]]:
-        """Return an empty mapping, as this table has no shards.
-
-        Args:
-            paths: The paths of all artifacts.
-            variant: The folder of the variant.
-        Returns:
-            An empty mapping.
-        """
-        return {}
 
     @model_validator(mode="after")
     def _baselines_are_of_the_table(self):
